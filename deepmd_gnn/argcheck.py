@@ -1,0 +1,50 @@
+"""The input schema of ``"type": "mace"``, made from :class:`deepmd_gnn.config.MaceConfig`."""
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from dargs import Argument
+from deepmd.utils.argcheck import model_args_plugin
+
+from deepmd_gnn.config import MaceConfig
+
+DOC = "MACE, the equivariant message-passing interatomic potential (PyTorch backend)."
+
+
+def _passes(check: Callable[[str, Any], None], key: str, value: Any) -> bool:
+    check(key, value)  # raises a message that names the key, the value and what is allowed
+    return True
+
+
+def _argument(option: "dataclasses.Field[Any]") -> Argument:
+    default = option.default
+    if option.default_factory is not dataclasses.MISSING:
+        default = option.default_factory()
+    return Argument(
+        option.name,
+        [type(None) if t is None else t for t in option.metadata["types"]],
+        optional=True,
+        default=default,
+        alias=list(option.metadata["alias"]),
+        extra_check=partial(_passes, option.metadata["check"], option.name),
+        doc=option.metadata["doc"],
+    )
+
+
+@model_args_plugin.register("mace", doc=DOC)
+def mace_model_args() -> list[Argument]:
+    """Arguments of the MACE model.
+
+    Returns
+    -------
+    list[Argument]
+        One per field of :class:`~deepmd_gnn.config.MaceConfig`, and the two keys that DeePMD-kit's trainer
+        itself writes into the model section of a checkpoint.
+    """
+    host_keys = [
+        Argument("info", dict, optional=True, default={}, doc="Written by the trainer: what the data contained."),
+        Argument("model_branch_alias", list[str], optional=True, default=[], doc="Other names of this branch."),
+    ]
+    return [_argument(option) for option in dataclasses.fields(MaceConfig)] + host_keys

@@ -1,0 +1,343 @@
+"""What a user can set about a MACE model: one definition for the schema, the documentation and the files.
+
+No torch here: DeePMD-kit reads the schema in every ``dp`` process.
+"""
+
+import dataclasses
+import re
+from collections.abc import Callable
+from typing import Any
+
+INTERACTIONS = tuple(
+    f"RealAgnostic{kind}InteractionBlock" for kind in ("", "Residual", "Density", "DensityResidual")
+)
+GATES = ("silu", "tanh", "abs", "None")
+RADIAL_TYPES = ("bessel", "gaussian")
+DISTANCE_TRANSFORMS = ("None", "Agnesi", "Soft")
+PRECISIONS = {"float64": "float64", "double": "float64", "default": "float64", "float32": "float32", "single": "float32"}
+DEFAULT_CHANNELS = 128
+DEFAULT_MAX_L = 1
+
+_IRREP = re.compile(r"(?:(\d+)x)?(\d+)([eo])")
+
+
+def parse_irreps(text: str) -> list[tuple[int, int, str]]:
+    """Split irreps such as ``"64x0e + 64x1o"`` into (multiplicity, l, parity).
+
+    Parameters
+    ----------
+    text : str
+        Irreps in e3nn's notation.
+
+    Returns
+    -------
+    list[tuple[int, int, str]]
+        One entry per term; parity is ``"e"`` or ``"o"``.
+
+    Raises
+    ------
+    ValueError
+        If a term is not of the form ``{multiplicity}x{l}{e|o}``.
+    """
+    terms = []
+    for term in str(text).split("+"):
+        match = _IRREP.fullmatch(term.strip().replace(" ", ""))
+        if match is None:
+            raise ValueError(f"'{term.strip()}' is not an irrep like 64x0e or 64x1o")
+        terms.append((int(match[1] or 1), int(match[2]), match[3]))
+    return terms
+
+
+def _fail(key: str, value: Any, allowed: str) -> None:
+    raise ValueError(f"mace model: '{key}' is {value!r}, but must be {allowed}.")
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < float("inf")
+
+
+def _integer(low: int, high: int | None = None) -> Callable[[str, Any], None]:
+    allowed = f"an integer of at least {low}" if high is None else f"an integer from {low} to {high}"
+
+    def check(key: str, value: Any) -> None:
+        if not _is_int(value) or value < low or (high is not None and value > high):
+            _fail(key, value, allowed)
+
+    return check
+
+
+def _choice(*choices: str) -> Callable[[str, Any], None]:
+    def check(key: str, value: Any) -> None:
+        if value not in choices:
+            _fail(key, value, "one of " + ", ".join(choices))
+
+    return check
+
+
+def _optional(check: Callable[[str, Any], None]) -> Callable[[str, Any], None]:
+    def check_unless_none(key: str, value: Any) -> None:
+        if value is not None:
+            check(key, value)
+
+    return check_unless_none
+
+
+def _positive(key: str, value: Any) -> None:
+    if not _is_number(value) or value <= 0:
+        _fail(key, value, "a number above 0")
+
+
+def _positive_or_auto(key: str, value: Any) -> None:
+    if value is not None and value != "auto" and (not _is_number(value) or value <= 0):
+        _fail(key, value, 'a number above 0 or "auto" (from the training data)')
+
+
+def _boolean(key: str, value: Any) -> None:
+    if not isinstance(value, bool):
+        _fail(key, value, "true or false")
+
+
+def _sel(key: str, value: Any) -> None:
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    if _is_int(value) and value > 0:
+        return
+    if isinstance(value, str) and re.fullmatch(r"auto(:\d+(\.\d+)?)?", value):
+        return
+    _fail(key, value, 'a number of neighbours above 0, "auto" or "auto:factor"')
+
+
+def _interaction(key: str, value: Any) -> None:
+    if canonical_interaction(value) not in INTERACTIONS:
+        _fail(key, value, "one of " + ", ".join(INTERACTIONS))
+
+
+def _hidden_irreps(key: str, value: Any) -> None:
+    try:
+        terms = parse_irreps(value)
+    except ValueError as error:
+        _fail(key, value, f'irreps like "128x0e + 128x1o" ({error})')
+    if terms[0][1:] != (0, "e"):
+        _fail(key, value, 'irreps that begin with scalars, like "128x0e + 128x1o"')
+    if len({mul for mul, _, _ in terms}) > 1 or terms[0][0] == 0:
+        _fail(key, value, "irreps with one multiplicity (the number of channels) for all l")
+    if len({term[1:] for term in terms}) < len(terms):
+        _fail(key, value, "irreps that name each l and parity once")
+
+
+def _mlp_irreps(key: str, value: Any) -> None:
+    try:
+        terms = parse_irreps(value)
+    except ValueError as error:
+        _fail(key, value, f'scalars like "16x0e" ({error})')
+    if len(terms) != 1 or terms[0][1:] != (0, "e") or terms[0][0] == 0:
+        _fail(key, value, 'scalars like "16x0e"')
+
+
+def _integers(key: str, value: Any) -> None:
+    if not isinstance(value, (list, tuple)) or not value or not all(_is_int(v) and v > 0 for v in value):
+        _fail(key, value, "a non-empty list of integers above 0")
+
+
+def _correlation(key: str, value: Any) -> None:
+    if isinstance(value, (list, tuple)):
+        _integers(key, value)
+    elif not _is_int(value) or value < 1:
+        _fail(key, value, "an integer of at least 1, or a list with one per layer")
+
+
+def _atomic_energies(key: str, value: Any) -> None:
+    if value is None or value == "auto":
+        return
+    values = value.values() if isinstance(value, dict) else value
+    if not isinstance(value, (dict, list, tuple)) or not all(v is None or _is_number(v) for v in values):
+        _fail(key, value, '"auto" (least squares), a dict like {"H": -13.6} or a list in the order of type_map, in eV')
+
+
+def _seed(key: str, value: Any) -> None:
+    values = value if isinstance(value, (list, tuple)) else [value]
+    if not all(_is_int(v) and v >= 0 for v in values):
+        _fail(key, value, "an integer of at least 0")
+
+
+def canonical_interaction(name: Any) -> Any:
+    """Complete a short block name: ``"RealAgnosticResidual"`` means ``"RealAgnosticResidualInteractionBlock"``."""
+    if isinstance(name, str) and not name.endswith("InteractionBlock"):
+        return name + "InteractionBlock"
+    return name
+
+
+def _option(default: Any, types: list[Any], check: Callable[[str, Any], None], doc: str, alias: tuple[str, ...] = ()) -> Any:
+    metadata = {"types": types, "check": check, "doc": doc, "alias": alias}
+    if isinstance(default, list):
+        return dataclasses.field(default_factory=lambda: list(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclasses.dataclass(frozen=True)
+class MaceConfig:
+    """Architecture and statistics of a MACE model, named as native MACE names them.
+
+    Every field is a key of the ``model`` section of ``input.json``; ``metadata["doc"]`` is its documentation.
+
+    Raises
+    ------
+    ValueError
+        If a value has the wrong type or lies outside its range; the message names the key, the value and what
+        is allowed.
+    """
+
+    r_max: float = _option(5.0, [float], _positive, "Cutoff radius in Å.", ("rcut",))
+    sel: Any = _option(
+        "auto", [int, str, list[int]], _sel,
+        "Expected number of neighbours: a number, \"auto\" or \"auto:factor\". It only sizes buffers of the host; "
+        "neighbours are never truncated and no number depends on it.",
+    )  # fmt: skip
+    num_radial_basis: int = _option(8, [int], _integer(1), "Number of radial basis functions.", ("num_rbf", "num_bessel"))
+    num_cutoff_basis: int = _option(5, [int], _integer(1), "Power p of the polynomial cutoff envelope.", ("num_polynomial_cutoff",))
+    max_ell: int = _option(3, [int], _integer(0, 11), "Highest l of the spherical harmonics on the edges.", ("l_max",))
+    hidden_irreps: str | None = _option(
+        None, [str, None], _optional(_hidden_irreps),
+        'Irreps of the node features, e.g. "128x0e + 128x1o". Give this or num_channels and max_L.',
+    )  # fmt: skip
+    num_channels: int | None = _option(
+        None, [int, None], _optional(_integer(1)), f"Channels per irrep (default {DEFAULT_CHANNELS}).",
+    )  # fmt: skip
+    max_L: int | None = _option(
+        None, [int, None], _optional(_integer(0, 11)),
+        f"Highest l of the node features (default {DEFAULT_MAX_L}); with num_channels it spells hidden_irreps.",
+        ("node_symmetry",),
+    )  # fmt: skip
+    num_interactions: int = _option(2, [int], _integer(1), "Number of message-passing layers.", ("num_layers",))
+    correlation: Any = _option(3, [int, list[int]], _correlation, "Correlation order (body order − 1): one number, or one per layer.")
+    interaction: str = _option(
+        "RealAgnosticResidualInteractionBlock", [str], _interaction,
+        "Interaction block of layers 2…: " + ", ".join(INTERACTIONS) + ' (the suffix "InteractionBlock" may be left out).',
+    )  # fmt: skip
+    interaction_first: str | None = _option(
+        None, [str, None], _optional(_interaction),
+        "Interaction block of the first layer. Default: RealAgnosticDensityInteractionBlock if `interaction` is a "
+        "density block, else RealAgnosticInteractionBlock. With these an isolated atom has exactly its E0; a "
+        "Residual block in the first layer adds a species-dependent energy to it.",
+    )  # fmt: skip
+    MLP_irreps: str = _option("16x0e", [str], _mlp_irreps, "Hidden scalars of the last readout.", ("readout_irreps",))
+    gate: str = _option("silu", [str, None], _optional(_choice(*GATES)), "Non-linearity of the last readout: " + ", ".join(GATES) + ".")
+    radial_MLP: list[int] = _option([64, 64, 64], [list[int]], _integers, "Widths of the hidden layers of the radial network.")
+    radial_type: str = _option(
+        "bessel", [str], _choice(*RADIAL_TYPES),
+        "Radial basis: bessel or gaussian. (MACE's chebyshev is refused: it diverges upstream.)",
+    )  # fmt: skip
+    distance_transform: str | None = _option(
+        "None", [str, None], _optional(_choice(*DISTANCE_TRANSFORMS)),
+        "Transform of the distance before the radial basis: None, Agnesi or Soft.",
+    )  # fmt: skip
+    pair_repulsion: bool = _option(False, [bool], _boolean, "Add the Ziegler–Biersack–Littmark (ZBL) repulsion.")
+    apply_cutoff: bool = _option(
+        True, [bool], _boolean,
+        "True: the cutoff envelope multiplies the radial basis. False: it multiplies the output of the radial network.",
+    )  # fmt: skip
+    avg_num_neighbors: Any = _option(
+        "auto", [float, str, None], _positive_or_auto,
+        'Normalisation of the messages. "auto": the mean number of neighbours within r_max in the training data.',
+    )  # fmt: skip
+    scale: Any = _option(
+        "auto", [float, str], _positive_or_auto,
+        'Scale of the interaction energy in eV. "auto": the root mean square of the force components in the training data.',
+        ("std",),
+    )  # fmt: skip
+    atomic_energies: Any = _option(
+        "auto", [str, dict, list, None], _atomic_energies,
+        'E0 of each element in eV. "auto": least squares over the training data; or a dict {"O": -2043.9} or a list in '
+        "the order of type_map, where null and missing elements are fitted.",
+        ("E0s",),
+    )  # fmt: skip
+    precision: str = _option(
+        "float64", [str], _choice(*PRECISIONS),
+        "Precision of the network: float64 or float32. Geometry, sums of energies and E0 are always float64.",
+    )  # fmt: skip
+    seed: Any = _option(None, [int, list[int], None], _optional(_seed), "Seed of the initial weights.")
+
+    def __post_init__(self) -> None:
+        for option in dataclasses.fields(self):
+            option.metadata["check"](option.name, getattr(self, option.name))
+        self._set("hidden_irreps", self._resolved_irreps())
+        self._set("num_channels", None)
+        self._set("max_L", None)
+        self._set("interaction", canonical_interaction(self.interaction))
+        self._set("interaction_first", self._resolved_first_interaction())
+        self._set("gate", str(self.gate))
+        self._set("distance_transform", str(self.distance_transform))
+        self._set("precision", PRECISIONS[self.precision])
+        for key in ("avg_num_neighbors", "atomic_energies"):
+            if getattr(self, key) is None:
+                self._set(key, "auto")
+        if isinstance(self.sel, list):
+            self._set("sel", self.sel[0])
+        if isinstance(self.correlation, (list, tuple)) and len(self.correlation) != self.num_interactions:
+            _fail("correlation", self.correlation, f"one number, or {self.num_interactions} numbers (num_interactions)")
+
+    def _set(self, key: str, value: Any) -> None:
+        object.__setattr__(self, key, value)
+
+    def _resolved_irreps(self) -> str:
+        if self.hidden_irreps is None:
+            channels = self.num_channels or DEFAULT_CHANNELS
+            max_l = DEFAULT_MAX_L if self.max_L is None else self.max_L
+            return " + ".join(f"{channels}x{l}{'eo'[l % 2]}" for l in range(max_l + 1))
+        terms = parse_irreps(self.hidden_irreps)
+        given = {"num_channels": terms[0][0], "max_L": max(l for _, l, _ in terms)}
+        for key, implied in given.items():
+            if getattr(self, key) not in (None, implied):
+                _fail(key, getattr(self, key), f"left out, or {implied} as in hidden_irreps '{self.hidden_irreps}'")
+        return self.hidden_irreps
+
+    def _resolved_first_interaction(self) -> str:
+        if self.interaction_first is not None:
+            return canonical_interaction(self.interaction_first)
+        kind = "Density" if "Density" in self.interaction else ""
+        return f"RealAgnostic{kind}InteractionBlock"
+
+    @property
+    def correlations(self) -> list[int]:
+        """Correlation order of each layer."""
+        if isinstance(self.correlation, (list, tuple)):
+            return list(self.correlation)
+        return [self.correlation] * self.num_interactions
+
+    def to_dict(self) -> dict[str, Any]:
+        """Keys that rebuild this configuration, plain Python values only."""
+        return {key: value for key, value in dataclasses.asdict(self).items() if value is not None}
+
+
+def check_type_map(type_map: list[str], atomic_numbers: dict[str, int]) -> list[int]:
+    """Translate element names.
+
+    Parameters
+    ----------
+    type_map : list[str]
+        Chemical symbols.
+    atomic_numbers : dict[str, int]
+        Atomic number of every known element.
+
+    Returns
+    -------
+    list[int]
+        Atomic numbers in the order of `type_map`.
+
+    Raises
+    ------
+    ValueError
+        If `type_map` is empty, repeats an element or names an unknown one.
+    """
+    if not type_map:
+        _fail("type_map", type_map, 'a non-empty list of elements, e.g. ["O", "H"]')
+    if len(set(type_map)) < len(type_map):
+        _fail("type_map", type_map, "a list that names each element once")
+    unknown = [name for name in type_map if name not in atomic_numbers or atomic_numbers[name] < 1]
+    if unknown:
+        _fail("type_map", type_map, f'a list of chemical symbols, e.g. ["O", "H"]; not known: {", ".join(map(str, unknown))}')
+    return [atomic_numbers[name] for name in type_map]

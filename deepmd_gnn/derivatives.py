@@ -1,0 +1,58 @@
+r"""Forces and virials from one gradient with respect to the edge vectors.
+
+With :math:`r_e = r_{neighbour} - r_{centre}` and :math:`g_e = \partial E / \partial r_e` the chain rule gives
+:math:`F_k = \sum_{centre = k} g_e - \sum_{neighbour = k} g_e` and :math:`W = -\sum_e g_e \otimes r_e`.
+DeePMD-kit assigns the whole edge term of the virial to the neighbour; the sum over atoms is the virial.
+"""
+
+import torch
+
+from deepmd_gnn.graph import AtomGraph
+
+
+def edge_gradient(energy: torch.Tensor, edge_vec: torch.Tensor, create_graph: bool) -> torch.Tensor:
+    """Differentiate the energy with respect to the edge vectors.
+
+    Parameters
+    ----------
+    energy : torch.Tensor
+        Energies in eV; their sum is differentiated.
+    edge_vec : torch.Tensor
+        Å, shape (nedge, 3); requires grad.
+    create_graph : bool
+        Keep the graph, for a loss on forces (training).
+
+    Returns
+    -------
+    torch.Tensor
+        eV/Å, shape (nedge, 3).
+    """
+    gradient = torch.autograd.grad([energy.sum()], [edge_vec], create_graph=create_graph, retain_graph=create_graph)[0]
+    assert gradient is not None  # tells TorchScript that it is a tensor
+    return gradient
+
+
+def atomic_derivatives(gradient: torch.Tensor, graph: AtomGraph, natom: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Distribute the edge gradients over the atoms.
+
+    Parameters
+    ----------
+    gradient : torch.Tensor
+        Output of :func:`edge_gradient`, shape (nedge, 3).
+    graph : AtomGraph
+        The graph it belongs to.
+    natom : int
+        Rows of the output: the atoms that `graph.edge_atoms` counts, without the guard.
+
+    Returns
+    -------
+    force : torch.Tensor
+        eV/Å, shape (natom, 3).
+    atom_virial : torch.Tensor
+        eV, 9 components with the force component first, shape (natom, 9).
+    """
+    neighbor, center = graph.edge_atoms[0], graph.edge_atoms[1]
+    force = gradient.new_zeros(natom + 1, 3).index_add(0, center, gradient).index_add(0, neighbor, -gradient)
+    edge_virial = -(gradient.unsqueeze(2) * graph.edge_vec.unsqueeze(1)).reshape(-1, 9)
+    atom_virial = gradient.new_zeros(natom + 1, 9).index_add(0, neighbor, edge_virial)
+    return force[1:], atom_virial[1:]

@@ -1,0 +1,42 @@
+"""Features of atoms that live on another rank."""
+
+import torch
+
+
+def exchange(features: torch.Tensor, nsender: int, comm_dict: dict[str, torch.Tensor] | None) -> torch.Tensor:
+    """Give every sender its features.
+
+    Parameters
+    ----------
+    features : torch.Tensor
+        Features of the guard and the owned atoms, shape (nnode, dim), float32 or float64.
+    nsender : int
+        Guard, owned atoms and ghosts.
+    comm_dict : dict[str, torch.Tensor], optional
+        The host's communication tensors, see DeePMD-kit's ``border_op``. None if ghosts are folded onto their
+        owners: then nodes and senders are the same.
+
+    Returns
+    -------
+    torch.Tensor
+        Shape (nsender, dim).
+    """
+    if comm_dict is None:
+        return features
+    nowned = features.shape[0] - 1
+    nghost = nsender - features.shape[0]
+    # border_op wants a fresh contiguous matrix: it writes the ghosts' rows into its argument.
+    rows = torch.cat([features[1:], features.new_zeros(nghost, features.shape[1])])
+    cpu = torch.device("cpu")
+    filled = torch.ops.deepmd.border_op(
+        comm_dict["send_list"],
+        comm_dict["send_proc"],
+        comm_dict["recv_proc"],
+        comm_dict["send_num"],
+        comm_dict["recv_num"],
+        rows,
+        comm_dict["communicator"],
+        torch.tensor(nowned, dtype=torch.int32, device=cpu),
+        torch.tensor(nghost, dtype=torch.int32, device=cpu),
+    )[0]
+    return torch.cat([features[:1], filled])

@@ -1,0 +1,155 @@
+"""The graph the energy is a function of: types and edge vectors. Cells, images and ghosts end here."""
+
+from typing import NamedTuple
+
+import torch
+
+
+class AtomGraph(NamedTuple):
+    """Compact graph: every pair within the cutoff once per direction, no padding.
+
+    Node 0 is a guard: a lone atom with one edge to itself beyond the cutoff. It contributes to nothing and
+    keeps every tensor non-empty, so that a rank without atoms or an atom without neighbours runs the same code.
+    """
+
+    node_types: torch.Tensor
+    """Type of each node (the guard, then the owned atoms of all frames), int64, shape (nnode,)."""
+    sender_types: torch.Tensor
+    """Type of each row that can send a message: the nodes, then on several ranks the ghosts; (nsender,)."""
+    edge_index: torch.Tensor
+    """Row of the sender (neighbour) and of the receiver (centre), int64, shape (2, nedge)."""
+    edge_vec: torch.Tensor
+    """Position of the neighbour minus position of the centre, Å, float64, shape (nedge, 3)."""
+    edge_atoms: torch.Tensor
+    """Like `edge_index`, but rows of the output arrays, to which forces are added; shape (2, nedge)."""
+
+
+def make_graph(
+    atype: torch.Tensor,
+    sender_types: torch.Tensor,
+    sender: torch.Tensor,
+    center: torch.Tensor,
+    edge_vec: torch.Tensor,
+    edge_atoms: torch.Tensor,
+    r_max: float,
+) -> AtomGraph:
+    """Put the guard in front and check the distances.
+
+    Parameters
+    ----------
+    atype : torch.Tensor
+        Types of the owned atoms, shape (natom,); < 0 for virtual atoms.
+    sender_types : torch.Tensor
+        Types of all senders, owned atoms first, shape (nsender,).
+    sender, center : torch.Tensor
+        Sender row and owned atom of each edge, shape (nedge,).
+    edge_vec : torch.Tensor
+        Å, shape (nedge, 3).
+    edge_atoms : torch.Tensor
+        Output rows of neighbour and centre, shape (2, nedge).
+    r_max : float
+        Cutoff in Å.
+
+    Returns
+    -------
+    AtomGraph
+
+    Raises
+    ------
+    ValueError
+        If two atoms coincide.
+    """
+    # Closer than 1e-6 Å two atoms have no direction between them.
+    if bool((edge_vec.detach().square().sum(dim=1) < 1e-12).any()):
+        raise ValueError("mace model: two atoms are at the same place (closer than 1e-6 Å); the force between them is undefined.")
+    zero = torch.zeros(1, dtype=torch.int64, device=atype.device)
+    guard_vec = torch.full((1, 3), 2.0 * r_max, dtype=edge_vec.dtype, device=edge_vec.device)
+    guard_pair = torch.zeros(2, 1, dtype=torch.int64, device=atype.device)
+    return AtomGraph(
+        torch.cat([zero, atype.clamp(min=0)]),
+        torch.cat([zero, sender_types.clamp(min=0)]),
+        torch.cat([guard_pair, torch.stack([sender + 1, center + 1])], dim=1),
+        torch.cat([guard_vec, edge_vec]),
+        torch.cat([guard_pair, edge_atoms + 1], dim=1),
+    )
+
+
+def graph_from_list(
+    coord: torch.Tensor,
+    atype: torch.Tensor,
+    nlist: torch.Tensor,
+    mapping: torch.Tensor | None,
+    r_max: float,
+) -> AtomGraph:
+    """Build the graph from a host's padded neighbour list over extended atoms.
+
+    Pairs beyond the cutoff (the host's skin) are dropped, so that any width and order of `nlist` gives the same
+    graph.
+
+    Parameters
+    ----------
+    coord : torch.Tensor
+        Extended coordinates, Å, float64, shape (nf, nall, 3).
+    atype : torch.Tensor
+        Extended types, int64, shape (nf, nall).
+    nlist : torch.Tensor
+        Neighbours of the owned atoms, −1 where empty, int64, shape (nf, nloc, nnei).
+    mapping : torch.Tensor, optional
+        Owner of each extended atom, shape (nf, nall): ghosts are folded onto their owners. None: ghosts are
+        senders of their own.
+    r_max : float
+        Cutoff in Å.
+
+    Returns
+    -------
+    AtomGraph
+        `edge_atoms` counts extended atoms, frame * nall + atom.
+    """
+    nf, nloc, nnei = nlist.shape
+    nall = atype.shape[1]
+    slot = torch.nonzero(nlist.reshape(-1) >= 0).view(-1)
+    center = torch.div(slot, max(nnei, 1), rounding_mode="floor")  # frame * nloc + atom
+    frame = torch.div(center, max(nloc, 1), rounding_mode="floor")
+    row = center + frame * (nall - nloc)  # output row of the centre
+    other = nlist.reshape(-1)[slot] + frame * nall
+    types = atype.reshape(-1)
+    position = coord.reshape(-1, 3)
+    edge_vec = position[other] - position[row]
+    close = edge_vec.detach().square().sum(dim=1) <= r_max * r_max
+    real = (types[other] >= 0) & (types[row] >= 0)
+    keep = torch.nonzero(close & real).view(-1)
+    center, row, other = center[keep], row[keep], other[keep]
+    owned = atype[:, :nloc].reshape(-1)
+    senders = types
+    sender = other
+    if mapping is not None:
+        sender = mapping.reshape(-1)[other] + frame[keep] * nloc
+        senders = owned
+    edge_atoms = torch.stack([other, row])
+    return make_graph(owned, senders, sender, center, edge_vec[keep], edge_atoms, r_max)
+
+
+def drop_pairs(graph: AtomGraph, allowed: torch.Tensor) -> AtomGraph:
+    """Remove the edges between types that shall not see each other.
+
+    Parameters
+    ----------
+    graph : AtomGraph
+        Any graph.
+    allowed : torch.Tensor
+        Symmetric bool matrix over types, shape (ntypes, ntypes).
+
+    Returns
+    -------
+    AtomGraph
+    """
+    sender, receiver = graph.edge_index[0], graph.edge_index[1]
+    keep = allowed[graph.sender_types[sender], graph.node_types[receiver]]
+    keep = torch.nonzero(keep | (receiver == 0)).view(-1)  # the guard stays
+    return AtomGraph(
+        graph.node_types,
+        graph.sender_types,
+        graph.edge_index[:, keep],
+        graph.edge_vec[keep],
+        graph.edge_atoms[:, keep],
+    )

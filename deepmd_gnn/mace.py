@@ -1,0 +1,391 @@
+"""``"type": "mace"``: the DeePMD-kit face of the MACE energy. An adapter, no physics."""
+
+import dataclasses
+from typing import Any, Final
+
+import torch
+from ase.data import atomic_numbers as ATOMIC_NUMBERS
+from deepmd.pt.model.model.model import BaseModel
+from deepmd.pt.utils import env
+from deepmd.pt.utils.update_sel import UpdateSel
+from deepmd.pt.utils.utils import to_numpy_array, to_torch_tensor
+
+from deepmd_gnn.config import MaceConfig, check_type_map
+from deepmd_gnn.derivatives import atomic_derivatives, edge_gradient
+from deepmd_gnn.graph import AtomGraph, drop_pairs, graph_from_list, make_graph
+from deepmd_gnn.mace_bias import BiasMixin
+from deepmd_gnn.mace_energy import MaceEnergy
+from deepmd_gnn.mace_interface import InterfaceMixin
+from deepmd_gnn.neighbors import NeighborPairs
+
+# Generic keys of DeePMD-kit's model section that a model may receive and that do not change this one.
+_HOST_KEYS = frozenset(
+    "type data_stat_nbatch data_stat_protect data_bias_nsample info model_branch_alias finetune_head srtab_add_bias".split()
+)
+# Where the number of neighbours was not looked up (--skip-neighbor-stat): only a hint, see MaceConfig.sel.
+_DEFAULT_SEL = 128
+
+
+@BaseModel.register("mace")
+class MaceModel(InterfaceMixin, BiasMixin, BaseModel):
+    """MACE for DeePMD-kit's PyTorch backend.
+
+    Parameters
+    ----------
+    type_map : list[str]
+        Chemical symbols.
+    pair_exclude_types : list[list[int]], optional
+        Pairs of types that do not see each other.
+    atom_exclude_types : list[int], optional
+        Types whose atoms contribute no energy.
+    preset_out_bias : dict, optional
+        DeePMD-kit's way to give atomic energies: ``{"energy": [null, -13.6]}``.
+    **options : Any
+        Fields of :class:`~deepmd_gnn.config.MaceConfig` (or their aliases) and generic keys of the host.
+
+    Raises
+    ------
+    ValueError
+        If an option is unknown or out of range.
+    """
+
+    model_type = "ener"
+    excludes_pairs: Final[bool]
+    __jit_unused_properties__ = ["atomic_model", "descriptor", "fitting_net", "observed_type"]  # noqa: RUF012
+
+    def __init__(
+        self,
+        type_map: list[str],
+        pair_exclude_types: list[list[int]] | None = None,
+        atom_exclude_types: list[int] | None = None,
+        preset_out_bias: dict[str, list[Any]] | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        self.type_map = list(type_map)
+        self.config = _config_from(options)
+        numbers = check_type_map(self.type_map, ATOMIC_NUMBERS)
+        ntypes = len(numbers)
+        self.rcut = float(self.config.r_max)
+        self.nlayers = int(self.config.num_interactions)
+        self.num_channels = int(self.config.hidden_irreps.split("x")[0])
+        sel = self.config.sel
+        self.sel = _DEFAULT_SEL if isinstance(sel, str) else int(sel)
+        self.pair_exclude_types = [[int(i), int(j)] for i, j in pair_exclude_types or []]
+        self.atom_exclude_types = [int(i) for i in atom_exclude_types or []]
+        self.preset_out_bias = preset_out_bias
+        self.pairs = NeighborPairs(self.rcut)
+        self.energy_model = MaceEnergy(self.config, numbers).to(env.DEVICE)
+        pair_allowed, atom_counts = _exclusion_tables(ntypes, self.pair_exclude_types, self.atom_exclude_types)
+        self.excludes_pairs = bool(self.pair_exclude_types)
+        self.register_buffer("pair_allowed", pair_allowed.to(env.DEVICE), persistent=False)
+        self.register_buffer("atom_counts", atom_counts.to(env.DEVICE), persistent=False)
+        self.register_buffer("out_bias", torch.zeros(1, ntypes, 1, dtype=torch.float64, device=env.DEVICE))
+        self.register_buffer("out_std", torch.ones(1, ntypes, 1, dtype=torch.float64, device=env.DEVICE))
+        self._observed: list[str] | None = None
+        self._set_given_bias()
+
+    def forward(
+        self,
+        coord: torch.Tensor,
+        atype: torch.Tensor,
+        box: torch.Tensor | None = None,
+        fparam: torch.Tensor | None = None,
+        aparam: torch.Tensor | None = None,
+        do_atomic_virial: bool = False,
+        charge_spin: torch.Tensor | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """Evaluate frames of atoms; finds the neighbours itself.
+
+        Parameters
+        ----------
+        coord : torch.Tensor
+            Å, shape (nf, nloc, 3) or (nf, nloc * 3).
+        atype : torch.Tensor
+            Types, int64, shape (nf, nloc); −1 marks padding.
+        box : torch.Tensor, optional
+            Cells, Å, shape (nf, 9) or (nf, 3, 3); None for free boundaries.
+        fparam, aparam, charge_spin : torch.Tensor, optional
+            Not used by MACE.
+        do_atomic_virial : bool
+            Also return the virial of each atom.
+
+        Returns
+        -------
+        dict[str, torch.Tensor]
+            ``energy`` (nf, 1) and ``atom_energy`` (nf, nloc, 1) in eV, ``force`` (nf, nloc, 3) in eV/Å,
+            ``virial`` (nf, 9) and ``atom_virial`` (nf, nloc, 9) in eV, ``mask`` (nf, nloc); float64.
+
+        Raises
+        ------
+        ValueError
+            If coordinates, cell or types are invalid, or atoms coincide.
+        """
+        nf, nloc = atype.shape
+        graph = self.graph_of_frames(coord, atype, box)
+        energy, force, atom_virial, _ = self.evaluate(graph, atype, nloc, nloc, None)
+        result = {
+            "atom_energy": energy,
+            "energy": energy.sum(dim=1),
+            "force": force,
+            "virial": atom_virial.sum(dim=1),
+            "mask": (atype >= 0).to(torch.int32),
+        }
+        if do_atomic_virial:
+            result["atom_virial"] = atom_virial
+        return result
+
+    @torch.jit.export
+    def forward_common_lower(
+        self,
+        extended_coord: torch.Tensor,
+        extended_atype: torch.Tensor,
+        nlist: torch.Tensor,
+        mapping: torch.Tensor | None = None,
+        fparam: torch.Tensor | None = None,
+        aparam: torch.Tensor | None = None,
+        do_atomic_virial: bool = False,
+        comm_dict: dict[str, torch.Tensor] | None = None,
+        extra_nlist_sort: bool = False,
+        extended_coord_corr: torch.Tensor | None = None,
+        charge_spin: torch.Tensor | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """Evaluate extended atoms with the host's neighbour list; DeePMD-kit's internal names.
+
+        Parameters
+        ----------
+        extended_coord : torch.Tensor
+            Å, shape (nf, nall, 3), owned atoms first.
+        extended_atype : torch.Tensor
+            Shape (nf, nall).
+        nlist : torch.Tensor
+            Shape (nf, nloc, nnei), −1 where empty; may be wider than the cutoff, of any width and order.
+        mapping : torch.Tensor, optional
+            Owner of each extended atom, shape (nf, nall); not read if `comm_dict` is given.
+        comm_dict : dict[str, torch.Tensor], optional
+            Communication tensors of a rank.
+        fparam, aparam, do_atomic_virial, extra_nlist_sort, extended_coord_corr, charge_spin : Any
+            Not used.
+
+        Returns
+        -------
+        dict[str, torch.Tensor]
+            ``energy`` (nf, nloc, 1), ``energy_redu`` (nf, 1), ``energy_derv_r`` (nf, nall, 1, 3),
+            ``energy_derv_c`` (nf, nall, 1, 9), ``energy_derv_c_redu`` (nf, 1, 9), ``mask`` (nf, nloc); float64.
+        """
+        nf, nall = extended_atype.shape
+        nloc = nlist.shape[1]
+        graph = self.graph_of_list(extended_coord, extended_atype, nlist, mapping, comm_dict is not None)
+        energy, force, atom_virial, _ = self.evaluate(graph, extended_atype[:, :nloc], nloc, nall, comm_dict)
+        return {
+            "energy": energy,
+            "energy_redu": energy.sum(dim=1),
+            "energy_derv_r": force.unsqueeze(2),
+            "energy_derv_c": atom_virial.unsqueeze(2),
+            "energy_derv_c_redu": atom_virial.sum(dim=1).unsqueeze(1),
+            "mask": (extended_atype[:, :nloc] >= 0).to(torch.int32),
+        }
+
+    @torch.jit.export
+    def forward_lower(
+        self,
+        extended_coord: torch.Tensor,
+        extended_atype: torch.Tensor,
+        nlist: torch.Tensor,
+        mapping: torch.Tensor | None = None,
+        fparam: torch.Tensor | None = None,
+        aparam: torch.Tensor | None = None,
+        do_atomic_virial: bool = False,
+        comm_dict: dict[str, torch.Tensor] | None = None,
+        charge_spin: torch.Tensor | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """Evaluate the atoms of a rank (LAMMPS): :meth:`forward_common_lower` under the names of the C++ interface."""
+        inner = self.forward_common_lower(
+            extended_coord, extended_atype, nlist, mapping, fparam, aparam, do_atomic_virial, comm_dict, False, None, charge_spin
+        )  # fmt: skip
+        result = {
+            "atom_energy": inner["energy"],
+            "energy": inner["energy_redu"],
+            "extended_force": inner["energy_derv_r"].squeeze(2),
+            "virial": inner["energy_derv_c_redu"].squeeze(1),
+            "mask": inner["mask"],
+        }
+        if do_atomic_virial:
+            result["extended_virial"] = inner["energy_derv_c"].squeeze(2)
+        return result
+
+    @torch.jit.export
+    def forward_embedding(
+        self,
+        coord: torch.Tensor,
+        atype: torch.Tensor,
+        box: torch.Tensor | None = None,
+        fparam: torch.Tensor | None = None,
+        aparam: torch.Tensor | None = None,
+        charge_spin: torch.Tensor | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """Node features, for ``dp eval-desc`` and ``dp embedding``.
+
+        Returns
+        -------
+        dict[str, torch.Tensor]
+            ``descriptor`` (nf, nloc, ·): the features of all layers side by side, as native MACE's
+            ``node_feats``; ``atomic_feature`` (nf, nloc, channels): the scalars of the last layer;
+            ``structural_feature`` (nf, channels): their sum over atoms.
+        """
+        if self.training:
+            raise RuntimeError("mace model: embeddings need eval mode; call model.eval() first.")
+        nf, nloc = atype.shape
+        with torch.no_grad():
+            features = self.energy_model(self.graph_of_frames(coord, atype, box), None)[1]
+        features = features[1:].reshape(nf, nloc, features.shape[1]) * (atype >= 0).unsqueeze(2)
+        last = features[:, :, features.shape[2] - self.num_channels :]
+        return {"descriptor": features, "atomic_feature": last, "structural_feature": last.sum(dim=1)}
+
+    def graph_of_frames(self, coord: torch.Tensor, atype: torch.Tensor, box: torch.Tensor | None) -> AtomGraph:
+        """Graph of whole frames, neighbours found here; see :meth:`forward` for the arguments."""
+        nf, nloc = atype.shape
+        self.check_types(atype)
+        coord = coord.reshape(nf, nloc, 3).to(torch.float64)
+        if box is not None:
+            box = box.reshape(nf, 3, 3).to(device=coord.device, dtype=torch.float64)
+        center, neighbor, edge_vec = self.pairs(coord, atype, box)
+        types = atype.reshape(-1)
+        graph = make_graph(types, types, neighbor, center, edge_vec, torch.stack([neighbor, center]), self.rcut)
+        return drop_pairs(graph, self.pair_allowed) if self.excludes_pairs else graph
+
+    def graph_of_list(
+        self, coord: torch.Tensor, atype: torch.Tensor, nlist: torch.Tensor, mapping: torch.Tensor | None, exchanged: bool
+    ) -> AtomGraph:
+        """Graph of extended atoms from the host's list; see :meth:`forward_common_lower` for the arguments."""
+        nf, nall = atype.shape
+        self.check_types(atype)
+        # With an exchange, or with one layer that needs none, `mapping` is not read: in DeePMD-kit's C++
+        # interface on the CPU it then points to freed memory.
+        if exchanged and nf != 1:
+            raise ValueError("mace model: communication tensors need exactly one frame.")
+        if exchanged or (self.nlayers == 1 and nf == 1):
+            mapping = None
+        elif mapping is None and nall > nlist.shape[1]:
+            raise ValueError("mace model: ghost atoms need a mapping to their owners or communication tensors; neither was given.")
+        coord = coord.reshape(nf, nall, 3).to(torch.float64)
+        if not bool(torch.isfinite(coord).all()):
+            raise ValueError("mace model: a coordinate is NaN or infinite. Check the input frame or the time step.")
+        graph = graph_from_list(coord, atype, nlist, mapping, self.rcut)
+        return drop_pairs(graph, self.pair_allowed) if self.excludes_pairs else graph
+
+    def check_types(self, atype: torch.Tensor) -> None:
+        """Refuse types that the model does not have."""
+        if atype.numel() > 0 and int(atype.max()) >= len(self.type_map):
+            raise ValueError(
+                "mace model: atom type {} is out of range; the model has {} types: {}.".format(
+                    int(atype.max()), len(self.type_map), ", ".join(self.type_map)
+                )
+            )
+
+    def evaluate(
+        self, graph: AtomGraph, atype: torch.Tensor, nloc: int, nall: int, comm_dict: dict[str, torch.Tensor] | None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Energies and derivatives of a graph: the one path behind every interface.
+
+        Parameters
+        ----------
+        graph : AtomGraph
+            The graph.
+        atype : torch.Tensor
+            Types of the owned atoms, shape (nf, nloc).
+        nloc, nall : int
+            Owned atoms and output rows per frame.
+        comm_dict : dict[str, torch.Tensor], optional
+            Communication tensors of a rank.
+
+        Returns
+        -------
+        energy, force, atom_virial, features : torch.Tensor
+            Shapes (nf, nloc, 1), (nf, nall, 3), (nf, nall, 9), (nf * nloc + 1, ·).
+        """
+        nf = atype.shape[0]
+        # Forces need autograd also where the caller switched it off.
+        grad_enabled = torch.is_grad_enabled()
+        torch.set_grad_enabled(True)
+        # A leaf, unless the coordinates carry a graph themselves (second derivatives).
+        edge_vec = graph.edge_vec if graph.edge_vec.requires_grad else graph.edge_vec.detach().requires_grad_(True)
+        leaf = AtomGraph(graph.node_types, graph.sender_types, graph.edge_index, edge_vec, graph.edge_atoms)
+        energy, features = self.energy_model(leaf, comm_dict)
+        energy = energy[1:] + self.out_bias[0, :, 0][leaf.node_types[1:]]
+        counts = (atype.reshape(-1) >= 0) & self.atom_counts[leaf.node_types[1:]]
+        energy = torch.where(counts, energy, torch.zeros_like(energy))
+        gradient = edge_gradient(energy, edge_vec, self.training or graph.edge_vec.requires_grad)
+        force, atom_virial = atomic_derivatives(gradient, leaf, nf * nall)
+        torch.set_grad_enabled(grad_enabled)
+        if not self.training:
+            energy = energy.detach()
+        return energy.view(nf, nloc, 1), force.view(nf, nall, 3), atom_virial.view(nf, nall, 9), features
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Accept a plain number for ``min_nbor_dist``, as one of the host's trainers assigns it."""
+        if name == "min_nbor_dist" and not isinstance(value, torch.Tensor):
+            value = torch.tensor(-1.0 if value is None else float(value), dtype=torch.float64, device=env.DEVICE)
+        super().__setattr__(name, value)
+
+    @classmethod
+    def update_sel(
+        cls, train_data: Any, type_map: list[str] | None, local_jdata: dict[str, Any]
+    ) -> tuple[dict[str, Any], float | None]:
+        """Fill in ``sel`` from the data; called by the trainer before the model is built."""
+        config = _config_from({k: v for k, v in local_jdata.items() if k not in _MODEL_ARGUMENTS})
+        distance, sel = UpdateSel().update_one_sel(train_data, type_map, config.r_max, config.sel, mixed_type=True)
+        return {**local_jdata, "sel": int(sel[0])}, distance
+
+    def serialize(self) -> dict[str, Any]:
+        """Everything that rebuilds this model, in the host's portable format."""
+        return {
+            "@class": "Model",
+            "@version": 1,
+            "type": "mace",
+            "type_map": self.type_map,
+            "pair_exclude_types": self.pair_exclude_types,
+            "atom_exclude_types": self.atom_exclude_types,
+            **self.config.to_dict(),
+            "@variables": {name: to_numpy_array(value) for name, value in self.state_dict().items()},
+        }
+
+    @classmethod
+    def deserialize(cls, data: dict[str, Any]) -> "MaceModel":
+        """Rebuild a model from :meth:`serialize`."""
+        data = {key: value for key, value in data.items() if key not in ("@class", "@version", "type")}
+        variables = data.pop("@variables")
+        model = cls(**data)
+        model.load_state_dict({name: to_torch_tensor(value) for name, value in variables.items()})
+        return model
+
+
+_MODEL_ARGUMENTS = ("type_map", "pair_exclude_types", "atom_exclude_types", "preset_out_bias")
+
+
+def _config_from(options: dict[str, Any]) -> MaceConfig:
+    names: dict[str, str] = {}
+    for option in dataclasses.fields(MaceConfig):
+        names.update({alias: option.name for alias in (option.name, *option.metadata["alias"])})
+    given: dict[str, Any] = {}
+    for key, value in options.items():
+        if key in _HOST_KEYS or key.startswith("_"):
+            continue
+        if key not in names:
+            raise ValueError(f"mace model: unknown key '{key}'. Known keys: {', '.join(sorted(names))}.")
+        if names[key] in given:
+            raise ValueError(f"mace model: '{key}' and another spelling of '{names[key]}' are both given; keep one.")
+        given[names[key]] = value
+    return MaceConfig(**given)
+
+
+def _exclusion_tables(ntypes: int, pairs: list[list[int]], atoms: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    for index in [*atoms, *(i for pair in pairs for i in pair)]:
+        if not 0 <= index < ntypes:
+            raise ValueError(f"mace model: excluded type {index} is out of range; the model has {ntypes} types.")
+    allowed = torch.ones(ntypes, ntypes, dtype=torch.bool)
+    for i, j in pairs:
+        allowed[i, j] = allowed[j, i] = False
+    counts = torch.ones(ntypes, dtype=torch.bool)
+    counts[atoms] = False
+    return allowed, counts

@@ -1,0 +1,169 @@
+"""E0 and the other statistics of a MACE model: from data, given, or adjusted to other data."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from deepmd.pt.utils import env
+from deepmd.pt.utils.stat import (
+    _restore_observed_type_from_file,
+    _save_observed_type_to_file,
+    collect_observed_types,
+    compute_output_stats,
+)
+from deepmd.utils.path import DPPath
+
+from deepmd_gnn.statistics import CachedNumbers, average_num_neighbors, rms_force
+
+log = logging.getLogger(__name__)
+
+Sampled = list[dict[str, Any]]
+
+
+class BiasMixin:
+    """Part of :class:`~deepmd_gnn.mace.MaceModel` that owns ``out_bias``, ``avg_num_neighbors`` and ``scale``."""
+
+    def compute_or_load_stat(
+        self,
+        sampled_func: Callable[[], Sampled],
+        stat_file_path: DPPath | None = None,
+        preset_observed_type: list[str] | None = None,
+    ) -> None:
+        """Set the statistics that are "auto", from the stat file if it has them, else from the data.
+
+        Parameters
+        ----------
+        sampled_func : Callable
+            Returns sampled frames of each training system.
+        stat_file_path : DPPath, optional
+            Where statistics are kept.
+        preset_observed_type : list[str], optional
+            Elements of the data, if the user names them.
+        """
+        path = None if stat_file_path is None else stat_file_path / " ".join(self.type_map)
+        self._observed = preset_observed_type or _restore_observed_type_from_file(path)
+        if self._observed is None:
+            self._observed = collect_observed_types(sampled_func(), self.type_map)
+            _save_observed_type_to_file(path, self._observed)
+        cache = CachedNumbers(path, f"r{self.rcut:g}")
+        self._set_avg_num_neighbors(sampled_func, cache)
+        self._set_scale(sampled_func, cache)
+        bias, _ = compute_output_stats(
+            sampled_func, len(self.type_map), keys=["energy"], stat_file_path=path, preset_bias=self.given_bias()
+        )
+        if "energy" in bias:
+            self.out_bias.copy_(bias["energy"].view(1, -1, 1))
+        for name, value in zip(self.type_map, self.out_bias.flatten().tolist(), strict=True):
+            log.info("MACE atomic energy E0 of %s: %.6f eV", name, value)
+
+    def _set_avg_num_neighbors(self, sampled_func: Callable[[], Sampled], cache: CachedNumbers) -> None:
+        origin = "given"
+        if self.config.avg_num_neighbors == "auto":
+            origin = "from the stat file"
+            value = cache.load("avg_num_neighbors")
+            if value is None:
+                origin = "from the training data"
+                value = average_num_neighbors(sampled_func(), self.rcut)
+                cache.save("avg_num_neighbors", value)
+            self.energy_model.avg_num_neighbors.fill_(value)
+        log.info("MACE avg_num_neighbors: %.4f (%s)", float(self.energy_model.avg_num_neighbors), origin)
+
+    def _set_scale(self, sampled_func: Callable[[], Sampled], cache: CachedNumbers) -> None:
+        origin = "given"
+        if self.config.scale == "auto":
+            origin = "rms force component from the stat file"
+            value = cache.load("scale")
+            if value is None:
+                value = rms_force(sampled_func())
+                origin = "rms force component of the training data"
+                if value is None or value < 1e-6:
+                    log.warning("MACE scale: the training data has no forces or only zero forces; using 1.")
+                    value = 1.0
+                cache.save("scale", value)
+            self.energy_model.scale.fill_(value)
+        log.info("MACE scale: %.6f (%s)", float(self.energy_model.scale), origin)
+
+    def given_bias(self) -> dict[str, list[Any]] | None:
+        """Atomic energies the user gave, in the host's format; None entries are to be fitted."""
+        given = self.config.atomic_energies
+        if given == "auto":
+            return self.preset_out_bias
+        if isinstance(given, dict):
+            unknown = sorted(set(given) - set(self.type_map))
+            if unknown:
+                raise ValueError(f"mace model: atomic_energies names {unknown}, which type_map {self.type_map} lacks.")
+            given = [given.get(name) for name in self.type_map]
+        if len(given) != len(self.type_map):
+            raise ValueError(
+                f"mace model: atomic_energies has {len(given)} values, but type_map has {len(self.type_map)} elements."
+            )
+        return {"energy": [None if value is None else np.array([float(value)]) for value in given]}
+
+    def _set_given_bias(self) -> None:
+        given = (self.given_bias() or {}).get("energy") or []
+        for index, value in enumerate(given):
+            if value is not None:
+                self.out_bias[0, index, 0] = float(np.asarray(value).reshape(-1)[0])
+
+    def get_out_bias(self) -> torch.Tensor:
+        """E0 of each type in eV, shape (1, ntypes, 1)."""
+        return self.out_bias
+
+    def set_out_bias(self, out_bias: torch.Tensor) -> None:
+        """Set E0 of each type in eV, shape (1, ntypes, 1)."""
+        self.out_bias.copy_(torch.as_tensor(out_bias).view_as(self.out_bias))
+
+    def change_out_bias(
+        self, merged: Callable[[], Sampled] | Sampled, bias_adjust_mode: str = "change-by-statistic"
+    ) -> None:
+        """Fit E0 to data.
+
+        Parameters
+        ----------
+        merged : list or Callable
+            Sampled frames, or a function that returns them.
+        bias_adjust_mode : str
+            ``"change-by-statistic"`` adds the least-squares fit of (label − prediction);
+            ``"set-by-statistic"`` replaces E0 by the fit of the labels.
+
+        Raises
+        ------
+        ValueError
+            For another mode.
+        """
+        modes = {"change-by-statistic": self.predict_atomic_outputs_for_stat, "set-by-statistic": None}
+        if bias_adjust_mode not in modes:
+            raise ValueError(f"mace model: bias_adjust_mode is {bias_adjust_mode!r}, but must be one of {list(modes)}.")
+        predict = modes[bias_adjust_mode]
+        bias, _ = compute_output_stats(
+            merged,
+            len(self.type_map),
+            keys=["energy"],
+            model_forward=predict,
+            preset_bias=None if predict else self.given_bias(),
+        )
+        change = bias["energy"].view(1, -1, 1).to(self.out_bias.device)
+        self.out_bias.copy_(self.out_bias + change if predict else change)
+
+    def predict_atomic_outputs_for_stat(
+        self,
+        coord: Any,
+        atype: Any,
+        box: Any,
+        fparam: Any = None,  # noqa: ARG002 - the host's signature
+        aparam: Any = None,  # noqa: ARG002
+        charge_spin: Any = None,  # noqa: ARG002
+        spin: Any = None,  # noqa: ARG002
+    ) -> dict[str, torch.Tensor]:
+        """Atomic energies of frames, for the regression of E0; arrays or tensors."""
+        coord = torch.as_tensor(coord, device=env.DEVICE)
+        atype = torch.as_tensor(atype, device=env.DEVICE).long()
+        box = None if box is None else torch.as_tensor(box, device=env.DEVICE)
+        was_training = self.training
+        self.eval()
+        try:
+            return {"energy": self.forward(coord, atype, box)["atom_energy"]}
+        finally:
+            self.train(was_training)

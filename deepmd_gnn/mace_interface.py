@@ -1,0 +1,172 @@
+"""What DeePMD-kit asks a model about itself."""
+
+from typing import Any
+
+import torch
+from deepmd.dpmodel.output_def import FittingOutputDef, ModelOutputDef, OutputVariableDef
+
+
+class InterfaceMixin:
+    """Part of :class:`~deepmd_gnn.mace.MaceModel` that answers questions; the names are the host's."""
+
+    @property
+    def atomic_model(self) -> "InterfaceMixin":
+        """The host reads capabilities from here."""
+        return self
+
+    @property
+    def observed_type(self) -> list[str] | None:
+        """Elements seen in the training data."""
+        return self._observed
+
+    @torch.jit.export
+    def get_type_map(self) -> list[str]:
+        """Chemical symbols."""
+        return self.type_map
+
+    @torch.jit.export
+    def get_ntypes(self) -> int:
+        """Number of elements."""
+        return len(self.type_map)
+
+    @torch.jit.export
+    def get_rcut(self) -> float:
+        """Cutoff radius in Å."""
+        return self.rcut
+
+    @torch.jit.export
+    def get_sel(self) -> list[int]:
+        """Expected number of neighbours; a hint, never a limit."""
+        return [self.sel]
+
+    @torch.jit.export
+    def get_nsel(self) -> int:
+        """Expected number of neighbours."""
+        return self.sel
+
+    @torch.jit.export
+    def get_nnei(self) -> int:
+        """Expected number of neighbours."""
+        return self.sel
+
+    @torch.jit.export
+    def use_self_built_nlist(self) -> bool:
+        """Python inference shall call ``forward``, whose own search never truncates to `sel`."""
+        return True
+
+    @torch.jit.export
+    def get_dim_fparam(self) -> int:
+        """No frame parameters."""
+        return 0
+
+    @torch.jit.export
+    def get_dim_aparam(self) -> int:
+        """No atomic parameters."""
+        return 0
+
+    @torch.jit.export
+    def has_default_fparam(self) -> bool:
+        """No frame parameters."""
+        return False
+
+    def get_default_fparam(self) -> None:
+        """No frame parameters."""
+        return
+
+    @torch.jit.export
+    def has_chg_spin_ebd(self) -> bool:
+        """No embedding of charge and spin."""
+        return False
+
+    @torch.jit.export
+    def get_dim_chg_spin(self) -> int:
+        """No embedding of charge and spin."""
+        return 0
+
+    @torch.jit.export
+    def has_default_chg_spin(self) -> bool:
+        """No embedding of charge and spin."""
+        return False
+
+    def get_default_chg_spin(self) -> None:
+        """No embedding of charge and spin."""
+        return
+
+    @torch.jit.export
+    def get_sel_type(self) -> list[int]:
+        """All types contribute."""
+        empty: list[int] = []
+        return empty
+
+    @torch.jit.export
+    def is_aparam_nall(self) -> bool:
+        """No atomic parameters."""
+        return False
+
+    @torch.jit.export
+    def mixed_types(self) -> bool:
+        """One neighbour list for all types."""
+        return True
+
+    @torch.jit.export
+    def has_message_passing(self) -> bool:
+        """Whether ghosts need features that their owners compute."""
+        return self.nlayers > 1
+
+    @torch.jit.export
+    def need_sorted_nlist_for_lower(self) -> bool:
+        """Any order will do."""
+        return False
+
+    @torch.jit.export
+    def model_output_type(self) -> list[str]:
+        """An energy model."""
+        return ["energy"]
+
+    @torch.jit.export
+    def get_observed_type_list(self) -> list[str]:
+        """Elements with an E0, for ``dp show`` on files that do not record the observed ones."""
+        observed: list[str] = []
+        for index, name in enumerate(self.type_map):
+            if bool(torch.abs(self.out_bias[0, index, 0]) > 1e-6):
+                observed.append(name)
+        return observed
+
+    def fitting_output_def(self) -> FittingOutputDef:
+        """Energy, differentiable in coordinates and cell."""
+        energy = OutputVariableDef("energy", shape=[1], reducible=True, r_differentiable=True, c_differentiable=True)
+        return FittingOutputDef([energy])
+
+    def atomic_output_def(self) -> FittingOutputDef:
+        """Energy, differentiable in coordinates and cell."""
+        return self.fitting_output_def()
+
+    def model_output_def(self) -> ModelOutputDef:
+        """Outputs of the whole model."""
+        return ModelOutputDef(self.atomic_output_def())
+
+    def get_fitting_net(self) -> None:
+        """MACE has no separate fitting network."""
+        return
+
+    def do_grad_r(self, var_name: str | None = None) -> bool:  # noqa: ARG002 - the host's signature
+        """Forces are available."""
+        return True
+
+    def do_grad_c(self, var_name: str | None = None) -> bool:  # noqa: ARG002
+        """Virials are available."""
+        return True
+
+    def set_case_embd(self, case_idx: int) -> None:
+        """Refuse: MACE has no case embedding."""
+        raise NotImplementedError(f"mace model: no case embedding, so case {case_idx} cannot be set.")
+
+    def get_model_info(self) -> dict[str, Any]:
+        """Architecture and statistics, plain values."""
+        return {
+            **self.config.to_dict(),
+            "type_map": self.type_map,
+            "avg_num_neighbors": float(self.energy_model.avg_num_neighbors),
+            "scale": float(self.energy_model.scale),
+            "atomic_energies": self.out_bias.flatten().tolist(),
+        }
