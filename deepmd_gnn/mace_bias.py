@@ -17,7 +17,7 @@ from deepmd.utils.path import DPPath
 
 from deepmd_gnn.statistics import CachedNumbers, average_num_neighbors, rms_force
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("deepmd.deepmd_gnn")  # below the host's logger, so that `dp train` prints it
 
 Sampled = list[dict[str, Any]]
 

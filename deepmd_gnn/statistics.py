@@ -1,6 +1,5 @@
 """Statistics of the training data that MACE needs: neighbours per atom and the size of the forces."""
 
-import logging
 from typing import Any
 
 import numpy as np
@@ -9,7 +8,6 @@ from deepmd.utils.path import DPPath
 
 from deepmd_gnn.neighbors import NeighborPairs
 
-log = logging.getLogger(__name__)
 
 # Atoms per neighbour search: bounds the memory for systems with many sampled frames.
 _ATOMS_PER_SEARCH = 20000

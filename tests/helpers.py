@@ -1,0 +1,113 @@
+"""Small models and structures, and native MACE as the independent reference."""
+
+import numpy as np
+import torch
+from deepmd.pt.model.model import get_model
+
+from deepmd_gnn.config import MaceConfig
+from deepmd_gnn.mace_network import build_native
+
+TINY = {
+    "type": "mace",
+    "type_map": ["O", "H"],
+    "r_max": 4.0,
+    "num_channels": 4,
+    "max_L": 1,
+    "max_ell": 2,
+    "correlation": 2,
+    "num_radial_basis": 4,
+    "radial_MLP": [8],
+    "MLP_irreps": "4x0e",
+    "seed": 1,
+    "avg_num_neighbors": 8.0,
+    "scale": 1.3,
+    "atomic_energies": {"O": -5.0, "H": -1.25},
+}
+
+
+def tiny_model(**options):
+    """A tiny MACE model in eval mode, deterministic."""
+    return get_model({**TINY, **options}).eval()
+
+
+def random_frame(natoms=12, box_length=6.0, seed=0, ntypes=2, triclinic=True, spacing=1.0):
+    """Coordinates (n, 3), types (n,) and cell (3, 3) with no two atoms closer than `spacing` (images included)."""
+    rng = np.random.default_rng(seed)
+    cell = np.eye(3) * box_length
+    if triclinic:
+        cell[1, 0], cell[2, 0], cell[2, 1] = 0.1 * box_length, -0.08 * box_length, 0.12 * box_length
+    fractional: list[np.ndarray] = []
+    while len(fractional) < natoms:
+        trial = rng.random(3)
+        if all(_distance(trial - other, cell) > spacing for other in fractional):
+            fractional.append(trial)
+    return np.array(fractional) @ cell, rng.integers(0, ntypes, natoms), cell
+
+
+def _distance(fractional, cell):
+    return np.linalg.norm((fractional - np.round(fractional)) @ cell)
+
+
+def native_model(model):
+    """Native ScaleShiftMACE with the weights and statistics of one of our models, E0 zero.
+
+    Always evaluated in float64: native float32 also rounds the coordinates, ours does not.
+    """
+    config = MaceConfig(**{**model.config.to_dict(), "num_channels": None, "max_L": None})
+    native = build_native(config, model.energy_model.atomic_numbers.tolist())
+    weights = {k: v for k, v in model.energy_model.state_dict().items() if k not in ("scale", "avg_num_neighbors")}
+    missing, unexpected = native.load_state_dict(weights, strict=False)
+    assert not unexpected
+    assert {name.split(".")[0] for name in missing} <= {"r_max", "num_interactions", "atomic_energies_fn", "scale_shift"}
+    native.scale_shift.scale.fill_(float(model.energy_model.scale))
+    for block in native.interactions:
+        block.avg_num_neighbors = float(model.energy_model.avg_num_neighbors)
+    return native.eval()
+
+
+def native_results(model, coord, atype, cell):
+    """Results of native MACE as numpy arrays; neighbour list by matscipy, energies without E0."""
+    from matscipy.neighbours import neighbour_list
+
+    native = native_model(model)
+    dtype = torch.float64
+    if cell is None:
+        pbc, box = False, np.eye(3) * (np.ptp(coord, axis=0).max() + 20.0)
+    else:
+        pbc, box = True, np.asarray(cell)
+    i, j, shift = neighbour_list("ijS", positions=coord, cell=box, pbc=[pbc] * 3, cutoff=model.get_rcut())
+    positions = torch.tensor(coord, dtype=dtype, requires_grad=True)
+    data = {
+        "positions": positions,
+        "cell": torch.tensor(box, dtype=dtype),
+        "unit_shifts": torch.tensor(shift, dtype=dtype),
+        "shifts": torch.tensor(shift @ box, dtype=dtype),
+        # Native: vector = r_receiver − r_sender + shift. matscipy's vector goes from i to the image of j.
+        "edge_index": torch.tensor(np.stack([i, j]), dtype=torch.int64),
+        "node_attrs": torch.nn.functional.one_hot(torch.as_tensor(atype), len(model.get_type_map())).to(dtype),
+        "batch": torch.zeros(len(atype), dtype=torch.int64),
+        "ptr": torch.tensor([0, len(atype)]),
+        "head": torch.zeros(1, dtype=torch.int64),
+    }
+    out = native(data, compute_virials=pbc, compute_displacement=pbc)
+    return {
+        "energy": out["energy"].detach().numpy(),
+        "atom_energy": out["node_energy"].detach().numpy(),
+        "force": out["forces"].detach().numpy(),
+        "virial": out["virials"].detach().numpy().reshape(9) if pbc else None,
+        "features": out["node_feats"].detach().numpy(),
+    }
+
+
+def our_results(model, coord, atype, cell, **kwargs):
+    """The same quantities from our model's ``forward``, one frame."""
+    box = None if cell is None else torch.tensor(np.asarray(cell).reshape(1, 9))
+    out = model(torch.tensor(np.asarray(coord)[None]), torch.as_tensor(np.asarray(atype))[None], box, **kwargs)
+    return {key: value[0].detach().numpy() for key, value in out.items()}
+
+
+def assert_close(actual, expected, tolerance, what=""):
+    """Compare relative to the largest reference value."""
+    scale = max(float(np.abs(expected).max(initial=0.0)), 1e-12)
+    deviation = float(np.abs(np.asarray(actual) - np.asarray(expected)).max(initial=0.0)) / scale
+    assert deviation <= tolerance, f"{what}: relative deviation {deviation:.2e} > {tolerance:.0e}"

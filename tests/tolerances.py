@@ -1,0 +1,8 @@
+"""One table of tolerances; never loosen one in place."""
+
+# Relative to the largest reference value, by network precision: same weights, other code path or native MACE.
+NATIVE = {"float64": 1e-10, "float32": 1e-5}
+# Absolute, eV and eV/Å: ranks against one rank against Python.
+RANKS = {"float64": 1e-8, "float32": 1e-5}
+# Relative: central finite differences of float64 energies.
+FINITE_DIFFERENCE = 1e-6
