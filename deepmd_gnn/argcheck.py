@@ -44,7 +44,11 @@ def mace_model_args() -> list[Argument]:
         itself writes into the model section of a checkpoint.
     """
     host_keys = [
-        Argument("info", dict, optional=True, default={}, doc="Written by the trainer: what the data contained."),
-        Argument("model_branch_alias", list[str], optional=True, default=[], doc="Other names of this branch."),
+        Argument(
+            "info", dict, optional=True, default={}, doc="Written by the trainer: what the data contained."
+        ),
+        Argument(
+            "model_branch_alias", list[str], optional=True, default=[], doc="Other names of this branch."
+        ),
     ]
     return [_argument(option) for option in dataclasses.fields(MaceConfig)] + host_keys

@@ -14,7 +14,13 @@ INTERACTIONS = tuple(
 GATES = ("silu", "tanh", "abs", "None")
 RADIAL_TYPES = ("bessel", "gaussian")
 DISTANCE_TRANSFORMS = ("None", "Agnesi", "Soft")
-PRECISIONS = {"float64": "float64", "double": "float64", "default": "float64", "float32": "float32", "single": "float32"}
+PRECISIONS = {
+    "float64": "float64",
+    "double": "float64",
+    "default": "float64",
+    "float32": "float32",
+    "single": "float32",
+}
 DEFAULT_CHANNELS = 128
 DEFAULT_MAX_L = 1
 
@@ -155,7 +161,11 @@ def _atomic_energies(key: str, value: Any) -> None:
         return
     values = value.values() if isinstance(value, dict) else value
     if not isinstance(value, (dict, list, tuple)) or not all(v is None or _is_number(v) for v in values):
-        _fail(key, value, '"auto" (least squares), a dict like {"H": -13.6} or a list in the order of type_map, in eV')
+        _fail(
+            key,
+            value,
+            '"auto" (least squares), a dict like {"H": -13.6} or a list in the order of type_map, in eV',
+        )
 
 
 def _seed(key: str, value: Any) -> None:
@@ -171,7 +181,9 @@ def canonical_interaction(name: Any) -> Any:
     return name
 
 
-def _option(default: Any, types: list[Any], check: Callable[[str, Any], None], doc: str, alias: tuple[str, ...] = ()) -> Any:
+def _option(
+    default: Any, types: list[Any], check: Callable[[str, Any], None], doc: str, alias: tuple[str, ...] = ()
+) -> Any:
     metadata = {"types": types, "check": check, "doc": doc, "alias": alias}
     if isinstance(default, list):
         return dataclasses.field(default_factory=lambda: list(default), metadata=metadata)
@@ -197,9 +209,15 @@ class MaceConfig:
         "Expected number of neighbours: a number, \"auto\" or \"auto:factor\". It only sizes buffers of the host; "
         "neighbours are never truncated and no number depends on it.",
     )  # fmt: skip
-    num_radial_basis: int = _option(8, [int], _integer(1), "Number of radial basis functions.", ("num_rbf", "num_bessel"))
-    num_cutoff_basis: int = _option(5, [int], _integer(1), "Power p of the polynomial cutoff envelope.", ("num_polynomial_cutoff",))
-    max_ell: int = _option(3, [int], _integer(0, 11), "Highest l of the spherical harmonics on the edges.", ("l_max",))
+    num_radial_basis: int = _option(
+        8, [int], _integer(1), "Number of radial basis functions.", ("num_rbf", "num_bessel")
+    )
+    num_cutoff_basis: int = _option(
+        5, [int], _integer(1), "Power p of the polynomial cutoff envelope.", ("num_polynomial_cutoff",)
+    )
+    max_ell: int = _option(
+        3, [int], _integer(1, 11), "Highest l of the spherical harmonics on the edges.", ("l_max",)
+    )
     hidden_irreps: str | None = _option(
         None, [str, None], _optional(_hidden_irreps),
         'Irreps of the node features, e.g. "128x0e + 128x1o". Give this or num_channels and max_L.',
@@ -212,8 +230,12 @@ class MaceConfig:
         f"Highest l of the node features (default {DEFAULT_MAX_L}); with num_channels it spells hidden_irreps.",
         ("node_symmetry",),
     )  # fmt: skip
-    num_interactions: int = _option(2, [int], _integer(1), "Number of message-passing layers.", ("num_layers",))
-    correlation: Any = _option(3, [int, list[int]], _correlation, "Correlation order (body order − 1): one number, or one per layer.")
+    num_interactions: int = _option(
+        2, [int], _integer(1), "Number of message-passing layers.", ("num_layers",)
+    )
+    correlation: Any = _option(
+        3, [int, list[int]], _correlation, "Correlation order (body order − 1): one number, or one per layer."
+    )
     interaction: str = _option(
         "RealAgnosticResidualInteractionBlock", [str], _interaction,
         "Interaction block of layers 2…: " + ", ".join(INTERACTIONS) + ' (the suffix "InteractionBlock" may be left out).',
@@ -224,9 +246,18 @@ class MaceConfig:
         "density block, else RealAgnosticInteractionBlock. With these an isolated atom has exactly its E0; a "
         "Residual block in the first layer adds a species-dependent energy to it.",
     )  # fmt: skip
-    MLP_irreps: str = _option("16x0e", [str], _mlp_irreps, "Hidden scalars of the last readout.", ("readout_irreps",))
-    gate: str = _option("silu", [str, None], _optional(_choice(*GATES)), "Non-linearity of the last readout: " + ", ".join(GATES) + ".")
-    radial_MLP: list[int] = _option([64, 64, 64], [list[int]], _integers, "Widths of the hidden layers of the radial network.")
+    MLP_irreps: str = _option(
+        "16x0e", [str], _mlp_irreps, "Hidden scalars of the last readout.", ("readout_irreps",)
+    )
+    gate: str = _option(
+        "silu",
+        [str, None],
+        _optional(_choice(*GATES)),
+        "Non-linearity of the last readout: " + ", ".join(GATES) + ".",
+    )
+    radial_MLP: list[int] = _option(
+        [64, 64, 64], [list[int]], _integers, "Widths of the hidden layers of the radial network."
+    )
     radial_type: str = _option(
         "bessel", [str], _choice(*RADIAL_TYPES),
         "Radial basis: bessel or gaussian. (MACE's chebyshev is refused: it diverges upstream.)",
@@ -235,7 +266,9 @@ class MaceConfig:
         "None", [str, None], _optional(_choice(*DISTANCE_TRANSFORMS)),
         "Transform of the distance before the radial basis: None, Agnesi or Soft.",
     )  # fmt: skip
-    pair_repulsion: bool = _option(False, [bool], _boolean, "Add the Ziegler–Biersack–Littmark (ZBL) repulsion.")
+    pair_repulsion: bool = _option(
+        False, [bool], _boolean, "Add the Ziegler–Biersack–Littmark (ZBL) repulsion."
+    )
     apply_cutoff: bool = _option(
         True, [bool], _boolean,
         "True: the cutoff envelope multiplies the radial basis. False: it multiplies the output of the radial network.",
@@ -278,7 +311,11 @@ class MaceConfig:
         if isinstance(self.sel, list):
             self._set("sel", self.sel[0])
         if isinstance(self.correlation, (list, tuple)) and len(self.correlation) != self.num_interactions:
-            _fail("correlation", self.correlation, f"one number, or {self.num_interactions} numbers (num_interactions)")
+            _fail(
+                "correlation",
+                self.correlation,
+                f"one number, or {self.num_interactions} numbers (num_interactions)",
+            )
 
     def _set(self, key: str, value: Any) -> None:
         object.__setattr__(self, key, value)
@@ -292,7 +329,11 @@ class MaceConfig:
         given = {"num_channels": terms[0][0], "max_L": max(l for _, l, _ in terms)}
         for key, implied in given.items():
             if getattr(self, key) not in (None, implied):
-                _fail(key, getattr(self, key), f"left out, or {implied} as in hidden_irreps '{self.hidden_irreps}'")
+                _fail(
+                    key,
+                    getattr(self, key),
+                    f"left out, or {implied} as in hidden_irreps '{self.hidden_irreps}'",
+                )
         return self.hidden_irreps
 
     def _resolved_first_interaction(self) -> str:
@@ -339,5 +380,9 @@ def check_type_map(type_map: list[str], atomic_numbers: dict[str, int]) -> list[
         _fail("type_map", type_map, "a list that names each element once")
     unknown = [name for name in type_map if name not in atomic_numbers or atomic_numbers[name] < 1]
     if unknown:
-        _fail("type_map", type_map, f'a list of chemical symbols, e.g. ["O", "H"]; not known: {", ".join(map(str, unknown))}')
+        _fail(
+            "type_map",
+            type_map,
+            f'a list of chemical symbols, e.g. ["O", "H"]; not known: {", ".join(map(str, unknown))}',
+        )
     return [atomic_numbers[name] for name in type_map]

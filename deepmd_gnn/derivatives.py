@@ -27,12 +27,16 @@ def edge_gradient(energy: torch.Tensor, edge_vec: torch.Tensor, create_graph: bo
     torch.Tensor
         eV/Å, shape (nedge, 3).
     """
-    gradient = torch.autograd.grad([energy.sum()], [edge_vec], create_graph=create_graph, retain_graph=create_graph)[0]
+    gradient = torch.autograd.grad(
+        [energy.sum()], [edge_vec], create_graph=create_graph, retain_graph=create_graph
+    )[0]
     assert gradient is not None  # tells TorchScript that it is a tensor
     return gradient
 
 
-def atomic_derivatives(gradient: torch.Tensor, graph: AtomGraph, natom: int) -> tuple[torch.Tensor, torch.Tensor]:
+def atomic_derivatives(
+    gradient: torch.Tensor, graph: AtomGraph, natom: int
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Distribute the edge gradients over the atoms.
 
     Parameters

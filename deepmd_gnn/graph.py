@@ -61,7 +61,9 @@ def make_graph(
     """
     # Closer than 1e-6 Å two atoms have no direction between them.
     if bool((edge_vec.detach().square().sum(dim=1) < 1e-12).any()):
-        raise ValueError("mace model: two atoms are at the same place (closer than 1e-6 Å); the force between them is undefined.")
+        raise ValueError(
+            "mace model: two atoms are at the same place (closer than 1e-6 Å); the force between them is undefined."
+        )
     zero = torch.zeros(1, dtype=torch.int64, device=atype.device)
     guard_vec = torch.full((1, 3), 2.0 * r_max, dtype=edge_vec.dtype, device=edge_vec.device)
     guard_pair = torch.zeros(2, 1, dtype=torch.int64, device=atype.device)

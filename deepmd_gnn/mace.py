@@ -20,7 +20,16 @@ from deepmd_gnn.neighbors import NeighborPairs
 
 # Generic keys of DeePMD-kit's model section that a model may receive and that do not change this one.
 _HOST_KEYS = frozenset(
-    "type data_stat_nbatch data_stat_protect data_bias_nsample info model_branch_alias finetune_head srtab_add_bias".split()
+    [
+        "type",
+        "data_stat_nbatch",
+        "data_stat_protect",
+        "data_bias_nsample",
+        "info",
+        "model_branch_alias",
+        "finetune_head",
+        "srtab_add_bias",
+    ]
 )
 # Where the number of neighbours was not looked up (--skip-neighbor-stat): only a hint, see MaceConfig.sel.
 _DEFAULT_SEL = 128
@@ -76,7 +85,9 @@ class MaceModel(InterfaceMixin, BiasMixin, BaseModel):
         self.preset_out_bias = preset_out_bias
         self.pairs = NeighborPairs(self.rcut)
         self.energy_model = MaceEnergy(self.config, numbers).to(env.DEVICE)
-        pair_allowed, atom_counts = _exclusion_tables(ntypes, self.pair_exclude_types, self.atom_exclude_types)
+        pair_allowed, atom_counts = _exclusion_tables(
+            ntypes, self.pair_exclude_types, self.atom_exclude_types
+        )
         self.excludes_pairs = bool(self.pair_exclude_types)
         self.register_buffer("pair_allowed", pair_allowed.to(env.DEVICE), persistent=False)
         self.register_buffer("atom_counts", atom_counts.to(env.DEVICE), persistent=False)
@@ -242,7 +253,9 @@ class MaceModel(InterfaceMixin, BiasMixin, BaseModel):
         last = features[:, :, features.shape[2] - self.num_channels :]
         return {"descriptor": features, "atomic_feature": last, "structural_feature": last.sum(dim=1)}
 
-    def graph_of_frames(self, coord: torch.Tensor, atype: torch.Tensor, box: torch.Tensor | None) -> AtomGraph:
+    def graph_of_frames(
+        self, coord: torch.Tensor, atype: torch.Tensor, box: torch.Tensor | None
+    ) -> AtomGraph:
         """Graph of whole frames, neighbours found here; see :meth:`forward` for the arguments."""
         nf, nloc = atype.shape
         self.check_types(atype)
@@ -251,11 +264,18 @@ class MaceModel(InterfaceMixin, BiasMixin, BaseModel):
             box = box.reshape(nf, 3, 3).to(device=coord.device, dtype=torch.float64)
         center, neighbor, edge_vec = self.pairs(coord, atype, box)
         types = atype.reshape(-1)
-        graph = make_graph(types, types, neighbor, center, edge_vec, torch.stack([neighbor, center]), self.rcut)
+        graph = make_graph(
+            types, types, neighbor, center, edge_vec, torch.stack([neighbor, center]), self.rcut
+        )
         return drop_pairs(graph, self.pair_allowed) if self.excludes_pairs else graph
 
     def graph_of_list(
-        self, coord: torch.Tensor, atype: torch.Tensor, nlist: torch.Tensor, mapping: torch.Tensor | None, exchanged: bool
+        self,
+        coord: torch.Tensor,
+        atype: torch.Tensor,
+        nlist: torch.Tensor,
+        mapping: torch.Tensor | None,
+        exchanged: bool,
     ) -> AtomGraph:
         """Graph of extended atoms from the host's list; see :meth:`forward_common_lower` for the arguments."""
         nf, nall = atype.shape
@@ -267,10 +287,14 @@ class MaceModel(InterfaceMixin, BiasMixin, BaseModel):
         if exchanged or (self.nlayers == 1 and nf == 1):
             mapping = None
         elif mapping is None and nall > nlist.shape[1]:
-            raise ValueError("mace model: ghost atoms need a mapping to their owners or communication tensors; neither was given.")
+            raise ValueError(
+                "mace model: ghost atoms need a mapping to their owners or communication tensors; neither was given."
+            )
         coord = coord.reshape(nf, nall, 3).to(torch.float64)
         if not bool(torch.isfinite(coord).all()):
-            raise ValueError("mace model: a coordinate is NaN or infinite. Check the input frame or the time step.")
+            raise ValueError(
+                "mace model: a coordinate is NaN or infinite. Check the input frame or the time step."
+            )
         graph = graph_from_list(coord, atype, nlist, mapping, self.rcut)
         return drop_pairs(graph, self.pair_allowed) if self.excludes_pairs else graph
 
@@ -284,7 +308,12 @@ class MaceModel(InterfaceMixin, BiasMixin, BaseModel):
             )
 
     def evaluate(
-        self, graph: AtomGraph, atype: torch.Tensor, nloc: int, nall: int, comm_dict: dict[str, torch.Tensor] | None
+        self,
+        graph: AtomGraph,
+        atype: torch.Tensor,
+        nloc: int,
+        nall: int,
+        comm_dict: dict[str, torch.Tensor] | None,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """Energies and derivatives of a graph: the one path behind every interface.
 
@@ -309,7 +338,9 @@ class MaceModel(InterfaceMixin, BiasMixin, BaseModel):
         grad_enabled = torch.is_grad_enabled()
         torch.set_grad_enabled(True)
         # A leaf, unless the coordinates carry a graph themselves (second derivatives).
-        edge_vec = graph.edge_vec if graph.edge_vec.requires_grad else graph.edge_vec.detach().requires_grad_(True)
+        edge_vec = (
+            graph.edge_vec if graph.edge_vec.requires_grad else graph.edge_vec.detach().requires_grad_(True)
+        )
         leaf = AtomGraph(graph.node_types, graph.sender_types, graph.edge_index, edge_vec, graph.edge_atoms)
         energy, features = self.energy_model(leaf, comm_dict)
         energy = energy[1:] + self.out_bias[0, :, 0][leaf.node_types[1:]]
@@ -325,7 +356,9 @@ class MaceModel(InterfaceMixin, BiasMixin, BaseModel):
     def __setattr__(self, name: str, value: Any) -> None:
         """Accept a plain number for ``min_nbor_dist``, as one of the host's trainers assigns it."""
         if name == "min_nbor_dist" and not isinstance(value, torch.Tensor):
-            value = torch.tensor(-1.0 if value is None else float(value), dtype=torch.float64, device=env.DEVICE)
+            value = torch.tensor(
+                -1.0 if value is None else float(value), dtype=torch.float64, device=env.DEVICE
+            )
         super().__setattr__(name, value)
 
     @classmethod
@@ -334,7 +367,9 @@ class MaceModel(InterfaceMixin, BiasMixin, BaseModel):
     ) -> tuple[dict[str, Any], float | None]:
         """Fill in ``sel`` from the data; called by the trainer before the model is built."""
         config = _config_from({k: v for k, v in local_jdata.items() if k not in _MODEL_ARGUMENTS})
-        distance, sel = UpdateSel().update_one_sel(train_data, type_map, config.r_max, config.sel, mixed_type=True)
+        distance, sel = UpdateSel().update_one_sel(
+            train_data, type_map, config.r_max, config.sel, mixed_type=True
+        )
         return {**local_jdata, "sel": int(sel[0])}, distance
 
     def serialize(self) -> dict[str, Any]:
@@ -366,7 +401,7 @@ _MODEL_ARGUMENTS = ("type_map", "pair_exclude_types", "atom_exclude_types", "pre
 def _config_from(options: dict[str, Any]) -> MaceConfig:
     names: dict[str, str] = {}
     for option in dataclasses.fields(MaceConfig):
-        names.update({alias: option.name for alias in (option.name, *option.metadata["alias"])})
+        names.update(dict.fromkeys((option.name, *option.metadata["alias"]), option.name))
     given: dict[str, Any] = {}
     for key, value in options.items():
         if key in _HOST_KEYS or key.startswith("_"):
@@ -374,15 +409,21 @@ def _config_from(options: dict[str, Any]) -> MaceConfig:
         if key not in names:
             raise ValueError(f"mace model: unknown key '{key}'. Known keys: {', '.join(sorted(names))}.")
         if names[key] in given:
-            raise ValueError(f"mace model: '{key}' and another spelling of '{names[key]}' are both given; keep one.")
+            raise ValueError(
+                f"mace model: '{key}' and another spelling of '{names[key]}' are both given; keep one."
+            )
         given[names[key]] = value
     return MaceConfig(**given)
 
 
-def _exclusion_tables(ntypes: int, pairs: list[list[int]], atoms: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+def _exclusion_tables(
+    ntypes: int, pairs: list[list[int]], atoms: list[int]
+) -> tuple[torch.Tensor, torch.Tensor]:
     for index in [*atoms, *(i for pair in pairs for i in pair)]:
         if not 0 <= index < ntypes:
-            raise ValueError(f"mace model: excluded type {index} is out of range; the model has {ntypes} types.")
+            raise ValueError(
+                f"mace model: excluded type {index} is out of range; the model has {ntypes} types."
+            )
     allowed = torch.ones(ntypes, ntypes, dtype=torch.bool)
     for i, j in pairs:
         allowed[i, j] = allowed[j, i] = False

@@ -51,7 +51,11 @@ class BiasMixin:
         self._set_avg_num_neighbors(sampled_func, cache)
         self._set_scale(sampled_func, cache)
         bias, _ = compute_output_stats(
-            sampled_func, len(self.type_map), keys=["energy"], stat_file_path=path, preset_bias=self.given_bias()
+            sampled_func,
+            len(self.type_map),
+            keys=["energy"],
+            stat_file_path=path,
+            preset_bias=self.given_bias(),
         )
         if "energy" in bias:
             self.out_bias.copy_(bias["energy"].view(1, -1, 1))
@@ -93,7 +97,9 @@ class BiasMixin:
         if isinstance(given, dict):
             unknown = sorted(set(given) - set(self.type_map))
             if unknown:
-                raise ValueError(f"mace model: atomic_energies names {unknown}, which type_map {self.type_map} lacks.")
+                raise ValueError(
+                    f"mace model: atomic_energies names {unknown}, which type_map {self.type_map} lacks."
+                )
             given = [given.get(name) for name in self.type_map]
         if len(given) != len(self.type_map):
             raise ValueError(
@@ -135,7 +141,9 @@ class BiasMixin:
         """
         modes = {"change-by-statistic": self.predict_atomic_outputs_for_stat, "set-by-statistic": None}
         if bias_adjust_mode not in modes:
-            raise ValueError(f"mace model: bias_adjust_mode is {bias_adjust_mode!r}, but must be one of {list(modes)}.")
+            raise ValueError(
+                f"mace model: bias_adjust_mode is {bias_adjust_mode!r}, but must be one of {list(modes)}."
+            )
         predict = modes[bias_adjust_mode]
         bias, _ = compute_output_stats(
             merged,

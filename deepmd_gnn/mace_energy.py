@@ -13,7 +13,8 @@ from deepmd_gnn.mace_network import Interaction, Readout, build_native
 class MaceEnergy(torch.nn.Module):
     r"""Interaction energy of ScaleShiftMACE [1]_ without E0.
 
-    :math:`E_i = s \,( \sum_t R_t(h_i^{(t)}) + V_i^{ZBL} )` in float64, the network itself in `config.precision`.
+    :math:`E_i = s \,( \sum_t R_t(h_i^{(t)}) + V_i^{ZBL} )` in float64, the learned
+    part in `config.precision`.
 
     Parameters
     ----------
@@ -44,9 +45,13 @@ class MaceEnergy(torch.nn.Module):
         self.products = native.products
         self.readouts = torch.nn.ModuleList([Readout(block, config.gate) for block in native.readouts])
         _replace_frozen_zeros(self)
-        self.to(self.dtype)
+        # Bases of the geometry (and the steep ZBL term) stay in float64; the learned part has the set precision.
+        for part in (self.node_embedding, self.interactions, self.products, self.readouts):
+            part.to(self.dtype)
         self.register_buffer("atomic_numbers", native.atomic_numbers)
-        self.register_buffer("avg_num_neighbors", torch.tensor(_given(config.avg_num_neighbors), dtype=torch.float64))
+        self.register_buffer(
+            "avg_num_neighbors", torch.tensor(_given(config.avg_num_neighbors), dtype=torch.float64)
+        )
         self.register_buffer("scale", torch.tensor(_given(config.scale), dtype=torch.float64))
 
     def forward(
@@ -69,19 +74,22 @@ class MaceEnergy(torch.nn.Module):
             Node features of all layers side by side, shape (nnode, ·).
         """
         nnode, nsender = graph.node_types.shape[0], graph.sender_types.shape[0]
-        vectors = -graph.edge_vec.to(self.dtype)  # MACE: receiver minus sender
+        vectors = -graph.edge_vec  # MACE: receiver minus sender
         lengths = torch.linalg.norm(vectors, dim=1, keepdim=True)
         one_hot = torch.nn.functional.one_hot(graph.sender_types, self.ntypes).to(self.dtype)
         node_attrs = one_hot[:nnode]
-        edge_attrs = self.spherical_harmonics(vectors)
+        edge_attrs = self.spherical_harmonics(vectors).to(self.dtype)
         edge_feats, cutoff = self.radial_embedding(lengths, one_hot, graph.edge_index, self.atomic_numbers)
+        edge_feats = edge_feats.to(self.dtype)
+        if cutoff is not None:
+            cutoff = cutoff.to(self.dtype)
         # Before the first message the features depend on the element only: computed per type, known for ghosts.
         embedding = self.node_embedding(torch.eye(self.ntypes, dtype=self.dtype, device=vectors.device))
         features = embedding[graph.node_types]
         energy = torch.zeros(nnode, dtype=torch.float64, device=vectors.device)
         if self.repulsive:
             repulsion = self.pair_repulsion_fn(lengths, one_hot, graph.edge_index, self.atomic_numbers)
-            energy = energy + repulsion[:nnode].to(torch.float64)
+            energy = energy + repulsion[:nnode]
         all_features: list[torch.Tensor] = []
         for layer, (interaction, product, readout) in enumerate(
             zip(self.interactions, self.products, self.readouts)  # noqa: B905 - TorchScript

@@ -134,7 +134,9 @@ class InterfaceMixin:
 
     def fitting_output_def(self) -> FittingOutputDef:
         """Energy, differentiable in coordinates and cell."""
-        energy = OutputVariableDef("energy", shape=[1], reducible=True, r_differentiable=True, c_differentiable=True)
+        energy = OutputVariableDef(
+            "energy", shape=[1], reducible=True, r_differentiable=True, c_differentiable=True
+        )
         return FittingOutputDef([energy])
 
     def atomic_output_def(self) -> FittingOutputDef:

@@ -153,7 +153,9 @@ class Interaction(torch.nn.Module):
         if cutoff is not None:
             weights = weights * cutoff
         edge_messages = self.conv_tp(sent[edge_index[0]], edge_attrs, weights)
-        message = edge_messages.new_zeros(nnode, edge_messages.shape[1]).index_add(0, edge_index[1], edge_messages)
+        message = edge_messages.new_zeros(nnode, edge_messages.shape[1]).index_add(
+            0, edge_index[1], edge_messages
+        )
         if not self.density:
             return self.linear(message) / avg_num_neighbors
         edge_density = torch.tanh(self.density_fn(edge_feats) ** 2)

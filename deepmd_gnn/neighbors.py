@@ -57,7 +57,9 @@ class NeighborPairs(torch.nn.Module):
         """
         nloc = atype.shape[1]
         if not bool(torch.isfinite(coord).all()):
-            raise ValueError("mace model: a coordinate is NaN or infinite. Check the input frame or the time step.")
+            raise ValueError(
+                "mace model: a coordinate is NaN or infinite. Check the input frame or the time step."
+            )
         index = torch.nonzero(atype.reshape(-1) >= 0).view(-1)
         frame = torch.div(index, max(nloc, 1), rounding_mode="floor")
         position = coord.reshape(-1, 3)[index]
@@ -137,14 +139,23 @@ class NeighborPairs(torch.nn.Module):
         """
         volume = torch.abs(torch.linalg.det(box))
         if not bool(torch.isfinite(box).all()) or bool((volume < 1e-9).any()):
-            raise ValueError("mace model: a cell is degenerate (zero volume, NaN or infinite). Give three independent vectors, or no cell for free boundaries.")
+            raise ValueError(
+                "mace model: a cell is degenerate (zero volume, NaN or infinite). Give three independent vectors, or no cell for free boundaries."
+            )
         inverse = torch.linalg.inv(box)
         if bool((1.0 / torch.linalg.norm(inverse, dim=1) < self.min_height * self.r_max).any()):
-            raise ValueError("mace model: a cell is degenerate (thinner than a fiftieth of the cutoff radius). Check the cell vectors and their unit, Å.")
+            raise ValueError(
+                "mace model: a cell is degenerate (thinner than a fiftieth of the cutoff radius). Check the cell vectors and their unit, Å."
+            )
         return inverse
 
     def close_pairs(
-        self, center: torch.Tensor, image: torch.Tensor, frame: torch.Tensor, source: torch.Tensor, at_home: torch.Tensor
+        self,
+        center: torch.Tensor,
+        image: torch.Tensor,
+        frame: torch.Tensor,
+        source: torch.Tensor,
+        at_home: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Pair every atom with the images in the 27 bins around it that are within the cutoff.
 

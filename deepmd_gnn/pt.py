@@ -19,7 +19,7 @@ def _register() -> None:
     # package: import the host's module first, and leave the rest to the outer import if one is under way.
     if _is_importing_model():
         return
-    import deepmd.pt.model.model.model
+    import deepmd.pt.model.model.model  # noqa: F401 - first, see above
 
     if not _is_importing_model():
         import deepmd_gnn.mace  # noqa: F401

@@ -8,7 +8,6 @@ from deepmd.utils.path import DPPath
 
 from deepmd_gnn.neighbors import NeighborPairs
 
-
 # Atoms per neighbour search: bounds the memory for systems with many sampled frames.
 _ATOMS_PER_SEARCH = 20000
 

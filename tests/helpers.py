@@ -55,10 +55,17 @@ def native_model(model):
     """
     config = MaceConfig(**{**model.config.to_dict(), "num_channels": None, "max_L": None})
     native = build_native(config, model.energy_model.atomic_numbers.tolist())
-    weights = {k: v for k, v in model.energy_model.state_dict().items() if k not in ("scale", "avg_num_neighbors")}
+    weights = {
+        k: v for k, v in model.energy_model.state_dict().items() if k not in ("scale", "avg_num_neighbors")
+    }
     missing, unexpected = native.load_state_dict(weights, strict=False)
     assert not unexpected
-    assert {name.split(".")[0] for name in missing} <= {"r_max", "num_interactions", "atomic_energies_fn", "scale_shift"}
+    assert {name.split(".")[0] for name in missing} <= {
+        "r_max",
+        "num_interactions",
+        "atomic_energies_fn",
+        "scale_shift",
+    }
     native.scale_shift.scale.fill_(float(model.energy_model.scale))
     for block in native.interactions:
         block.avg_num_neighbors = float(model.energy_model.avg_num_neighbors)
@@ -84,7 +91,9 @@ def native_results(model, coord, atype, cell):
         "shifts": torch.tensor(shift @ box, dtype=dtype),
         # Native: vector = r_receiver − r_sender + shift. matscipy's vector goes from i to the image of j.
         "edge_index": torch.tensor(np.stack([i, j]), dtype=torch.int64),
-        "node_attrs": torch.nn.functional.one_hot(torch.as_tensor(atype), len(model.get_type_map())).to(dtype),
+        "node_attrs": torch.nn.functional.one_hot(torch.as_tensor(atype), len(model.get_type_map())).to(
+            dtype
+        ),
         "batch": torch.zeros(len(atype), dtype=torch.int64),
         "ptr": torch.tensor([0, len(atype)]),
         "head": torch.zeros(1, dtype=torch.int64),
@@ -102,7 +111,9 @@ def native_results(model, coord, atype, cell):
 def our_results(model, coord, atype, cell, **kwargs):
     """The same quantities from our model's ``forward``, one frame."""
     box = None if cell is None else torch.tensor(np.asarray(cell).reshape(1, 9))
-    out = model(torch.tensor(np.asarray(coord)[None]), torch.as_tensor(np.asarray(atype))[None], box, **kwargs)
+    out = model(
+        torch.tensor(np.asarray(coord)[None]), torch.as_tensor(np.asarray(atype))[None], box, **kwargs
+    )
     return {key: value[0].detach().numpy() for key, value in out.items()}
 
 

@@ -10,7 +10,7 @@ OPTIONS = {
     "three layers": {"num_interactions": 3},
     "scalars only": {"max_L": 0},
     "max_L 2": {"max_L": 2, "max_ell": 3},
-    "max_ell 0": {"max_ell": 0, "max_L": 0},
+    "max_ell 1": {"max_ell": 1, "max_L": 1},
     "pseudoscalars": {"num_channels": None, "max_L": None, "hidden_irreps": "4x0e + 4x0o + 4x1o + 4x1e"},
     "correlation 1": {"correlation": 1},
     "correlation 3": {"correlation": 3},
