@@ -324,9 +324,9 @@ class MaceConfig:
         if self.hidden_irreps is None:
             channels = self.num_channels or DEFAULT_CHANNELS
             max_l = DEFAULT_MAX_L if self.max_L is None else self.max_L
-            return " + ".join(f"{channels}x{l}{'eo'[l % 2]}" for l in range(max_l + 1))
+            return " + ".join(f"{channels}x{ell}{'eo'[ell % 2]}" for ell in range(max_l + 1))
         terms = parse_irreps(self.hidden_irreps)
-        given = {"num_channels": terms[0][0], "max_L": max(l for _, l, _ in terms)}
+        given = {"num_channels": terms[0][0], "max_L": max(ell for _, ell, _ in terms)}
         for key, implied in given.items():
             if getattr(self, key) not in (None, implied):
                 _fail(
@@ -341,6 +341,11 @@ class MaceConfig:
             return canonical_interaction(self.interaction_first)
         kind = "Density" if "Density" in self.interaction else ""
         return f"RealAgnostic{kind}InteractionBlock"
+
+    @property
+    def channels(self) -> int:
+        """Multiplicity of every irrep of the node features."""
+        return parse_irreps(str(self.hidden_irreps))[0][0]
 
     @property
     def correlations(self) -> list[int]:

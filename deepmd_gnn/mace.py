@@ -77,7 +77,7 @@ class MaceModel(InterfaceMixin, BiasMixin, BaseModel):
         ntypes = len(numbers)
         self.rcut = float(self.config.r_max)
         self.nlayers = int(self.config.num_interactions)
-        self.num_channels = int(self.config.hidden_irreps.split("x")[0])
+        self.num_channels = self.config.channels
         sel = self.config.sel
         self.sel = _DEFAULT_SEL if isinstance(sel, str) else int(sel)
         self.pair_exclude_types = [[int(i), int(j)] for i, j in pair_exclude_types or []]

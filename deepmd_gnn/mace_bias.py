@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,6 +15,8 @@ from deepmd.pt.utils.stat import (
 )
 from deepmd.utils.path import DPPath
 
+from deepmd_gnn.config import MaceConfig
+from deepmd_gnn.mace_energy import MaceEnergy
 from deepmd_gnn.statistics import CachedNumbers, average_num_neighbors, rms_force
 
 log = logging.getLogger("deepmd.deepmd_gnn")  # below the host's logger, so that `dp train` prints it
@@ -24,6 +26,18 @@ Sampled = list[dict[str, Any]]
 
 class BiasMixin:
     """Part of :class:`~deepmd_gnn.mace.MaceModel` that owns ``out_bias``, ``avg_num_neighbors`` and ``scale``."""
+
+    if TYPE_CHECKING:
+        config: MaceConfig
+        energy_model: MaceEnergy
+        type_map: list[str]
+        rcut: float
+        preset_out_bias: dict[str, list[Any]] | None
+        out_bias: torch.Tensor
+        training: bool
+        forward: Callable[..., dict[str, torch.Tensor]]
+        train: Callable[[bool], torch.nn.Module]
+        eval: Callable[[], torch.nn.Module]
 
     def compute_or_load_stat(
         self,

@@ -29,6 +29,8 @@ class MaceEnergy(torch.nn.Module):
     """
 
     repulsive: Final[bool]
+    avg_num_neighbors: torch.Tensor
+    scale: torch.Tensor
 
     def __init__(self, config: MaceConfig, atomic_numbers: list[int]) -> None:
         super().__init__()

@@ -1,13 +1,26 @@
 """What DeePMD-kit asks a model about itself."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from deepmd.dpmodel.output_def import FittingOutputDef, ModelOutputDef, OutputVariableDef
 
+from deepmd_gnn.config import MaceConfig
+from deepmd_gnn.mace_energy import MaceEnergy
+
 
 class InterfaceMixin:
     """Part of :class:`~deepmd_gnn.mace.MaceModel` that answers questions; the names are the host's."""
+
+    if TYPE_CHECKING:
+        config: MaceConfig
+        energy_model: MaceEnergy
+        type_map: list[str]
+        rcut: float
+        sel: int
+        nlayers: int
+        out_bias: torch.Tensor
+        _observed: list[str] | None
 
     @property
     def atomic_model(self) -> "InterfaceMixin":

@@ -189,7 +189,7 @@ class Readout(torch.nn.Module):
             return
         self.linear_1 = block.linear_1
         self.linear_2 = block.linear_2
-        activation = block.non_linearity.acts[0]
+        activation = block.non_linearity.acts[0]  # type: ignore[index]
         if activation is not None and gate != "None":
             self.gate_factor = float(activation.cst)  # e3nn scales activations to unit second moment
 
