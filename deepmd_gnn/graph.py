@@ -60,9 +60,12 @@ def make_graph(
         If two atoms coincide.
     """
     # Closer than 1e-6 Å two atoms have no direction between them.
-    if bool((edge_vec.detach().square().sum(dim=1) < 1e-12).any()):
+    coincident = torch.nonzero(edge_vec.detach().square().sum(dim=1) < 1e-12).view(-1)
+    if coincident.numel() > 0:
+        first = edge_atoms[:, coincident[0]]
         raise ValueError(
-            "mace model: two atoms are at the same place (closer than 1e-6 Å); the force between them is undefined."
+            "mace model: two atoms are at the same place (closer than 1e-6 Å), so the force between them is undefined: "
+            f"atoms {int(first[1])} and {int(first[0])}, counted from 0 over the frames of the batch or the atoms of the rank."
         )
     zero = torch.zeros(1, dtype=torch.int64, device=atype.device)
     guard_vec = torch.full((1, 3), 2.0 * r_max, dtype=edge_vec.dtype, device=edge_vec.device)

@@ -346,11 +346,12 @@ class MaceModel(InterfaceMixin, BiasMixin, BaseModel):
         energy = energy[1:] + self.out_bias[0, :, 0][leaf.node_types[1:]]
         counts = (atype.reshape(-1) >= 0) & self.atom_counts[leaf.node_types[1:]]
         energy = torch.where(counts, energy, torch.zeros_like(energy))
-        gradient = edge_gradient(energy, edge_vec, self.training or graph.edge_vec.requires_grad)
+        differentiable = self.training or graph.edge_vec.requires_grad
+        gradient = edge_gradient(energy, edge_vec, differentiable)
         force, atom_virial = atomic_derivatives(gradient, leaf, nf * nall)
         torch.set_grad_enabled(grad_enabled)
-        if not self.training:
-            energy = energy.detach()
+        if not differentiable:
+            energy, force, atom_virial = energy.detach(), force.detach(), atom_virial.detach()
         return energy.view(nf, nloc, 1), force.view(nf, nall, 3), atom_virial.view(nf, nall, 9), features
 
     def __setattr__(self, name: str, value: Any) -> None:
