@@ -60,6 +60,7 @@ class MaceModel(InterfaceMixin, BiasMixin, BaseModel):
 
     model_type = "ener"
     excludes_pairs: Final[bool]
+    excludes_atoms: Final[bool]
     __jit_unused_properties__ = ["atomic_model", "descriptor", "fitting_net", "observed_type"]  # noqa: RUF012
 
     def __init__(
@@ -85,12 +86,12 @@ class MaceModel(InterfaceMixin, BiasMixin, BaseModel):
         self.preset_out_bias = preset_out_bias
         self.pairs = NeighborPairs(self.rcut)
         self.energy_model = MaceEnergy(self.config, numbers).to(env.DEVICE)
-        pair_allowed, atom_counts = _exclusion_tables(
+        # Lists, not buffers: they belong to the input, and a checkpoint shall not bring others along.
+        self.pair_allowed, self.atom_counts = _exclusion_tables(
             ntypes, self.pair_exclude_types, self.atom_exclude_types
         )
         self.excludes_pairs = bool(self.pair_exclude_types)
-        self.register_buffer("pair_allowed", pair_allowed.to(env.DEVICE), persistent=False)
-        self.register_buffer("atom_counts", atom_counts.to(env.DEVICE), persistent=False)
+        self.excludes_atoms = bool(self.atom_exclude_types)
         self.register_buffer("out_bias", torch.zeros(1, ntypes, 1, dtype=torch.float64, device=env.DEVICE))
         self.register_buffer("out_std", torch.ones(1, ntypes, 1, dtype=torch.float64, device=env.DEVICE))
         self._observed: list[str] | None = None
@@ -267,7 +268,7 @@ class MaceModel(InterfaceMixin, BiasMixin, BaseModel):
         graph = make_graph(
             types, types, neighbor, center, edge_vec, torch.stack([neighbor, center]), self.rcut
         )
-        return drop_pairs(graph, self.pair_allowed) if self.excludes_pairs else graph
+        return self.without_excluded_pairs(graph)
 
     def graph_of_list(
         self,
@@ -296,7 +297,14 @@ class MaceModel(InterfaceMixin, BiasMixin, BaseModel):
                 "mace model: a coordinate is NaN or infinite. Check the input frame or the time step."
             )
         graph = graph_from_list(coord, atype, nlist, mapping, self.rcut)
-        return drop_pairs(graph, self.pair_allowed) if self.excludes_pairs else graph
+        return self.without_excluded_pairs(graph)
+
+    def without_excluded_pairs(self, graph: AtomGraph) -> AtomGraph:
+        """Apply ``pair_exclude_types``."""
+        if self.excludes_pairs:
+            allowed = torch.tensor(self.pair_allowed, dtype=torch.bool, device=graph.edge_vec.device)
+            graph = drop_pairs(graph, allowed)
+        return graph
 
     def check_types(self, atype: torch.Tensor) -> None:
         """Refuse types that the model does not have."""
@@ -344,7 +352,9 @@ class MaceModel(InterfaceMixin, BiasMixin, BaseModel):
         leaf = AtomGraph(graph.node_types, graph.sender_types, graph.edge_index, edge_vec, graph.edge_atoms)
         energy, features = self.energy_model(leaf, comm_dict)
         energy = energy[1:] + self.out_bias[0, :, 0][leaf.node_types[1:]]
-        counts = (atype.reshape(-1) >= 0) & self.atom_counts[leaf.node_types[1:]]
+        counts = atype.reshape(-1) >= 0
+        if self.excludes_atoms:
+            counts = counts & torch.tensor(self.atom_counts, device=counts.device)[leaf.node_types[1:]]
         energy = torch.where(counts, energy, torch.zeros_like(energy))
         differentiable = self.training or graph.edge_vec.requires_grad
         gradient = edge_gradient(energy, edge_vec, differentiable)
@@ -425,9 +435,6 @@ def _exclusion_tables(
             raise ValueError(
                 f"mace model: excluded type {index} is out of range; the model has {ntypes} types."
             )
-    allowed = torch.ones(ntypes, ntypes, dtype=torch.bool)
-    for i, j in pairs:
-        allowed[i, j] = allowed[j, i] = False
-    counts = torch.ones(ntypes, dtype=torch.bool)
-    counts[atoms] = False
-    return allowed, counts
+    excluded = {(i, j) for i, j in pairs} | {(j, i) for i, j in pairs}
+    allowed = [[(i, j) not in excluded for j in range(ntypes)] for i in range(ntypes)]
+    return allowed, [i not in atoms for i in range(ntypes)]

@@ -95,4 +95,4 @@ class CachedNumbers:
         if self._path is None:
             return
         self._path.mkdir(exist_ok=True, parents=True)
-        (self._path / f"mace_{name}_{self._tag}").save_numpy(np.array(value))
+        (self._path / f"mace_{name}_{self._tag}").save_numpy(np.array([value]))

@@ -72,38 +72,39 @@ def native_model(model):
     return native.eval()
 
 
-def native_results(model, coord, atype, cell):
-    """Results of native MACE as numpy arrays; neighbour list by matscipy, energies without E0."""
+def native_graph(model, coord, atype, cell):
+    """Input of native MACE for a frame; neighbour list by matscipy."""
     from matscipy.neighbours import neighbour_list
 
-    native = native_model(model)
-    dtype = torch.float64
-    if cell is None:
-        pbc, box = False, np.eye(3) * (np.ptp(coord, axis=0).max() + 20.0)
-    else:
-        pbc, box = True, np.asarray(cell)
-    i, j, shift = neighbour_list("ijS", positions=coord, cell=box, pbc=[pbc] * 3, cutoff=model.get_rcut())
-    positions = torch.tensor(coord, dtype=dtype, requires_grad=True)
-    data = {
-        "positions": positions,
-        "cell": torch.tensor(box, dtype=dtype),
-        "unit_shifts": torch.tensor(shift, dtype=dtype),
-        "shifts": torch.tensor(shift @ box, dtype=dtype),
+    box = np.eye(3) * (np.ptp(coord, axis=0).max() + 20.0) if cell is None else np.asarray(cell)
+    i, j, shift = neighbour_list(
+        "ijS", positions=coord, cell=box, pbc=[cell is not None] * 3, cutoff=model.get_rcut()
+    )
+    return {
+        "positions": torch.tensor(coord, requires_grad=True),
+        "cell": torch.tensor(box),
+        "unit_shifts": torch.tensor(shift, dtype=torch.float64),
+        "shifts": torch.tensor(shift @ box),
         # Native: vector = r_receiver − r_sender + shift. matscipy's vector goes from i to the image of j.
         "edge_index": torch.tensor(np.stack([i, j]), dtype=torch.int64),
-        "node_attrs": torch.nn.functional.one_hot(torch.as_tensor(atype), len(model.get_type_map())).to(
-            dtype
-        ),
+        "node_attrs": torch.nn.functional.one_hot(torch.as_tensor(atype), len(model.get_type_map())).double(),
         "batch": torch.zeros(len(atype), dtype=torch.int64),
         "ptr": torch.tensor([0, len(atype)]),
         "head": torch.zeros(1, dtype=torch.int64),
     }
-    out = native(data, compute_virials=pbc, compute_displacement=pbc)
+
+
+def native_results(model, coord, atype, cell):
+    """Results of native MACE as numpy arrays, energies without E0."""
+    periodic = cell is not None
+    out = native_model(model)(
+        native_graph(model, coord, atype, cell), compute_virials=periodic, compute_displacement=periodic
+    )
     return {
         "energy": out["energy"].detach().numpy(),
         "atom_energy": out["node_energy"].detach().numpy(),
         "force": out["forces"].detach().numpy(),
-        "virial": out["virials"].detach().numpy().reshape(9) if pbc else None,
+        "virial": out["virials"].detach().numpy().reshape(9) if periodic else None,
         "features": out["node_feats"].detach().numpy(),
     }
 

@@ -6,3 +6,5 @@ NATIVE = {"float64": 1e-10, "float32": 1e-5}
 RANKS = {"float64": 1e-8, "float32": 1e-5}
 # Relative: central finite differences of float64 energies.
 FINITE_DIFFERENCE = 1e-6
+# Relative to the largest component of each parameter's gradient: double backward, float64.
+TRAINING_GRADIENT = 1e-9

@@ -50,7 +50,12 @@ BAD = {
     "flat cell": ([[0, 0, 0], [1, 1, 1]], [0, 1], np.diag([5.0, 5.0, 0.0]), "degenerate"),
     "thin cell": ([[0, 0, 0], [1, 1, 1]], [0, 1], np.diag([5.0, 5.0, 0.01]), "degenerate"),
     "NaN cell": ([[0, 0, 0], [1, 1, 1]], [0, 1], np.diag([5.0, 5.0, np.nan]), "degenerate"),
-    "type out of range": ([[0, 0, 0], [1, 1, 1]], [0, 2], None, "type 2 is out of range; the model has 2 types: O, H"),
+    "type out of range": (
+        [[0, 0, 0], [1, 1, 1]],
+        [0, 2],
+        None,
+        "type 2 is out of range; the model has 2 types: O, H",
+    ),
 }
 
 

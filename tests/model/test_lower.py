@@ -31,7 +31,13 @@ def folded(model, lower, comm_dict=None, mapping=True):
 
 
 def assert_same(out, whole):
-    names = {"energy": "energy", "atom_energy": "atom_energy", "extended_force": "force", "virial": "virial", "extended_virial": "atom_virial"}
+    names = {
+        "energy": "energy",
+        "atom_energy": "atom_energy",
+        "extended_force": "force",
+        "virial": "virial",
+        "extended_virial": "atom_virial",
+    }
     for ours, theirs in names.items():
         assert_close(out[ours].numpy(), whole[theirs].detach().numpy(), NATIVE["float64"], ours)
 
@@ -77,7 +83,9 @@ def test_exchange_with_oneself_equals_mapping(kind, layers):
     model = tiny_model(num_interactions=layers, max_L=2)
     whole, lower = extended([random_frame()], model.get_rcut())
     expected = model(*whole, do_atomic_virial=True)
-    keep_alive, comm = self_send(lower[0].shape[1] if lower[0].dim() == 3 else lower[1].shape[1], 12, lower[2])
+    keep_alive, comm = self_send(
+        lower[0].shape[1] if lower[0].dim() == 3 else lower[1].shape[1], 12, lower[2]
+    )
     runner = torch.jit.script(model) if kind == "scripted" else model
     # A mapping that points nowhere must not be read: the C++ interface hands over freed memory.
     nonsense = lower[2] + 10**6
@@ -102,7 +110,7 @@ def test_without_the_exchange_the_numbers_change(monkeypatch):
     monkeypatch.setattr("deepmd_gnn.mace_energy.exchange", broken)
     out = folded(model, lower, comm)
     with pytest.raises(AssertionError, match="relative deviation"):
-        assert_same(out, {k: v for k, v in tiny_model()(*whole, do_atomic_virial=True).items()})
+        assert_same(out, tiny_model()(*whole, do_atomic_virial=True))
     assert ghosts.exchange is not broken
 
 
@@ -122,7 +130,15 @@ def test_rank_without_atoms(nghost):
     comm["recv_num"] = comm["recv_num"] * 0 + 0
     coord = torch.rand(1, nghost, 3, dtype=torch.float64)
     out = model.forward_lower(
-        coord, torch.zeros(1, nghost, dtype=torch.int64), torch.zeros(1, 0, 5, dtype=torch.int64), None, None, None, True, comm, None
+        coord,
+        torch.zeros(1, nghost, dtype=torch.int64),
+        torch.zeros(1, 0, 5, dtype=torch.int64),
+        None,
+        None,
+        None,
+        True,
+        comm,
+        None,
     )
     assert out["energy"].tolist() == [[0.0]]
     assert out["extended_force"].shape == (1, nghost, 3)
@@ -134,8 +150,14 @@ def test_embedding_is_natives_node_features():
 
     model = tiny_model()
     coord, atype, cell = random_frame()
-    features = model.forward_embedding(torch.tensor(coord[None]), torch.tensor(atype[None]), torch.tensor(cell[None]))
-    assert_close(features["descriptor"][0].numpy(), native_results(model, coord, atype, cell)["features"], NATIVE["float64"])
+    features = model.forward_embedding(
+        torch.tensor(coord[None]), torch.tensor(atype[None]), torch.tensor(cell[None])
+    )
+    assert_close(
+        features["descriptor"][0].numpy(),
+        native_results(model, coord, atype, cell)["features"],
+        NATIVE["float64"],
+    )
     assert features["atomic_feature"].shape == (1, 12, 4)
     assert torch.equal(features["atomic_feature"], features["descriptor"][:, :, -4:])
     with pytest.raises(RuntimeError, match="eval mode"):

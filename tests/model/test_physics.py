@@ -77,7 +77,9 @@ def test_finite_differences(precision):
         for b in range(3):
             strain = np.zeros((3, 3))
             strain[a, b] = h
-            deformed = [energy(coord @ (np.eye(3) + s * strain).T, cell @ (np.eye(3) + s * strain).T) for s in (1, -1)]
+            deformed = [
+                energy(coord @ (np.eye(3) + s * strain).T, cell @ (np.eye(3) + s * strain).T) for s in (1, -1)
+            ]
             virial[a, b] = -(deformed[0] - deformed[1]) / (2 * h)
     assert_close(result["virial"].reshape(3, 3), virial, tolerance, "virial")
 

@@ -39,7 +39,12 @@ def test_channels_and_irreps_are_two_spellings():
 
 def test_aliases():
     model = schema(rcut=4.5, l_max=2, num_rbf=6, num_layers=3, std=2.0)
-    assert (model["r_max"], model["max_ell"], model["num_radial_basis"], model["num_interactions"]) == (4.5, 2, 6, 3)
+    assert (model["r_max"], model["max_ell"], model["num_radial_basis"], model["num_interactions"]) == (
+        4.5,
+        2,
+        6,
+        3,
+    )
     assert model["scale"] == 2.0
     assert tiny_model(r_max=4.0).get_rcut() == 4.0
     with pytest.raises(ValueError, match="another spelling of 'r_max'"):
@@ -106,7 +111,12 @@ def test_correlation_list_must_fit_the_layers():
 
 @pytest.mark.parametrize(
     ("type_map", "words"),
-    [(["O", "Xx"], "not known: Xx"), (["O", "O"], "each element once"), ([], "non-empty"), (["mH"], "not known: mH")],
+    [
+        (["O", "Xx"], "not known: Xx"),
+        (["O", "O"], "each element once"),
+        ([], "non-empty"),
+        (["mH"], "not known: mH"),
+    ],
 )
 def test_unknown_elements(type_map, words):
     with pytest.raises(ValueError, match=words):
@@ -125,7 +135,9 @@ def test_unknown_key_and_wrong_energies():
 
 
 def test_round_trip():
-    config = MaceConfig(num_channels=8, correlation=[3, 2], interaction="RealAgnosticDensityResidual", seed=[1, 2])
+    config = MaceConfig(
+        num_channels=8, correlation=[3, 2], interaction="RealAgnosticDensityResidual", seed=[1, 2]
+    )
     assert MaceConfig(**json.loads(json.dumps(config.to_dict()))) == config
 
 

@@ -64,7 +64,9 @@ def test_frames_do_not_see_each_other():
     center, neighbor, vec = NeighborPairs(4.0)(coord, torch.zeros(2, 7, dtype=torch.int64), box)
     assert torch.equal(center // 7, neighbor // 7)
     for k, (x, t, cell) in enumerate(frames):
-        mine = canonical((center % 7)[center // 7 == k], (neighbor % 7)[center // 7 == k], vec[center // 7 == k])
+        mine = canonical(
+            (center % 7)[center // 7 == k], (neighbor % 7)[center // 7 == k], vec[center // 7 == k]
+        )
         np.testing.assert_allclose(mine, canonical(*ours(x, t, cell, 4.0)), atol=1e-7)
 
 

@@ -1,0 +1,80 @@
+"""Gradients of a loss on energy, forces and virial equal native MACE's, parameter by parameter."""
+
+import numpy as np
+import pytest
+import torch
+from helpers import assert_close, native_graph, native_model, random_frame, tiny_model
+from tolerances import FINITE_DIFFERENCE, TRAINING_GRADIENT
+
+OPTIONS = {
+    "default": {},
+    "three layers": {"num_interactions": 3},
+    "density zbl agnesi": {
+        "interaction": "RealAgnosticDensityResidual",
+        "pair_repulsion": True,
+        "distance_transform": "Agnesi",
+    },
+    "cutoff after mlp, residual first": {"apply_cutoff": False, "interaction_first": "RealAgnosticResidual"},
+}
+
+
+def loss_of(energy, force, virial):
+    rng = np.random.default_rng(4)
+    target = [torch.tensor(rng.normal(size=tuple(x.shape))) for x in (energy, force, virial)]
+    return sum(
+        weight * (x - t).square().mean()
+        for weight, x, t in zip((1.0, 10.0, 0.1), (energy, force, virial), target, strict=True)
+    )
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_gradients_equal_native(option):
+    model = tiny_model(**OPTIONS[option], atomic_energies=[0.0, 0.0])
+    coord, atype, cell = random_frame(box_length=5.5)
+    native = native_model(model)
+    out = native(
+        native_graph(model, coord, atype, cell),
+        training=True,
+        compute_virials=True,
+        compute_displacement=True,
+    )
+    loss_of(out["energy"], out["forces"], out["virials"].reshape(9)).backward()
+    expected = {name: p.grad for name, p in native.named_parameters() if p.grad is not None}
+
+    model.train()
+    ours = model(torch.tensor(coord[None]), torch.tensor(atype[None]), torch.tensor(cell[None]))
+    loss_of(ours["energy"][0], ours["force"][0], ours["virial"][0]).backward()
+    actual = {name: p.grad for name, p in model.energy_model.named_parameters() if p.grad is not None}
+    assert actual.keys() == expected.keys()
+    for name, gradient in expected.items():
+        assert_close(actual[name].numpy(), gradient.numpy(), TRAINING_GRADIENT, name)
+
+
+def test_every_parameter_is_trained():
+    """Distributed training refuses parameters without a gradient."""
+    model = tiny_model(num_interactions=3).train()
+    coord, atype, cell = random_frame()
+    out = model(torch.tensor(coord[None]), torch.tensor(atype[None]), torch.tensor(cell[None]))
+    (out["energy"].sum() + out["force"].square().sum()).backward()
+    assert [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
+
+
+def test_second_derivatives_reach_the_coordinates():
+    """The Hessian by autograd equals finite differences of forces."""
+    model = tiny_model()
+    coord, atype, _ = random_frame(natoms=4, box_length=4.0)
+    x = torch.tensor(coord[None], requires_grad=True)
+    force = model(x, torch.tensor(atype[None]))["force"]
+    row = -torch.autograd.grad(force[0, 1, 2], x)[0][0].numpy()
+    h = 1e-4
+    numeric = np.zeros_like(coord)
+    for i in range(4):
+        for k in range(3):
+            step = np.zeros_like(coord)
+            step[i, k] = h
+            up, down = (
+                model(torch.tensor((coord + s * step)[None]), torch.tensor(atype[None]))["force"][0, 1, 2]
+                for s in (1, -1)
+            )
+            numeric[i, k] = -(up - down).item() / (2 * h)
+    assert_close(row, numeric, FINITE_DIFFERENCE)
