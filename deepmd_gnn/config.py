@@ -54,7 +54,8 @@ def parse_irreps(text: str) -> list[tuple[int, int, str]]:
     return terms
 
 
-def _fail(key: str, value: Any, allowed: str) -> None:
+def fail(key: str, value: Any, allowed: str) -> None:
+    """Raise the error for a bad value: names the key, the value and what is allowed."""
     raise ValueError(f"mace model: '{key}' is {value!r}, but must be {allowed}.")
 
 
@@ -71,7 +72,7 @@ def _integer(low: int, high: int | None = None) -> Callable[[str, Any], None]:
 
     def check(key: str, value: Any) -> None:
         if not _is_int(value) or value < low or (high is not None and value > high):
-            _fail(key, value, allowed)
+            fail(key, value, allowed)
 
     return check
 
@@ -79,7 +80,7 @@ def _integer(low: int, high: int | None = None) -> Callable[[str, Any], None]:
 def _choice(*choices: str) -> Callable[[str, Any], None]:
     def check(key: str, value: Any) -> None:
         if value not in choices:
-            _fail(key, value, "one of " + ", ".join(choices))
+            fail(key, value, "one of " + ", ".join(choices))
 
     return check
 
@@ -94,17 +95,17 @@ def _optional(check: Callable[[str, Any], None]) -> Callable[[str, Any], None]:
 
 def _positive(key: str, value: Any) -> None:
     if not _is_number(value) or value <= 0:
-        _fail(key, value, "a number above 0")
+        fail(key, value, "a number above 0")
 
 
 def _positive_or_auto(key: str, value: Any) -> None:
     if value is not None and value != "auto" and (not _is_number(value) or value <= 0):
-        _fail(key, value, 'a number above 0 or "auto" (from the training data)')
+        fail(key, value, 'a number above 0 or "auto" (from the training data)')
 
 
 def _boolean(key: str, value: Any) -> None:
     if not isinstance(value, bool):
-        _fail(key, value, "true or false")
+        fail(key, value, "true or false")
 
 
 def _sel(key: str, value: Any) -> None:
@@ -114,46 +115,46 @@ def _sel(key: str, value: Any) -> None:
         return
     if isinstance(value, str) and re.fullmatch(r"auto(:\d+(\.\d+)?)?", value):
         return
-    _fail(key, value, 'a number of neighbours above 0, "auto" or "auto:factor"')
+    fail(key, value, 'a number of neighbours above 0, "auto" or "auto:factor"')
 
 
 def _interaction(key: str, value: Any) -> None:
     if canonical_interaction(value) not in INTERACTIONS:
-        _fail(key, value, "one of " + ", ".join(INTERACTIONS))
+        fail(key, value, "one of " + ", ".join(INTERACTIONS))
 
 
 def _hidden_irreps(key: str, value: Any) -> None:
     try:
         terms = parse_irreps(value)
     except ValueError as error:
-        _fail(key, value, f'irreps like "128x0e + 128x1o" ({error})')
+        fail(key, value, f'irreps like "128x0e + 128x1o" ({error})')
     if terms[0][1:] != (0, "e"):
-        _fail(key, value, 'irreps that begin with scalars, like "128x0e + 128x1o"')
+        fail(key, value, 'irreps that begin with scalars, like "128x0e + 128x1o"')
     if len({mul for mul, _, _ in terms}) > 1 or terms[0][0] == 0:
-        _fail(key, value, "irreps with one multiplicity (the number of channels) for all l")
+        fail(key, value, "irreps with one multiplicity (the number of channels) for all l")
     if len({term[1:] for term in terms}) < len(terms):
-        _fail(key, value, "irreps that name each l and parity once")
+        fail(key, value, "irreps that name each l and parity once")
 
 
 def _mlp_irreps(key: str, value: Any) -> None:
     try:
         terms = parse_irreps(value)
     except ValueError as error:
-        _fail(key, value, f'scalars like "16x0e" ({error})')
+        fail(key, value, f'scalars like "16x0e" ({error})')
     if len(terms) != 1 or terms[0][1:] != (0, "e") or terms[0][0] == 0:
-        _fail(key, value, 'scalars like "16x0e"')
+        fail(key, value, 'scalars like "16x0e"')
 
 
 def _integers(key: str, value: Any) -> None:
     if not isinstance(value, (list, tuple)) or not value or not all(_is_int(v) and v > 0 for v in value):
-        _fail(key, value, "a non-empty list of integers above 0")
+        fail(key, value, "a non-empty list of integers above 0")
 
 
 def _correlation(key: str, value: Any) -> None:
     if isinstance(value, (list, tuple)):
         _integers(key, value)
     elif not _is_int(value) or value < 1:
-        _fail(key, value, "an integer of at least 1, or a list with one per layer")
+        fail(key, value, "an integer of at least 1, or a list with one per layer")
 
 
 def _atomic_energies(key: str, value: Any) -> None:
@@ -161,7 +162,7 @@ def _atomic_energies(key: str, value: Any) -> None:
         return
     values = value.values() if isinstance(value, dict) else value
     if not isinstance(value, (dict, list, tuple)) or not all(v is None or _is_number(v) for v in values):
-        _fail(
+        fail(
             key,
             value,
             '"auto" (least squares), a dict like {"H": -13.6} or a list in the order of type_map, in eV',
@@ -171,7 +172,7 @@ def _atomic_energies(key: str, value: Any) -> None:
 def _seed(key: str, value: Any) -> None:
     values = value if isinstance(value, (list, tuple)) else [value]
     if not all(_is_int(v) and v >= 0 for v in values):
-        _fail(key, value, "an integer of at least 0")
+        fail(key, value, "an integer of at least 0")
 
 
 def canonical_interaction(name: Any) -> Any:
@@ -311,7 +312,7 @@ class MaceConfig:
         if isinstance(self.sel, list):
             self._set("sel", self.sel[0])
         if isinstance(self.correlation, (list, tuple)) and len(self.correlation) != self.num_interactions:
-            _fail(
+            fail(
                 "correlation",
                 self.correlation,
                 f"one number, or {self.num_interactions} numbers (num_interactions)",
@@ -329,7 +330,7 @@ class MaceConfig:
         given = {"num_channels": terms[0][0], "max_L": max(ell for _, ell, _ in terms)}
         for key, implied in given.items():
             if getattr(self, key) not in (None, implied):
-                _fail(
+                fail(
                     key,
                     getattr(self, key),
                     f"left out, or {implied} as in hidden_irreps '{self.hidden_irreps}'",
@@ -357,37 +358,3 @@ class MaceConfig:
     def to_dict(self) -> dict[str, Any]:
         """Keys that rebuild this configuration, plain Python values only."""
         return {key: value for key, value in dataclasses.asdict(self).items() if value is not None}
-
-
-def check_type_map(type_map: list[str], atomic_numbers: dict[str, int]) -> list[int]:
-    """Translate element names.
-
-    Parameters
-    ----------
-    type_map : list[str]
-        Chemical symbols.
-    atomic_numbers : dict[str, int]
-        Atomic number of every known element.
-
-    Returns
-    -------
-    list[int]
-        Atomic numbers in the order of `type_map`.
-
-    Raises
-    ------
-    ValueError
-        If `type_map` is empty, repeats an element or names an unknown one.
-    """
-    if not type_map:
-        _fail("type_map", type_map, 'a non-empty list of elements, e.g. ["O", "H"]')
-    if len(set(type_map)) < len(type_map):
-        _fail("type_map", type_map, "a list that names each element once")
-    unknown = [name for name in type_map if name not in atomic_numbers or atomic_numbers[name] < 1]
-    if unknown:
-        _fail(
-            "type_map",
-            type_map,
-            f'a list of chemical symbols, e.g. ["O", "H"]; not known: {", ".join(map(str, unknown))}',
-        )
-    return [atomic_numbers[name] for name in type_map]

@@ -1,6 +1,5 @@
 """``"type": "mace"``: the DeePMD-kit face of the MACE energy. An adapter, no physics."""
 
-import dataclasses
 from typing import Any, Final
 
 import torch
@@ -10,27 +9,14 @@ from deepmd.pt.utils import env
 from deepmd.pt.utils.update_sel import UpdateSel
 from deepmd.pt.utils.utils import to_numpy_array, to_torch_tensor
 
-from deepmd_gnn.config import MaceConfig, check_type_map
 from deepmd_gnn.derivatives import atomic_derivatives, edge_gradient
 from deepmd_gnn.graph import AtomGraph, drop_pairs, graph_from_list, make_graph
 from deepmd_gnn.mace_bias import BiasMixin
 from deepmd_gnn.mace_energy import MaceEnergy
 from deepmd_gnn.mace_interface import InterfaceMixin
 from deepmd_gnn.neighbors import NeighborPairs
+from deepmd_gnn.options import check_type_map, config_from_options, exclusion_tables
 
-# Generic keys of DeePMD-kit's model section that a model may receive and that do not change this one.
-_HOST_KEYS = frozenset(
-    [
-        "type",
-        "data_stat_nbatch",
-        "data_stat_protect",
-        "data_bias_nsample",
-        "info",
-        "model_branch_alias",
-        "finetune_head",
-        "srtab_add_bias",
-    ]
-)
 # Where the number of neighbours was not looked up (--skip-neighbor-stat): only a hint, see MaceConfig.sel.
 _DEFAULT_SEL = 128
 
@@ -73,7 +59,7 @@ class MaceModel(InterfaceMixin, BiasMixin, BaseModel):
     ) -> None:
         super().__init__()
         self.type_map = list(type_map)
-        self.config = _config_from(options)
+        self.config = config_from_options(options)
         numbers = check_type_map(self.type_map, ATOMIC_NUMBERS)
         ntypes = len(numbers)
         self.rcut = float(self.config.r_max)
@@ -87,7 +73,7 @@ class MaceModel(InterfaceMixin, BiasMixin, BaseModel):
         self.pairs = NeighborPairs(self.rcut)
         self.energy_model = MaceEnergy(self.config, numbers).to(env.DEVICE)
         # Lists, not buffers: they belong to the input, and a checkpoint shall not bring others along.
-        self.pair_allowed, self.atom_counts = _exclusion_tables(
+        self.pair_allowed, self.atom_counts = exclusion_tables(
             ntypes, self.pair_exclude_types, self.atom_exclude_types
         )
         self.excludes_pairs = bool(self.pair_exclude_types)
@@ -377,7 +363,7 @@ class MaceModel(InterfaceMixin, BiasMixin, BaseModel):
         cls, train_data: Any, type_map: list[str] | None, local_jdata: dict[str, Any]
     ) -> tuple[dict[str, Any], float | None]:
         """Fill in ``sel`` from the data; called by the trainer before the model is built."""
-        config = _config_from({k: v for k, v in local_jdata.items() if k not in _MODEL_ARGUMENTS})
+        config = config_from_options(local_jdata)
         distance, sel = UpdateSel().update_one_sel(
             train_data, type_map, config.r_max, config.sel, mixed_type=True
         )
@@ -404,37 +390,3 @@ class MaceModel(InterfaceMixin, BiasMixin, BaseModel):
         model = cls(**data)
         model.load_state_dict({name: to_torch_tensor(value) for name, value in variables.items()})
         return model
-
-
-_MODEL_ARGUMENTS = ("type_map", "pair_exclude_types", "atom_exclude_types", "preset_out_bias")
-
-
-def _config_from(options: dict[str, Any]) -> MaceConfig:
-    names: dict[str, str] = {}
-    for option in dataclasses.fields(MaceConfig):
-        names.update(dict.fromkeys((option.name, *option.metadata["alias"]), option.name))
-    given: dict[str, Any] = {}
-    for key, value in options.items():
-        if key in _HOST_KEYS or key.startswith("_"):
-            continue
-        if key not in names:
-            raise ValueError(f"mace model: unknown key '{key}'. Known keys: {', '.join(sorted(names))}.")
-        if names[key] in given:
-            raise ValueError(
-                f"mace model: '{key}' and another spelling of '{names[key]}' are both given; keep one."
-            )
-        given[names[key]] = value
-    return MaceConfig(**given)
-
-
-def _exclusion_tables(
-    ntypes: int, pairs: list[list[int]], atoms: list[int]
-) -> tuple[torch.Tensor, torch.Tensor]:
-    for index in [*atoms, *(i for pair in pairs for i in pair)]:
-        if not 0 <= index < ntypes:
-            raise ValueError(
-                f"mace model: excluded type {index} is out of range; the model has {ntypes} types."
-            )
-    excluded = {(i, j) for i, j in pairs} | {(j, i) for i, j in pairs}
-    allowed = [[(i, j) not in excluded for j in range(ntypes)] for i in range(ntypes)]
-    return allowed, [i not in atoms for i in range(ntypes)]

@@ -1,12 +1,9 @@
 """`dp --pt train` and everything a DeePMD-kit user does with it."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
 from deepmd.infer import DeepPot
-from deepmd.main import main as dp
 from deepmd_run import base_input, run_dp
 from helpers import tiny_model
 from training_data import composition_frames, write_mixed_system, write_system
@@ -265,6 +262,5 @@ def test_builtin_models_still_train(data, tmp_path):
 def test_wrong_input_is_explained(data, tmp_path):
     config = base_input([data["a"]], None, steps=1)
     config["model"]["radial_type"] = "chebyshev"
-    (tmp_path / "input.json").write_text(json.dumps(config))
     with pytest.raises(Exception, match="radial_type.*chebyshev.*one of bessel, gaussian"):
-        dp(["--pt", "train", str(tmp_path / "input.json")])
+        run_dp(tmp_path, "train", config)

@@ -1,0 +1,126 @@
+"""From the model section of an input to a checked configuration. No torch here."""
+
+import dataclasses
+from typing import Any
+
+from deepmd_gnn.config import MaceConfig, fail
+
+# Generic keys of DeePMD-kit's model section; the model class handles some, the others do not change this model.
+_HOST_KEYS = frozenset(
+    [
+        "type",
+        "type_map",
+        "pair_exclude_types",
+        "atom_exclude_types",
+        "preset_out_bias",
+        "data_stat_nbatch",
+        "data_stat_protect",
+        "data_bias_nsample",
+        "info",
+        "model_branch_alias",
+        "finetune_head",
+        "srtab_add_bias",
+    ]
+)
+
+
+def config_from_options(options: dict[str, Any]) -> MaceConfig:
+    """Pick the configuration out of a model section.
+
+    Parameters
+    ----------
+    options : dict[str, Any]
+        Fields of :class:`~deepmd_gnn.config.MaceConfig` or their aliases, and generic keys of the host.
+
+    Returns
+    -------
+    MaceConfig
+
+    Raises
+    ------
+    ValueError
+        If a key is unknown or given in two spellings, or a value is out of range.
+    """
+    names: dict[str, str] = {}
+    for option in dataclasses.fields(MaceConfig):
+        names.update(dict.fromkeys((option.name, *option.metadata["alias"]), option.name))
+    given: dict[str, Any] = {}
+    for key, value in options.items():
+        if key in _HOST_KEYS or key.startswith("_"):
+            continue
+        if key not in names:
+            raise ValueError(f"mace model: unknown key '{key}'. Known keys: {', '.join(sorted(names))}.")
+        if names[key] in given:
+            raise ValueError(
+                f"mace model: '{key}' and another spelling of '{names[key]}' are both given; keep one."
+            )
+        given[names[key]] = value
+    return MaceConfig(**given)
+
+
+def exclusion_tables(
+    ntypes: int, pairs: list[list[int]], atoms: list[int]
+) -> tuple[list[list[bool]], list[bool]]:
+    """Tabulate ``pair_exclude_types`` and ``atom_exclude_types``.
+
+    Parameters
+    ----------
+    ntypes : int
+        Number of types.
+    pairs : list[list[int]]
+        Pairs of types that do not see each other.
+    atoms : list[int]
+        Types whose atoms contribute no energy.
+
+    Returns
+    -------
+    tuple[list[list[bool]], list[bool]]
+        Which pairs are neighbours, and which types contribute.
+
+    Raises
+    ------
+    ValueError
+        If a type is out of range.
+    """
+    for index in [*atoms, *(i for pair in pairs for i in pair)]:
+        if not 0 <= index < ntypes:
+            raise ValueError(
+                f"mace model: excluded type {index} is out of range; the model has {ntypes} types."
+            )
+    excluded = {(i, j) for i, j in pairs} | {(j, i) for i, j in pairs}
+    allowed = [[(i, j) not in excluded for j in range(ntypes)] for i in range(ntypes)]
+    return allowed, [i not in atoms for i in range(ntypes)]
+
+
+def check_type_map(type_map: list[str], atomic_numbers: dict[str, int]) -> list[int]:
+    """Translate element names.
+
+    Parameters
+    ----------
+    type_map : list[str]
+        Chemical symbols.
+    atomic_numbers : dict[str, int]
+        Atomic number of every known element.
+
+    Returns
+    -------
+    list[int]
+        Atomic numbers in the order of `type_map`.
+
+    Raises
+    ------
+    ValueError
+        If `type_map` is empty, repeats an element or names an unknown one.
+    """
+    if not type_map:
+        fail("type_map", type_map, 'a non-empty list of elements, e.g. ["O", "H"]')
+    if len(set(type_map)) < len(type_map):
+        fail("type_map", type_map, "a list that names each element once")
+    unknown = [name for name in type_map if name not in atomic_numbers or atomic_numbers[name] < 1]
+    if unknown:
+        fail(
+            "type_map",
+            type_map,
+            f'a list of chemical symbols, e.g. ["O", "H"]; not known: {", ".join(map(str, unknown))}',
+        )
+    return [atomic_numbers[name] for name in type_map]
