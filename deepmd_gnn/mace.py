@@ -121,7 +121,7 @@ class MaceModel(InterfaceMixin, BiasMixin, BaseModel):
         """
         nf, nloc = atype.shape
         graph = self.graph_of_frames(coord, atype, box)
-        energy, force, atom_virial, _ = self.evaluate(graph, atype, nloc, nloc, None)
+        energy, force, atom_virial = self.evaluate(graph, atype, nloc, nloc, None)
         result = {
             "atom_energy": energy,
             "energy": energy.sum(dim=1),
@@ -174,7 +174,7 @@ class MaceModel(InterfaceMixin, BiasMixin, BaseModel):
         nf, nall = extended_atype.shape
         nloc = nlist.shape[1]
         graph = self.graph_of_list(extended_coord, extended_atype, nlist, mapping, comm_dict is not None)
-        energy, force, atom_virial, _ = self.evaluate(graph, extended_atype[:, :nloc], nloc, nall, comm_dict)
+        energy, force, atom_virial = self.evaluate(graph, extended_atype[:, :nloc], nloc, nall, comm_dict)
         return {
             "energy": energy,
             "energy_redu": energy.sum(dim=1),
@@ -235,7 +235,8 @@ class MaceModel(InterfaceMixin, BiasMixin, BaseModel):
             raise RuntimeError("mace model: embeddings need eval mode; call model.eval() first.")
         nf, nloc = atype.shape
         with torch.no_grad():
-            features = self.energy_model(self.graph_of_frames(coord, atype, box), None)[1]
+            layers = self.energy_model(self.graph_of_frames(coord, atype, box), None)[1]
+            features = self.energy_model.native_features(layers)
         features = features[1:].reshape(nf, nloc, features.shape[1]) * (atype >= 0).unsqueeze(2)
         last = features[:, :, features.shape[2] - self.num_channels :]
         return {"descriptor": features, "atomic_feature": last, "structural_feature": last.sum(dim=1)}
@@ -308,7 +309,7 @@ class MaceModel(InterfaceMixin, BiasMixin, BaseModel):
         nloc: int,
         nall: int,
         comm_dict: dict[str, torch.Tensor] | None,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Energies and derivatives of a graph: the one path behind every interface.
 
         Parameters
@@ -324,8 +325,8 @@ class MaceModel(InterfaceMixin, BiasMixin, BaseModel):
 
         Returns
         -------
-        energy, force, atom_virial, features : torch.Tensor
-            Shapes (nf, nloc, 1), (nf, nall, 3), (nf, nall, 9), (nf * nloc + 1, ·).
+        energy, force, atom_virial : torch.Tensor
+            Shapes (nf, nloc, 1), (nf, nall, 3), (nf, nall, 9).
         """
         nf = atype.shape[0]
         # Forces need autograd also where the caller switched it off.
@@ -336,8 +337,7 @@ class MaceModel(InterfaceMixin, BiasMixin, BaseModel):
             graph.edge_vec if graph.edge_vec.requires_grad else graph.edge_vec.detach().requires_grad_(True)
         )
         leaf = AtomGraph(graph.node_types, graph.sender_types, graph.edge_index, edge_vec, graph.edge_atoms)
-        energy, features = self.energy_model(leaf, comm_dict)
-        energy = energy[1:] + self.out_bias[0, :, 0][leaf.node_types[1:]]
+        energy = self.energy_model(leaf, comm_dict)[0][1:] + self.out_bias[0, :, 0][leaf.node_types[1:]]
         counts = atype.reshape(-1) >= 0
         if self.excludes_atoms:
             counts = counts & torch.tensor(self.atom_counts, device=counts.device)[leaf.node_types[1:]]
@@ -348,7 +348,7 @@ class MaceModel(InterfaceMixin, BiasMixin, BaseModel):
         torch.set_grad_enabled(grad_enabled)
         if not differentiable:
             energy, force, atom_virial = energy.detach(), force.detach(), atom_virial.detach()
-        return energy.view(nf, nloc, 1), force.view(nf, nall, 3), atom_virial.view(nf, nall, 9), features
+        return energy.view(nf, nloc, 1), force.view(nf, nall, 3), atom_virial.view(nf, nall, 9)
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Accept a plain number for ``min_nbor_dist``, as one of the host's trainers assigns it."""

@@ -7,14 +7,20 @@ import torch
 from deepmd_gnn.config import MaceConfig
 from deepmd_gnn.ghosts import exchange
 from deepmd_gnn.graph import AtomGraph
-from deepmd_gnn.mace_network import Interaction, Readout, build_native
+from deepmd_gnn.mace_blocks import Weight
+from deepmd_gnn.mace_network import (
+    Interaction,
+    Product,
+    build_native,
+    readout_from,
+    spherical_harmonics_up_to,
+)
 
 
 class MaceEnergy(torch.nn.Module):
     r"""Interaction energy of ScaleShiftMACE [1]_ without E0.
 
-    :math:`E_i = s \,( \sum_t R_t(h_i^{(t)}) + V_i^{ZBL} )` in float64, the learned
-    part in `config.precision`.
+    :math:`E_i = s \,( \sum_t R_t(h_i^{(t)}) + V_i^{ZBL} )` in float64, the learned part in `config.precision`.
 
     Parameters
     ----------
@@ -36,17 +42,23 @@ class MaceEnergy(torch.nn.Module):
         super().__init__()
         native = build_native(config, atomic_numbers)
         self.ntypes = len(atomic_numbers)
-        self.r_max = float(config.r_max)
+        self.channels = config.channels
         self.repulsive = config.pair_repulsion
         self.dtype = torch.float64 if config.precision == "float64" else torch.float32
-        self.node_embedding = native.node_embedding
+        self.node_embedding = torch.nn.Module()
+        self.node_embedding.linear = Weight(native.node_embedding.linear.weight)
         self.radial_embedding = native.radial_embedding
-        self.spherical_harmonics = native.spherical_harmonics
+        self.spherical_harmonics = spherical_harmonics_up_to(config.max_ell)
         self.pair_repulsion_fn = native.pair_repulsion_fn if self.repulsive else torch.nn.Identity()
-        self.interactions = torch.nn.ModuleList([Interaction(block) for block in native.interactions])
-        self.products = native.products
-        self.readouts = torch.nn.ModuleList([Readout(block, config.gate) for block in native.readouts])
-        _replace_frozen_zeros(self)
+        self.interactions = torch.nn.ModuleList(
+            [Interaction(block, self.ntypes) for block in native.interactions]
+        )
+        self.products = torch.nn.ModuleList([Product(block) for block in native.products])
+        self.readouts = torch.nn.ModuleList(
+            [readout_from(block, config.gate, config.channels) for block in native.readouts]
+        )
+        # Components of the irreps of each layer's features, for their native order.
+        self.irrep_dims = [[ir.dim for _, ir in block.linear.irreps_out] for block in native.products]
         # Bases of the geometry (and the steep ZBL term) stay in float64; the learned part has the set precision.
         for part in (self.node_embedding, self.interactions, self.products, self.readouts):
             part.to(self.dtype)
@@ -58,7 +70,7 @@ class MaceEnergy(torch.nn.Module):
 
     def forward(
         self, graph: AtomGraph, comm_dict: dict[str, torch.Tensor] | None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """Evaluate the network.
 
         Parameters
@@ -72,55 +84,71 @@ class MaceEnergy(torch.nn.Module):
         -------
         energy : torch.Tensor
             eV, float64, shape (nnode,).
-        features : torch.Tensor
-            Node features of all layers side by side, shape (nnode, ·).
+        features : list[torch.Tensor]
+            Node features of each layer, shape (nnode, components, channels).
         """
-        nnode, nsender = graph.node_types.shape[0], graph.sender_types.shape[0]
+        types = graph.node_types
+        nnode, nsender = types.shape[0], graph.sender_types.shape[0]
         vectors = -graph.edge_vec  # MACE: receiver minus sender
         lengths = torch.linalg.norm(vectors, dim=1, keepdim=True)
-        one_hot = torch.nn.functional.one_hot(graph.sender_types, self.ntypes).to(self.dtype)
-        node_attrs = one_hot[:nnode]
+        sender_one_hot = torch.nn.functional.one_hot(graph.sender_types, self.ntypes).to(self.dtype)
+        one_hot = sender_one_hot[:nnode]
         edge_attrs = self.spherical_harmonics(vectors).to(self.dtype)
-        edge_feats, cutoff = self.radial_embedding(lengths, one_hot, graph.edge_index, self.atomic_numbers)
+        edge_feats, cutoff = self.radial_embedding(
+            lengths, sender_one_hot, graph.edge_index, self.atomic_numbers
+        )
         edge_feats = edge_feats.to(self.dtype)
         if cutoff is not None:
             cutoff = cutoff.to(self.dtype)
         # Before the first message the features depend on the element only: computed per type, known for ghosts.
-        embedding = self.node_embedding(torch.eye(self.ntypes, dtype=self.dtype, device=vectors.device))
-        features = embedding[graph.node_types]
+        weight = self.node_embedding.linear.weight
+        embedding = (weight * self.ntypes**-0.5).view(self.ntypes, 1, self.channels)
+        features = embedding[types]
         energy = torch.zeros(nnode, dtype=torch.float64, device=vectors.device)
         if self.repulsive:
-            repulsion = self.pair_repulsion_fn(lengths, one_hot, graph.edge_index, self.atomic_numbers)
+            repulsion = self.pair_repulsion_fn(lengths, sender_one_hot, graph.edge_index, self.atomic_numbers)
             energy = energy + repulsion[:nnode]
         all_features: list[torch.Tensor] = []
         for layer, (interaction, product, readout) in enumerate(
             zip(self.interactions, self.products, self.readouts)  # noqa: B905 - TorchScript
         ):
             if layer == 0:
-                sent = interaction.linear_up(embedding)[graph.sender_types]
+                sent = interaction.linear_up(embedding, one_hot)[graph.sender_types]
             else:
-                sent = exchange(interaction.linear_up(features), nsender, comm_dict)
+                up = interaction.linear_up(features, one_hot)
+                sent = exchange(up.flatten(1), nsender, comm_dict).view(nsender, up.shape[1], up.shape[2])
             message = interaction.messages(
-                sent, graph.edge_index, edge_attrs, edge_feats, cutoff, nnode, self.avg_num_neighbors
+                sent, graph.edge_index, edge_attrs, edge_feats, cutoff, one_hot, self.avg_num_neighbors
             )
-            skip = None
             if interaction.residual:
-                skip = interaction.skip_tp(features, node_attrs)
+                features = product(message, types, one_hot) + interaction.skip_tp(features, one_hot)
             else:
-                message = interaction.skip_tp(message, node_attrs)
-            features = product(interaction.reshape(message), skip, node_attrs)
+                features = product(interaction.skip_tp(message, one_hot), types, one_hot)
             energy = energy + readout(features).to(torch.float64)
             all_features.append(features)
-        return self.scale * energy, torch.cat(all_features, dim=1)
+        return self.scale * energy, all_features
+
+    def native_features(self, features: list[torch.Tensor]) -> torch.Tensor:
+        """Order node features as native MACE's ``node_feats``: layers, irreps, channels, components.
+
+        Parameters
+        ----------
+        features : list[torch.Tensor]
+            Second result of :meth:`forward`.
+
+        Returns
+        -------
+        torch.Tensor
+            Shape (nnode, ·).
+        """
+        columns: list[torch.Tensor] = []
+        for layer, dims in zip(features, self.irrep_dims):  # noqa: B905 - TorchScript
+            begin = 0
+            for dim in dims:
+                columns.append(layer[:, begin : begin + dim].transpose(1, 2).flatten(1))
+                begin += dim
+        return torch.cat(columns, dim=1)
 
 
 def _given(value: float | str) -> float:
     return 1.0 if value == "auto" else float(value)
-
-
-def _replace_frozen_zeros(module: torch.nn.Module) -> None:
-    """Turn MACE's placeholder parameters (couplings that vanish) into plain frozen ones, which can be copied."""
-    for child in module.modules():
-        for name, parameter in list(child.named_parameters(recurse=False)):
-            if type(parameter) is not torch.nn.Parameter:
-                setattr(child, name, torch.nn.Parameter(parameter.detach().clone(), requires_grad=False))

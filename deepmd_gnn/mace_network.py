@@ -1,17 +1,29 @@
-"""The only file that touches mace-torch and e3nn: builds native modules and takes their parts.
+"""The only file that touches mace-torch and e3nn: builds native modules and rebuilds them from :mod:`mace_blocks`.
 
-Parameter names follow ``mace.modules.ScaleShiftMACE``, so that weights travel between the two unchanged.
+Weights keep the names, shapes and initial values of ``mace.modules.ScaleShiftMACE``, so that they travel between the
+two unchanged. Couplings and normalisations are read from the native modules, never written down a second time.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
 
 from deepmd_gnn.config import MaceConfig
 from deepmd_gnn.e3nn_compat import allow_e3nn_constants, unchanged_environment
+from deepmd_gnn.mace_blocks import (
+    Contraction,
+    Convolution,
+    Linear,
+    LinearPath,
+    RadialNetwork,
+    Readout,
+    SphericalHarmonics,
+    SymmetricContraction,
+)
+from deepmd_gnn.monomials import symmetric_polynomial
 
 allow_e3nn_constants()
 with unchanged_environment():
@@ -25,7 +37,7 @@ def _construction(seed: int | list[int] | None) -> Iterator[None]:
     """Set what e3nn and MACE read from globals while they build a network, and restore it.
 
     Parameters are created in the default dtype: float64, cast later, so that both precisions start from the same
-    weights. Unscripted e3nn modules build faster, can be copied, and are compiled with the whole model at freeze.
+    weights. Unscripted e3nn modules build faster.
     """
     dtype = torch.get_default_dtype()
     scripted = e3nn.get_optimization_defaults()["jit_script_fx"]
@@ -89,7 +101,7 @@ def build_native(config: MaceConfig, atomic_numbers: list[int]) -> torch.nn.Modu
 
 
 class Interaction(torch.nn.Module):
-    r"""One message-passing step, made of the parts of a native interaction block.
+    """One message-passing step with the weights of a native interaction block.
 
     The native blocks run every operation on every node. Here only the features that travel along edges exist on
     ghosts, so that all other work is done once per owned atom, and the exchange sits between the two.
@@ -98,24 +110,25 @@ class Interaction(torch.nn.Module):
     ----------
     block : torch.nn.Module
         A native RealAgnostic[Density][Residual] interaction block.
+    ntypes : int
+        Number of elements.
     """
 
     residual: Final[bool]
     density: Final[bool]
 
-    def __init__(self, block: torch.nn.Module) -> None:
+    def __init__(self, block: Any, ntypes: int) -> None:
         super().__init__()
         name = type(block).__name__
         self.residual = "Residual" in name
         self.density = "Density" in name
-        self.linear_up = block.linear_up
-        self.conv_tp = block.conv_tp
-        self.conv_tp_weights = block.conv_tp_weights
-        self.linear = block.linear
-        self.skip_tp = block.skip_tp
-        self.reshape = block.reshape
+        self.linear_up = linear_from(block.linear_up)
+        self.conv_tp = convolution_from(block.conv_tp)
+        self.conv_tp_weights = radial_network_from(block.conv_tp_weights)
+        self.linear = linear_from(block.linear)
+        self.skip_tp = linear_from(block.skip_tp, ntypes)
         # TorchScript wants the attribute in every block; without density it has no parameters.
-        self.density_fn = block.density_fn if self.density else torch.nn.Identity()
+        self.density_fn = radial_network_from(block.density_fn) if self.density else torch.nn.Identity()
 
     def messages(
         self,
@@ -124,7 +137,7 @@ class Interaction(torch.nn.Module):
         edge_attrs: torch.Tensor,
         edge_feats: torch.Tensor,
         cutoff: torch.Tensor | None,
-        nnode: int,
+        one_hot: torch.Tensor,
         avg_num_neighbors: torch.Tensor,
     ) -> torch.Tensor:
         """Sum what each node receives.
@@ -132,88 +145,166 @@ class Interaction(torch.nn.Module):
         Parameters
         ----------
         sent : torch.Tensor
-            Features of the senders after `linear_up`, shape (nsender, dim).
+            Features of the senders after `linear_up`, shape (nsender, components, channels).
         edge_index : torch.Tensor
             Sender and receiver, shape (2, nedge).
         edge_attrs, edge_feats : torch.Tensor
             Spherical harmonics and radial features, shape (nedge, ·).
         cutoff : torch.Tensor, optional
             Envelope that multiplies the output of the radial network (``apply_cutoff: false``), shape (nedge, 1).
-        nnode : int
-            Number of receivers.
+        one_hot : torch.Tensor
+            Elements of the receivers, shape (nnode, ntypes).
         avg_num_neighbors : torch.Tensor
             Normalisation, 0-dimensional; density blocks learn their own.
 
         Returns
         -------
         torch.Tensor
-            Shape (nnode, dim).
+            Shape (nnode, components, channels).
         """
+        nnode = one_hot.shape[0]
         weights = self.conv_tp_weights(edge_feats)
         if cutoff is not None:
             weights = weights * cutoff
-        edge_messages = self.conv_tp(sent[edge_index[0]], edge_attrs, weights)
-        message = edge_messages.new_zeros(nnode, edge_messages.shape[1]).index_add(
-            0, edge_index[1], edge_messages
-        )
+        message = self.linear(self.conv_tp(sent, edge_index, edge_attrs, weights, nnode), one_hot)
         if not self.density:
-            return self.linear(message) / avg_num_neighbors
+            return message / avg_num_neighbors
         edge_density = torch.tanh(self.density_fn(edge_feats) ** 2)
         if cutoff is not None:
             edge_density = edge_density * cutoff
         density = edge_density.new_zeros(nnode, 1).index_add(0, edge_index[1], edge_density)
-        return self.linear(message) / (density + 1)
+        return message / (density + 1).unsqueeze(2)
 
 
-class Readout(torch.nn.Module):
-    """Energy of a node from its features; the native readouts without heads.
+class Product(torch.nn.Module):
+    """Symmetric contraction and linear map with the weights of a native product block.
 
     Parameters
     ----------
     block : torch.nn.Module
-        A native linear or non-linear readout block.
-    gate : str
-        Name of the non-linearity.
+        A native ``EquivariantProductBasisBlock``.
     """
 
-    is_linear: Final[bool]
-    gate: Final[str]
-
-    def __init__(self, block: torch.nn.Module, gate: str) -> None:
+    def __init__(self, block: Any) -> None:
         super().__init__()
-        self.is_linear = not hasattr(block, "linear_1")
-        self.gate = gate
-        self.gate_factor: float = 1.0
-        if self.is_linear:
-            self.linear = block.linear
-            return
-        self.linear_1 = block.linear_1
-        self.linear_2 = block.linear_2
-        activation = block.non_linearity.acts[0]  # type: ignore[index]
-        if activation is not None and gate != "None":
-            self.gate_factor = float(activation.cst)  # e3nn scales activations to unit second moment
+        self.symmetric_contractions = symmetric_contraction_from(block.symmetric_contractions)
+        self.linear = linear_from(block.linear)
 
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Compute node energies.
+    def forward(self, message: torch.Tensor, types: torch.Tensor, one_hot: torch.Tensor) -> torch.Tensor:
+        """Compute the node features, without skip connection.
 
         Parameters
         ----------
-        features : torch.Tensor
-            Shape (nnode, dim).
+        message : torch.Tensor
+            Shape (nnode, components, channels).
+        types, one_hot : torch.Tensor
+            Elements, shapes (nnode,) and (nnode, ntypes).
 
         Returns
         -------
         torch.Tensor
-            Shape (nnode,), in units of the model's scale.
+            Shape (nnode, components, channels).
         """
-        if self.is_linear:
-            return self.linear(features)[:, 0]
-        else:  # noqa: RET505 - TorchScript compiles only the branch that applies
-            hidden = self.linear_1(features)
-            if self.gate == "silu":
-                hidden = torch.nn.functional.silu(hidden)
-            elif self.gate == "tanh":
-                hidden = torch.tanh(hidden)
-            elif self.gate == "abs":
-                hidden = torch.abs(hidden)
-            return self.linear_2(hidden * self.gate_factor)[:, 0]
+        return self.linear(self.symmetric_contractions(message, types), one_hot)
+
+
+def _starts(irreps: o3.Irreps) -> list[int]:
+    """First component of each irrep when the channels are counted apart."""
+    return np.cumsum([0] + [ir.dim for _, ir in irreps]).tolist()
+
+
+def linear_from(module: Any, ntypes: int = 0) -> Linear:
+    """Take over an ``o3.Linear``, or with `ntypes` a fully connected tensor product with the one-hot element."""
+    typed = ntypes > 0
+    inputs = module.irreps_in1 if typed else module.irreps_in
+    source, target = _starts(inputs), _starts(module.irreps_out)
+    paths, offset = [], 0
+    for instruction in module.instructions:
+        index = instruction.i_in1 if typed else instruction.i_in
+        dim = inputs[index].ir.dim
+        # The Wigner coefficient (l, 0, l) is the unit matrix divided by √(2l + 1).
+        factor = instruction.path_weight / (dim**0.5 if typed else 1.0)
+        width = instruction.path_shape[-1]
+        paths.append(
+            LinearPath(
+                source[index], target[instruction.i_out], dim, offset, inputs[index].mul, width, factor
+            )
+        )
+        offset += int(np.prod(instruction.path_shape))
+    reached = {instruction.i_out for instruction in module.instructions}
+    for index, (mul, ir) in enumerate(module.irreps_out):
+        if index not in reached:
+            paths.append(LinearPath(0, target[index], ir.dim, 0, 0, mul, 0.0))
+    paths.sort(key=lambda path: path.target)
+    return Linear(module.weight, paths, ntypes)
+
+
+def radial_network_from(module: Any) -> RadialNetwork:
+    """Take over a ``FullyConnectedNet`` with SiLU."""
+    layers = list(module.children())
+    gain = float(layers[0].act.cst) if layers[0].act is not None else 1.0
+    return RadialNetwork([layer.weight for layer in layers], gain)
+
+
+def convolution_from(module: Any) -> Convolution:
+    """Take over the "uvu" tensor product of an interaction block."""
+    source, harmonics = _starts(module.irreps_in1), _starts(module.irreps_in2)
+    columns, paths = [], []
+    for instruction in module.instructions:
+        first, second = module.irreps_in1[instruction.i_in1].ir, module.irreps_in2[instruction.i_in2].ir
+        third = module.irreps_out[instruction.i_out].ir
+        wigner = o3.wigner_3j(first.l, second.l, third.l, dtype=torch.float64) * instruction.path_weight
+        column = torch.zeros(harmonics[-1], first.dim * third.dim, dtype=torch.float64)
+        begin = harmonics[instruction.i_in2]
+        column[begin : begin + second.dim] = wigner.transpose(0, 1).reshape(second.dim, -1)
+        columns.append(column)
+        paths.append((source[instruction.i_in1], first.dim, third.dim))
+    return Convolution(torch.cat(columns, dim=1), paths)
+
+
+def symmetric_contraction_from(module: Any) -> SymmetricContraction:
+    """Take over MACE's symmetric contraction: dense couplings become coefficients of distinct monomials."""
+    orders = range(1, module.contractions[0].correlation + 1)
+    couplings = []
+    for contraction in module.contractions:
+        tensors = [contraction.U_tensors(order).double().numpy() for order in orders]
+        # Scalars come without the axis of components.
+        couplings.append(
+            [u if u.ndim == order + 2 else u[None] for order, u in zip(orders, tensors, strict=True)]
+        )
+    polynomial = symmetric_polynomial(couplings)
+    contractions = [
+        Contraction(torch.from_numpy(coefficients), [native.weights_max, *native.weights])
+        for coefficients, native in zip(polynomial.coefficients, module.contractions, strict=True)
+    ]
+    return SymmetricContraction(
+        contractions,
+        [torch.from_numpy(p) for p in polynomial.prefixes],
+        [torch.from_numpy(p) for p in polynomial.lasts],
+    )
+
+
+def readout_from(module: Any, gate: str, channels: int) -> Readout:
+    """Take over a linear or non-linear readout block with one head."""
+    if not hasattr(module, "linear_1"):
+        return Readout([module.linear.weight.view(channels, 1)], "None", 1.0)
+    activation = module.non_linearity.acts[0]
+    gain = float(activation.cst) if activation is not None and gate != "None" else 1.0
+    return Readout(
+        [module.linear_1.weight.view(channels, -1), module.linear_2.weight.view(-1, 1)], gate, gain
+    )
+
+
+def spherical_harmonics_up_to(max_ell: int) -> SphericalHarmonics:
+    """Recursion for e3nn's spherical harmonics; its signs and factors are measured on one vector."""
+    direction = torch.tensor([[0.3, -0.5, 0.8]], dtype=torch.float64)
+    steps = []
+    for ell in range(1, max_ell):
+        low, first, high = (
+            o3.spherical_harmonics(k, direction, normalize=True, normalization="component")
+            for k in (ell, 1, ell + 1)
+        )
+        wigner = o3.wigner_3j(ell, 1, ell + 1, dtype=torch.float64).reshape(-1, 2 * ell + 3)
+        bare = (low.unsqueeze(2) * first.unsqueeze(1)).flatten(1) @ wigner
+        steps.append(wigner * (high * bare).sum() / bare.square().sum())
+    return SphericalHarmonics(steps)

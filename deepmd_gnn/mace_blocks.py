@@ -1,0 +1,423 @@
+r"""The layers of MACE in plain torch, reordered for speed; parameters named and shaped as in native MACE.
+
+Features are stored as (node, component, channel): the components of all irreps one after the other, the channels
+last and contiguous, so that every channel-wise step is a vector operation and every mixing of channels a matrix
+product. Native MACE stores (channel, component) per irrep; :meth:`Rows.native` converts.
+"""
+
+from typing import Final, NamedTuple
+
+import torch
+
+
+class SphericalHarmonics(torch.nn.Module):
+    r"""Real spherical harmonics by recursion, :math:`Y_{l+1} \propto (Y_l \otimes Y_1)_{l+1}`.
+
+    Parameters
+    ----------
+    steps : list[torch.Tensor]
+        Coupling of step l → l + 1, shape ((2l + 1) * 3, 2l + 3), for l = 1, 2, …
+    """
+
+    max_ell: Final[int]
+
+    def __init__(self, steps: list[torch.Tensor]) -> None:
+        super().__init__()
+        self.max_ell = len(steps) + 1
+        self.steps = torch.nn.ModuleList([Constant(step) for step in steps])
+
+    def forward(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Evaluate all l with e3nn's "component" normalisation.
+
+        Parameters
+        ----------
+        vectors : torch.Tensor
+            Non-zero vectors, shape (nedge, 3).
+
+        Returns
+        -------
+        torch.Tensor
+            Shape (nedge, (max_ell + 1)²).
+        """
+        first = vectors * (3.0**0.5 / torch.linalg.norm(vectors, dim=1, keepdim=True))
+        harmonics = [torch.ones_like(first[:, :1]), first]
+        last = first
+        for step in self.steps:
+            last = (last.unsqueeze(2) * first.unsqueeze(1)).flatten(1) @ step.value
+            harmonics.append(last)
+        return torch.cat(harmonics, dim=1)
+
+
+class Constant(torch.nn.Module):
+    """A tensor that follows the model to its device and precision but is no part of its weights.
+
+    Parameters
+    ----------
+    value : torch.Tensor
+        The tensor.
+    """
+
+    value: torch.Tensor
+
+    def __init__(self, value: torch.Tensor) -> None:
+        super().__init__()
+        self.register_buffer("value", value, persistent=False)
+        # TorchScript stores such buffers all the same; a model that reads a frozen file's weights skips them.
+        self.register_load_state_dict_pre_hook(_forget_value)
+
+
+def _forget_value(
+    module: torch.nn.Module,  # noqa: ARG001 - torch's signature
+    state_dict: dict[str, torch.Tensor],
+    prefix: str,
+    *rest: object,  # noqa: ARG001
+) -> None:
+    state_dict.pop(prefix + "value", None)
+
+
+class RadialNetwork(torch.nn.Module):
+    """Multilayer perceptron with SiLU, e3nn's normalisation and no biases.
+
+    Parameters
+    ----------
+    weights : list[torch.Tensor]
+        Weight of each layer, shape (inputs, outputs).
+    gain : float
+        Factor that gives SiLU unit second moment.
+    """
+
+    def __init__(self, weights: list[torch.Tensor], gain: float) -> None:
+        super().__init__()
+        self.gain = gain
+        self.names = [f"layer{index}" for index in range(len(weights))]
+        for name, weight in zip(self.names, weights, strict=True):
+            self.add_module(name, Weight(weight))
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Apply the layers, the last one without activation."""
+        hidden = inputs
+        first = True
+        for layer in self.children():
+            if not first:
+                hidden = torch.nn.functional.silu(hidden) * self.gain
+            first = False
+            hidden = hidden @ (layer.weight * layer.weight.shape[0] ** -0.5)
+        return hidden
+
+
+class Weight(torch.nn.Module):
+    """A parameter called ``weight``.
+
+    Parameters
+    ----------
+    weight : torch.Tensor
+        Initial value.
+    """
+
+    def __init__(self, weight: torch.Tensor) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(weight.detach().clone())
+
+
+class LinearPath(NamedTuple):
+    """One block of a linear map between irreps."""
+
+    source: int
+    """First component of the irrep in the input."""
+    target: int
+    """First component in the output."""
+    dim: int
+    """Number of components."""
+    offset: int
+    """First weight."""
+    inputs: int
+    """Channels of the input; 0 makes an irrep that stays zero."""
+    outputs: int
+    """Channels of the output."""
+    factor: float
+    """Normalisation."""
+
+
+class Linear(torch.nn.Module):
+    """Mix the channels of every irrep (e3nn's ``o3.Linear``), optionally with one matrix per element.
+
+    Parameters
+    ----------
+    weight : torch.Tensor
+        Flat weights as in e3nn.
+    paths : list[LinearPath]
+        Blocks, sorted by target.
+    ntypes : int
+        0: the same weights for all nodes. Otherwise the weights of a block have shape (inputs, ntypes, outputs),
+        as in e3nn's fully connected tensor product with the one-hot element.
+    """
+
+    ntypes: Final[int]
+
+    def __init__(self, weight: torch.Tensor, paths: list[LinearPath], ntypes: int = 0) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(weight.detach().clone())
+        self.paths = [tuple(path[:-1]) for path in paths]
+        self.factors = [path.factor for path in paths]
+        self.ntypes = ntypes
+
+    def forward(self, features: torch.Tensor, one_hot: torch.Tensor) -> torch.Tensor:
+        """Apply the map.
+
+        Parameters
+        ----------
+        features : torch.Tensor
+            Shape (nnode, components, channels).
+        one_hot : torch.Tensor
+            Elements, shape (nnode, ntypes); read only with weights per element.
+
+        Returns
+        -------
+        torch.Tensor
+            Shape (nnode, components, channels).
+        """
+        if self.ntypes == 0:
+            return self.mix(features, 0)
+        total = self.mix(features * one_hot[:, 0].view(-1, 1, 1), 0)
+        for kind in range(1, self.ntypes):
+            total = total + self.mix(features * one_hot[:, kind].view(-1, 1, 1), kind)
+        return total
+
+    def mix(self, features: torch.Tensor, kind: int) -> torch.Tensor:
+        """Apply the matrices of one element to all nodes."""
+        outputs: list[torch.Tensor] = []
+        last = -1
+        ntypes = max(1, self.ntypes)
+        for path, factor in zip(self.paths, self.factors):  # noqa: B905 - TorchScript
+            source, target, dim, offset, inputs, width = path
+            if inputs == 0:  # nothing couples to this irrep
+                outputs.append(features.new_zeros(features.shape[0], dim, width))
+                continue
+            block = self.weight[offset : offset + inputs * ntypes * width].view(inputs, ntypes, width)[
+                :, kind
+            ]
+            mixed = features[:, source : source + dim] @ (block * factor)
+            if target == last:
+                outputs[-1] = outputs[-1] + mixed
+            else:
+                outputs.append(mixed)
+            last = target
+        return torch.cat(outputs, dim=1)
+
+
+class Convolution(torch.nn.Module):
+    r"""Messages along edges, summed at the receivers.
+
+    Path p couples component m1 of the sender with the spherical harmonics to component m3:
+    :math:`A_{i,p,m_3,c} = \sum_j R_{p,c}(r_{ij}) \sum_{m_1} h_{j,m_1,c} \sum_{m_2} C^p_{m_1 m_2 m_3} Y_{m_2}`.
+    The innermost sum has no channels and is one matrix product for all paths.
+
+    Parameters
+    ----------
+    coupling : torch.Tensor
+        :math:`C^p_{m_1 m_2 m_3}` of all paths side by side, shape (harmonics, Σ_p d1 * d3).
+    paths : list[tuple[int, int, int]]
+        First component in the sender's features, d1, d3 of each path.
+    """
+
+    def __init__(self, coupling: torch.Tensor, paths: list[tuple[int, int, int]]) -> None:
+        super().__init__()
+        self.coupling = Constant(coupling)
+        self.paths = paths
+
+    def forward(
+        self,
+        sent: torch.Tensor,
+        edge_index: torch.Tensor,
+        harmonics: torch.Tensor,
+        radial: torch.Tensor,
+        nnode: int,
+    ) -> torch.Tensor:
+        """Convolve.
+
+        Parameters
+        ----------
+        sent : torch.Tensor
+            Features of the senders, shape (nsender, components, channels).
+        edge_index : torch.Tensor
+            Sender and receiver, shape (2, nedge).
+        harmonics : torch.Tensor
+            Spherical harmonics, shape (nedge, ·).
+        radial : torch.Tensor
+            Radial weights, shape (nedge, npath * channels).
+        nnode : int
+            Number of receivers.
+
+        Returns
+        -------
+        torch.Tensor
+            Shape (nnode, Σ_p d3, channels).
+        """
+        channels = sent.shape[2]
+        nedge = radial.shape[0]
+        coupled = harmonics @ self.coupling.value
+        gathered = sent[edge_index[0]]
+        sums: list[torch.Tensor] = []
+        begin, column = 0, 0
+        for path in self.paths:
+            source, dim_in, dim_out = path
+            weight = radial[:, begin : begin + channels].unsqueeze(1)
+            factor = (
+                coupled[:, column : column + dim_in * dim_out].view(nedge, dim_in, dim_out).transpose(1, 2)
+            )
+            if dim_in == 1:
+                message = factor * (gathered[:, source : source + 1] * weight)
+            else:
+                message = torch.bmm(factor, gathered[:, source : source + dim_in]) * weight
+            sums.append(sent.new_zeros(nnode, dim_out, channels).index_add(0, edge_index[1], message))
+            begin += channels
+            column += dim_in * dim_out
+        return torch.cat(sums, dim=1)
+
+
+class Contraction(torch.nn.Module):
+    r"""Symmetric contraction to one irrep: a polynomial in the components with weights per element and channel.
+
+    Parameters
+    ----------
+    coefficients : torch.Tensor
+        Coupling :math:`U_{M,k,a}` of the monomials a, shape (2L + 1, nparam, nmonomial).
+    weights : list[torch.Tensor]
+        Native weights of the orders from the highest down, shape (ntypes, nparam of the order, channels).
+    """
+
+    def __init__(self, coefficients: torch.Tensor, weights: list[torch.Tensor]) -> None:
+        super().__init__()
+        self.coefficients = Constant(coefficients)
+        # A coupling that vanishes leaves its weights without effect and without gradient.
+        used = [bool(part.any()) for part in coefficients.split([w.shape[1] for w in weights], dim=1)]
+        parameters = [torch.nn.Parameter(w.detach().clone(), u) for w, u in zip(weights, used, strict=True)]
+        self.weights_max = parameters[0]
+        self.weights = torch.nn.ParameterList(parameters[1:])
+
+    def forward(self, monomials: torch.Tensor, types: torch.Tensor) -> torch.Tensor:
+        """Contract.
+
+        Parameters
+        ----------
+        monomials : torch.Tensor
+            Shape (nmonomial, nnode, channels).
+        types : torch.Tensor
+            Shape (nnode,).
+
+        Returns
+        -------
+        torch.Tensor
+            Shape (nnode, 2L + 1, channels).
+        """
+        nmonomial, nnode, channels = monomials.shape
+        weights = [self.weights_max]
+        for weight in self.weights:
+            weights.append(weight)
+        per_node = torch.cat(weights, dim=1)[types].transpose(0, 1)  # (nparam, nnode, channels)
+        coefficients = self.coefficients.value
+        dim, nparam, _ = coefficients.shape
+        basis = coefficients.view(dim * nparam, nmonomial) @ monomials.view(nmonomial, nnode * channels)
+        return (basis.view(dim, nparam, nnode, channels) * per_node).sum(dim=1).transpose(0, 1)
+
+
+class SymmetricContraction(torch.nn.Module):
+    """All irreps of the product basis (MACE paper, eqs. 10 and 11) from one set of monomials.
+
+    Parameters
+    ----------
+    contractions : list[Contraction]
+        One per output irrep.
+    prefixes, lasts : list[torch.Tensor]
+        For the orders 2, 3, …: each monomial is a monomial of the order below times a component.
+    """
+
+    def __init__(
+        self, contractions: list[Contraction], prefixes: list[torch.Tensor], lasts: list[torch.Tensor]
+    ) -> None:
+        super().__init__()
+        self.contractions = torch.nn.ModuleList(contractions)
+        self.prefixes = torch.nn.ModuleList([Constant(prefix) for prefix in prefixes])
+        self.lasts = torch.nn.ModuleList([Constant(last) for last in lasts])
+
+    def forward(self, features: torch.Tensor, types: torch.Tensor) -> torch.Tensor:
+        """Contract.
+
+        Parameters
+        ----------
+        features : torch.Tensor
+            Shape (nnode, components, channels).
+        types : torch.Tensor
+            Shape (nnode,).
+
+        Returns
+        -------
+        torch.Tensor
+            Shape (nnode, components, channels).
+        """
+        components = features.transpose(0, 1).contiguous()
+        orders = [components]
+        product = components
+        for prefix, last in zip(self.prefixes, self.lasts):  # noqa: B905 - TorchScript
+            product = product[prefix.value] * components[last.value]
+            orders.append(product)
+        monomials = torch.cat(orders)
+        outputs: list[torch.Tensor] = []
+        for contraction in self.contractions:
+            outputs.append(contraction(monomials, types))
+        return torch.cat(outputs, dim=1)
+
+
+class Readout(torch.nn.Module):
+    """Energy of a node from the scalars of its features.
+
+    Parameters
+    ----------
+    weights : list[torch.Tensor]
+        One matrix (linear readout), or two (one hidden layer), shape (inputs, outputs).
+    gate : str
+        Non-linearity of the hidden layer.
+    gain : float
+        Factor that gives it unit second moment.
+    """
+
+    is_linear: Final[bool]
+    gate: Final[str]
+
+    def __init__(self, weights: list[torch.Tensor], gate: str, gain: float) -> None:
+        super().__init__()
+        self.is_linear = len(weights) == 1
+        self.gate = gate
+        self.gain = gain
+        self.channels = weights[0].shape[0]
+        if self.is_linear:
+            self.linear = Weight(weights[0].flatten())
+        else:
+            self.linear_1 = Weight(weights[0].flatten())
+            self.linear_2 = Weight(weights[1].flatten())
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Compute node energies.
+
+        Parameters
+        ----------
+        features : torch.Tensor
+            Shape (nnode, components, channels), scalars first.
+
+        Returns
+        -------
+        torch.Tensor
+            Shape (nnode,), in units of the model's scale.
+        """
+        scalars = features[:, 0]
+        if self.is_linear:
+            return scalars @ (self.linear.weight * self.channels**-0.5)
+        else:  # noqa: RET505 - TorchScript compiles only the branch that applies
+            hidden = scalars @ (self.linear_1.weight.view(self.channels, -1) * self.channels**-0.5)
+            if self.gate == "silu":
+                hidden = torch.nn.functional.silu(hidden)
+            elif self.gate == "tanh":
+                hidden = torch.tanh(hidden)
+            elif self.gate == "abs":
+                hidden = torch.abs(hidden)
+            return hidden @ (self.linear_2.weight * (self.gain * self.linear_2.weight.shape[0] ** -0.5))
