@@ -216,14 +216,18 @@ class Convolution(torch.nn.Module):
     ----------
     coupling : torch.Tensor
         :math:`C^p_{m_1 m_2 m_3}` of all paths side by side, shape (harmonics, Σ_p d1 * d3).
-    paths : list[tuple[int, int, int]]
-        First component in the sender's features, d1, d3 of each path.
+    input_dims : list[int]
+        Components of each irrep of the sender's features.
+    paths : list[tuple[int, int]]
+        Irrep of the sender's features and number of components d3 of the result, for each path.
     """
 
-    def __init__(self, coupling: torch.Tensor, paths: list[tuple[int, int, int]]) -> None:
+    def __init__(self, coupling: torch.Tensor, input_dims: list[int], paths: list[tuple[int, int]]) -> None:
         super().__init__()
         self.coupling = Constant(coupling)
+        self.input_dims = input_dims
         self.paths = paths
+        self.widths = [input_dims[irrep] * dim_out for irrep, dim_out in paths]
 
     def forward(
         self,
@@ -255,23 +259,20 @@ class Convolution(torch.nn.Module):
         """
         channels = sent.shape[2]
         nedge = radial.shape[0]
-        coupled = harmonics @ self.coupling.value
-        gathered = sent[edge_index[0]]
+        # Splitting once, not slicing per path: the gradients then meet in one concatenation.
+        weights = torch.split(radial, channels, dim=1)
+        couplings = torch.split(harmonics @ self.coupling.value, self.widths, dim=1)
+        inputs = torch.split(sent.index_select(0, edge_index[0]), self.input_dims, dim=1)
         sums: list[torch.Tensor] = []
-        begin, column = 0, 0
-        for path in self.paths:
-            source, dim_in, dim_out = path
-            weight = radial[:, begin : begin + channels].unsqueeze(1)
-            factor = (
-                coupled[:, column : column + dim_in * dim_out].view(nedge, dim_in, dim_out).transpose(1, 2)
-            )
-            if dim_in == 1:
-                message = factor * (gathered[:, source : source + 1] * weight)
+        for path, weight, coupling in zip(self.paths, weights, couplings):  # noqa: B905 - TorchScript
+            irrep, dim_out = path
+            feature = inputs[irrep]
+            coupling = coupling.view(nedge, -1, dim_out).transpose(1, 2)
+            if feature.shape[1] <= dim_out:
+                message = torch.bmm(coupling, feature * weight.unsqueeze(1))
             else:
-                message = torch.bmm(factor, gathered[:, source : source + dim_in]) * weight
+                message = torch.bmm(coupling, feature) * weight.unsqueeze(1)
             sums.append(sent.new_zeros(nnode, dim_out, channels).index_add(0, edge_index[1], message))
-            begin += channels
-            column += dim_in * dim_out
         return torch.cat(sums, dim=1)
 
 

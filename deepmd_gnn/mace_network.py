@@ -248,7 +248,7 @@ def radial_network_from(module: Any) -> RadialNetwork:
 
 def convolution_from(module: Any) -> Convolution:
     """Take over the "uvu" tensor product of an interaction block."""
-    source, harmonics = _starts(module.irreps_in1), _starts(module.irreps_in2)
+    harmonics = _starts(module.irreps_in2)
     columns, paths = [], []
     for instruction in module.instructions:
         first, second = module.irreps_in1[instruction.i_in1].ir, module.irreps_in2[instruction.i_in2].ir
@@ -258,8 +258,8 @@ def convolution_from(module: Any) -> Convolution:
         begin = harmonics[instruction.i_in2]
         column[begin : begin + second.dim] = wigner.transpose(0, 1).reshape(second.dim, -1)
         columns.append(column)
-        paths.append((source[instruction.i_in1], first.dim, third.dim))
-    return Convolution(torch.cat(columns, dim=1), paths)
+        paths.append((instruction.i_in1, third.dim))
+    return Convolution(torch.cat(columns, dim=1), [ir.dim for _, ir in module.irreps_in1], paths)
 
 
 def symmetric_contraction_from(module: Any) -> SymmetricContraction:
