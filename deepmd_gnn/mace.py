@@ -10,9 +10,10 @@ from deepmd.pt.utils.update_sel import UpdateSel
 from deepmd.pt.utils.utils import to_numpy_array, to_torch_tensor
 
 from deepmd_gnn.derivatives import atomic_derivatives, edge_gradient
-from deepmd_gnn.graph import AtomGraph, drop_pairs, graph_from_list, make_graph
+from deepmd_gnn.graph import AtomGraph
 from deepmd_gnn.mace_bias import BiasMixin
 from deepmd_gnn.mace_energy import MaceEnergy
+from deepmd_gnn.mace_graphs import GraphMixin
 from deepmd_gnn.mace_interface import InterfaceMixin
 from deepmd_gnn.neighbors import NeighborPairs
 from deepmd_gnn.options import check_type_map, config_from_options, exclusion_tables
@@ -22,7 +23,7 @@ _DEFAULT_SEL = 128
 
 
 @BaseModel.register("mace")
-class MaceModel(InterfaceMixin, BiasMixin, BaseModel):
+class MaceModel(InterfaceMixin, BiasMixin, GraphMixin, BaseModel):
     """MACE for DeePMD-kit's PyTorch backend.
 
     Parameters
@@ -45,7 +46,7 @@ class MaceModel(InterfaceMixin, BiasMixin, BaseModel):
     """
 
     model_type = "ener"
-    excludes_pairs: Final[bool]
+    excludes_pairs: Final[bool]  # type: ignore[misc]
     excludes_atoms: Final[bool]
     __jit_unused_properties__ = ["atomic_model", "descriptor", "fitting_net", "observed_type"]  # noqa: RUF012
 
@@ -241,67 +242,6 @@ class MaceModel(InterfaceMixin, BiasMixin, BaseModel):
         last = features[:, :, features.shape[2] - self.num_channels :]
         return {"descriptor": features, "atomic_feature": last, "structural_feature": last.sum(dim=1)}
 
-    def graph_of_frames(
-        self, coord: torch.Tensor, atype: torch.Tensor, box: torch.Tensor | None
-    ) -> AtomGraph:
-        """Graph of whole frames, neighbours found here; see :meth:`forward` for the arguments."""
-        nf, nloc = atype.shape
-        self.check_types(atype)
-        coord = coord.reshape(nf, nloc, 3).to(torch.float64)
-        if box is not None:
-            box = box.reshape(nf, 3, 3).to(device=coord.device, dtype=torch.float64)
-        center, neighbor, edge_vec = self.pairs(coord, atype, box)
-        types = atype.reshape(-1)
-        graph = make_graph(
-            types, types, neighbor, center, edge_vec, torch.stack([neighbor, center]), self.rcut
-        )
-        return self.without_excluded_pairs(graph)
-
-    def graph_of_list(
-        self,
-        coord: torch.Tensor,
-        atype: torch.Tensor,
-        nlist: torch.Tensor,
-        mapping: torch.Tensor | None,
-        exchanged: bool,
-    ) -> AtomGraph:
-        """Graph of extended atoms from the host's list; see :meth:`forward_common_lower` for the arguments."""
-        nf, nall = atype.shape
-        self.check_types(atype)
-        # With an exchange, or with one layer that needs none, `mapping` is not read: in DeePMD-kit's C++
-        # interface on the CPU it then points to freed memory.
-        if exchanged and nf != 1:
-            raise ValueError("mace model: communication tensors need exactly one frame.")
-        if exchanged or (self.nlayers == 1 and nf == 1):
-            mapping = None
-        elif mapping is None and nall > nlist.shape[1]:
-            raise ValueError(
-                "mace model: ghost atoms need a mapping to their owners or communication tensors; neither was given."
-            )
-        coord = coord.reshape(nf, nall, 3).to(torch.float64)
-        if not bool(torch.isfinite(coord).all()):
-            raise ValueError(
-                "mace model: a coordinate is NaN or infinite. Check the input frame or the time step."
-            )
-        graph = graph_from_list(coord, atype, nlist, mapping, self.rcut)
-        return self.without_excluded_pairs(graph)
-
-    def without_excluded_pairs(self, graph: AtomGraph) -> AtomGraph:
-        """Apply ``pair_exclude_types``."""
-        if self.excludes_pairs:
-            allowed = torch.tensor(self.pair_allowed, dtype=torch.bool, device=graph.edge_vec.device)
-            graph = drop_pairs(graph, allowed)
-        return graph
-
-    def check_types(self, atype: torch.Tensor) -> None:
-        """Refuse types that the model does not have."""
-        if atype.numel() > 0 and int(atype.max()) >= len(self.type_map):
-            raise ValueError(
-                "mace model: atom type {} is out of range; the model has {} types: {}.".format(
-                    int(atype.max()), len(self.type_map), ", ".join(self.type_map)
-                )
-            )
-
     def evaluate(
         self,
         graph: AtomGraph,
@@ -337,11 +277,7 @@ class MaceModel(InterfaceMixin, BiasMixin, BaseModel):
             graph.edge_vec if graph.edge_vec.requires_grad else graph.edge_vec.detach().requires_grad_(True)
         )
         leaf = AtomGraph(graph.node_types, graph.sender_types, graph.edge_index, edge_vec, graph.edge_atoms)
-        energy = self.energy_model(leaf, comm_dict)[0][1:] + self.out_bias[0, :, 0][leaf.node_types[1:]]
-        counts = atype.reshape(-1) >= 0
-        if self.excludes_atoms:
-            counts = counts & torch.tensor(self.atom_counts, device=counts.device)[leaf.node_types[1:]]
-        energy = torch.where(counts, energy, torch.zeros_like(energy))
+        energy = self.atom_energies(leaf, atype.reshape(-1), comm_dict)
         differentiable = self.training or graph.edge_vec.requires_grad
         gradient = edge_gradient(energy, edge_vec, differentiable)
         force, atom_virial = atomic_derivatives(gradient, leaf, nf * nall)
@@ -349,6 +285,32 @@ class MaceModel(InterfaceMixin, BiasMixin, BaseModel):
         if not differentiable:
             energy, force, atom_virial = energy.detach(), force.detach(), atom_virial.detach()
         return energy.view(nf, nloc, 1), force.view(nf, nall, 3), atom_virial.view(nf, nall, 9)
+
+    def atom_energies(
+        self, graph: AtomGraph, atype: torch.Tensor, comm_dict: dict[str, torch.Tensor] | None
+    ) -> torch.Tensor:
+        """Energy of each node in eV, E0 included; zero for virtual atoms and excluded types.
+
+        Parameters
+        ----------
+        graph : AtomGraph
+            The graph.
+        atype : torch.Tensor
+            Types of the nodes without the guard, −1 for virtual atoms, shape (natom,).
+        comm_dict : dict[str, torch.Tensor], optional
+            Communication tensors of a rank.
+
+        Returns
+        -------
+        torch.Tensor
+            float64, shape (natom,).
+        """
+        kinds = graph.node_types[1:]
+        energy = self.energy_model(graph, comm_dict)[0][1:] + self.out_bias[0, :, 0][kinds]
+        counts = atype >= 0
+        if self.excludes_atoms:
+            counts = counts & torch.tensor(self.atom_counts, device=counts.device)[kinds]
+        return torch.where(counts, energy, torch.zeros_like(energy))
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Accept a plain number for ``min_nbor_dist``, as one of the host's trainers assigns it."""

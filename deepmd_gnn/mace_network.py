@@ -14,16 +14,15 @@ import torch
 from deepmd_gnn.config import MaceConfig
 from deepmd_gnn.e3nn_compat import allow_e3nn_constants, unchanged_environment
 from deepmd_gnn.mace_blocks import (
-    Contraction,
     Convolution,
     Linear,
     LinearPath,
     RadialNetwork,
     Readout,
     SphericalHarmonics,
-    SymmetricContraction,
 )
 from deepmd_gnn.monomials import symmetric_polynomial
+from deepmd_gnn.symmetric_contraction import Contraction, SymmetricContraction
 
 allow_e3nn_constants()
 with unchanged_environment():

@@ -1,0 +1,81 @@
+"""From the host's tensors to the graph of a MACE model, with checks of what a user can get wrong."""
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from deepmd_gnn.graph import AtomGraph, drop_pairs, graph_from_list, make_graph
+from deepmd_gnn.neighbors import NeighborPairs
+
+
+class GraphMixin:
+    """Part of :class:`~deepmd_gnn.mace.MaceModel` that builds graphs."""
+
+    if TYPE_CHECKING:
+        type_map: list[str]
+        rcut: float
+        nlayers: int
+        pairs: NeighborPairs
+        excludes_pairs: bool
+        pair_allowed: list[list[bool]]
+
+    def graph_of_frames(
+        self, coord: torch.Tensor, atype: torch.Tensor, box: torch.Tensor | None
+    ) -> AtomGraph:
+        """Graph of whole frames, neighbours found here; see :meth:`forward` for the arguments."""
+        nf, nloc = atype.shape
+        self.check_types(atype)
+        coord = coord.reshape(nf, nloc, 3).to(torch.float64)
+        if box is not None:
+            box = box.reshape(nf, 3, 3).to(device=coord.device, dtype=torch.float64)
+        center, neighbor, edge_vec = self.pairs(coord, atype, box)
+        types = atype.reshape(-1)
+        graph = make_graph(
+            types, types, neighbor, center, edge_vec, torch.stack([neighbor, center]), self.rcut
+        )
+        return self.without_excluded_pairs(graph)
+
+    def graph_of_list(
+        self,
+        coord: torch.Tensor,
+        atype: torch.Tensor,
+        nlist: torch.Tensor,
+        mapping: torch.Tensor | None,
+        exchanged: bool,
+    ) -> AtomGraph:
+        """Graph of extended atoms from the host's list; see :meth:`forward_common_lower` for the arguments."""
+        nf, nall = atype.shape
+        self.check_types(atype)
+        # With an exchange, or with one layer that needs none, `mapping` is not read: in DeePMD-kit's C++
+        # interface on the CPU it then points to freed memory.
+        if exchanged and nf != 1:
+            raise ValueError("mace model: communication tensors need exactly one frame.")
+        if exchanged or (self.nlayers == 1 and nf == 1):
+            mapping = None
+        elif mapping is None and nall > nlist.shape[1]:
+            raise ValueError(
+                "mace model: ghost atoms need a mapping to their owners or communication tensors; neither was given."
+            )
+        coord = coord.reshape(nf, nall, 3).to(torch.float64)
+        if not bool(torch.isfinite(coord).all()):
+            raise ValueError(
+                "mace model: a coordinate is NaN or infinite. Check the input frame or the time step."
+            )
+        graph = graph_from_list(coord, atype, nlist, mapping, self.rcut)
+        return self.without_excluded_pairs(graph)
+
+    def without_excluded_pairs(self, graph: AtomGraph) -> AtomGraph:
+        """Apply ``pair_exclude_types``."""
+        if self.excludes_pairs:
+            allowed = torch.tensor(self.pair_allowed, dtype=torch.bool, device=graph.edge_vec.device)
+            graph = drop_pairs(graph, allowed)
+        return graph
+
+    def check_types(self, atype: torch.Tensor) -> None:
+        """Refuse types that the model does not have."""
+        if atype.numel() > 0 and int(atype.max()) >= len(self.type_map):
+            raise ValueError(
+                "mace model: atom type {} is out of range; the model has {} types: {}.".format(
+                    int(atype.max()), len(self.type_map), ", ".join(self.type_map)
+                )
+            )
