@@ -8,3 +8,7 @@ RANKS = {"float64": 1e-8, "float32": 1e-5}
 FINITE_DIFFERENCE = 1e-6
 # Relative to the largest component of each parameter's gradient: double backward, float64.
 TRAINING_GRADIENT = 1e-9
+# Relative: numbers that the host prints with seven digits.
+PRINTED = 1e-6
+# A lower bound, eV and eV/Å: how far results must be off when something is taken out that a test is about.
+NOTICEABLE = 1e-4

@@ -1,0 +1,52 @@
+"""Print the table of deviations in lammps.md from a run of the tests.
+
+``pytest tests/integration/test_lammps.py --junitxml=report.xml -o junit_family=xunit1``, then
+``python docs/make_lammps_table.py report.xml``.
+"""
+
+import argparse
+import ast
+import re
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+COLUMNS = ("energy", "force", "atom_virial", "atom_energy")
+
+
+def read_deviations(report: Path) -> dict[str, dict[str, dict[str, float]]]:
+    """Collect what the rank tests recorded.
+
+    Parameters
+    ----------
+    report : pathlib.Path
+        Written by ``pytest --junitxml``.
+
+    Returns
+    -------
+    dict[str, dict[str, dict[str, float]]]
+        Case → what it was compared with → quantity → largest absolute deviation.
+    """
+    found = {}
+    for test in ElementTree.parse(report).iter("testcase"):
+        name = re.fullmatch(r"test_ranks\[(.*)-(\.\w+)\]", test.get("name"))
+        if name is not None:
+            recorded = {
+                item.get("name"): ast.literal_eval(item.get("value")) for item in test.iter("property")
+            }
+            found[name[1]] = recorded
+    return found
+
+
+def table(found: dict[str, dict[str, dict[str, float]]]) -> str:
+    """Format as Markdown; each cell holds the larger of the deviations from one rank and from Python."""
+    lines = ["| case | energy | force | per-atom virial | per-atom energy |", "|---|---|---|---|---|"]
+    for case, recorded in found.items():
+        largest = [max(values[column] for values in recorded.values()) for column in COLUMNS]
+        lines.append(f"| {case} | " + " | ".join(f"{value:.0e}" for value in largest) + " |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("report", type=Path)
+    print(table(read_deviations(parser.parse_args().report)))  # noqa: T201
