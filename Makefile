@@ -4,7 +4,8 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-export OMP_NUM_THREADS ?= 2
+# Threads that spin on shared cores slow everything down.
+export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= passive
 
 # Folders of tests that run first.

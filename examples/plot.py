@@ -12,6 +12,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.ticker import LogLocator, NullFormatter
 
 TIMESTEP = 0.0005  # ps
 BLUE, ORANGE, GREY = "#1f5fa8", "#d9722b", "#888888"
@@ -41,6 +42,9 @@ def learning_curve(folder: Path) -> plt.Figure:
         )
         axis.semilogy(table["step"], 1000 * table[f"rmse_{key}_val"], color=BLUE, lw=1.8, label="validation")
         axis.set(xlabel="training step", ylabel=label + ", rms")
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if key == "f" else (1,)))
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_minor_formatter(NullFormatter())
     axes[0].legend()
     return figure
 
@@ -76,6 +80,14 @@ def thermo(log: Path) -> np.ndarray:
     return np.array(list(rows.values()))
 
 
+def thermostat_steps(log: Path) -> float:
+    """Steps of the first run in a LAMMPS log, which has the thermostat."""
+    for line in log.read_text().splitlines():
+        if line.startswith("Loop time of"):
+            return float(line.split(" for ")[1].split()[0])
+    return 0.0
+
+
 def molecular_dynamics(folder: Path) -> plt.Figure:
     """Energies and temperature against time, on one and two ranks."""
     figure, axes = plt.subplots(1, 2, figsize=(8, 3.2))
@@ -93,6 +105,12 @@ def molecular_dynamics(folder: Path) -> plt.Figure:
         total = {**style, "color": ORANGE if ranks == 1 else "black"}
         axes[0].plot(time, 1000 * (rows[:, 4] - first[2]) / natoms, **total, label=f"total, {label}")
         axes[1].plot(time, rows[:, 1], **style, label=label)
+    end = thermostat_steps(folder / "md_1.lammps") * TIMESTEP
+    for axis in axes:
+        axis.axvspan(0, end, color=GREY, alpha=0.12, lw=0)
+    axes[1].annotate(
+        "thermostat", (end / 2, 0.03), xycoords=("data", "axes fraction"), ha="center", fontsize=8
+    )
     axes[0].set(xlabel="time (ps)", ylabel="energy (meV/atom)")
     axes[1].set(xlabel="time (ps)", ylabel="temperature (K)")
     axes[0].legend(fontsize=8)

@@ -19,6 +19,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = ROOT / "examples" / "water"
 VALIDATION = "data/data_3"
+NATOMS = 192
+TIMESTEP = 0.0005  # ps
 THERMO_LINE = re.compile(r"^\s+\d+(\s+-?\d+(\.\d+)?(e[+-]?\d+)?){4}\s*$")
 # One float32 evaluation is exact to about this many eV per atom.
 SAME_ENERGY = 1e-6
@@ -60,6 +62,7 @@ class Stages:
         log: str,
         report: Callable[[str], str | None] = lambda _: None,
         cwd: Path | None = None,
+        ranks: int = 1,
     ) -> list[str]:
         """Run a command, show the lines `report` makes of its output, keep everything in a log.
 
@@ -73,6 +76,8 @@ class Stages:
             Takes an output line, returns what to show of it or None.
         cwd : Path, optional
             Working directory; the folder unless given.
+        ranks : int
+            Number of processes that share the cores.
 
         Returns
         -------
@@ -93,7 +98,7 @@ class Stages:
                 subprocess.Popen(
                     command,
                     cwd=cwd or self.folder,
-                    env=environment(),
+                    env=environment(ranks),
                     text=True,
                     errors="replace",
                     stdin=subprocess.DEVNULL,
@@ -119,16 +124,16 @@ class Stages:
         return lines
 
 
-def environment() -> dict[str, str]:
-    """Environment of the commands: the threads are few and do not spin when cores are shared."""
-    threads = str(min(2, os.cpu_count() or 1))
-    defaults = {
+def environment(ranks: int) -> dict[str, str]:
+    """Environment of a command: at most two threads, which do not spin when cores are shared."""
+    threads = str(max(1, min(2, os.cpu_count() or 1) // ranks))
+    return {
+        **os.environ,
         "OMP_NUM_THREADS": threads,
         "DP_INTRA_OP_PARALLELISM_THREADS": threads,
         "DP_INTER_OP_PARALLELISM_THREADS": "1",
         "OMP_WAIT_POLICY": "passive",
     }
-    return {**defaults, **os.environ}
 
 
 def training_report(steps: int) -> Callable[[str], str | None]:
@@ -170,14 +175,15 @@ def thermo(lines: Iterable[str]) -> list[tuple[float, ...]]:
     return list({row[0]: row for row in rows}.values())
 
 
-def drift(rows: list[tuple[float, ...]], first: int, timestep: float, natoms: int) -> float:
-    """Slope of the total energy from step `first` on, least squares, in meV/atom/ps."""
-    points = [(row[0] * timestep, row[4]) for row in rows if row[0] >= first]
+def drift(rows: list[tuple[float, ...]], first: int) -> str:
+    """Describe the total energy from step `first` on: slope by least squares, and scatter about the mean."""
+    points = [(row[0] * TIMESTEP, 1000 * row[4] / NATOMS) for row in rows if row[0] >= first]
     mean_t = sum(t for t, _ in points) / len(points)
     mean_e = sum(e for _, e in points) / len(points)
     spread = sum((t - mean_t) ** 2 for t, _ in points)
     slope = sum((t - mean_t) * (e - mean_e) for t, e in points) / spread if spread else 0.0
-    return 1000 * slope / natoms
+    scatter = (sum((e - mean_e) ** 2 for _, e in points) / len(points)) ** 0.5
+    return f"without thermostat, total energy: drift {slope:+.3f} meV/atom/ps, scatter {scatter:.3f} meV/atom"
 
 
 def install(stages: Stages) -> Path:
@@ -237,26 +243,28 @@ def molecular_dynamics(stages: Stages, programs: Path, ranks: int, md_steps: tup
     arguments = ["-var", "equilibrate", str(equilibrate), "-var", "steps", str(steps)]
     arguments += ["-log", f"md_{ranks}.lammps"]
 
+    shown = set()
+
     def report(line: str) -> str | None:
         words = line.split()
-        if not THERMO_LINE.match(line) or int(words[0]) % 100:
+        if not THERMO_LINE.match(line) or int(words[0]) % 100 or words[0] in shown:
             return None
+        shown.add(words[0])
         return f"step {words[0]:>4}: {float(words[1]):4.0f} K, total energy {float(words[4]):.5f} eV"
 
-    lines = stages.run([*command, *arguments], f"md_{ranks}.log", report)
+    lines = stages.run([*command, *arguments], f"md_{ranks}.log", report, ranks=ranks)
     rows = thermo(lines)
     loops = [float(line.split()[3]) for line in lines if line.startswith("Loop time of")]
-    slope = drift(rows, equilibrate, 0.0005, 192)
     stages.end(
         f"{1000 * sum(loops) / (equilibrate + steps):.0f} ms per step",
-        f"energy drift without thermostat: {slope:+.3f} meV/atom/ps",
+        drift(rows, equilibrate),
     )
     return rows
 
 
 def compare(one: list[tuple[float, ...]], two: list[tuple[float, ...]]) -> None:
     """Print and check the potential energies of one and two ranks."""
-    differences = [abs(a[2] - b[2]) / 192 for a, b in zip(one, two, strict=True)]
+    differences = [abs(a[2] - b[2]) / NATOMS for a, b in zip(one, two, strict=True)]
     print(f"      potential energy at step 0: {one[0][2]:.7f} eV on 1 rank, {two[0][2]:.7f} eV on 2 ranks")
     print(
         f"      largest difference: {differences[0]:.1e} eV/atom at step 0, {max(differences):.1e} over the whole run"
