@@ -25,8 +25,16 @@ def exchange(features: torch.Tensor, nsender: int, comm_dict: dict[str, torch.Te
         return features
     nowned = features.shape[0] - 1
     nghost = nsender - features.shape[0]
+    received = int(comm_dict["recv_num"].sum())
+    if received != nghost:
+        raise ValueError(
+            f"mace model: the host's communication lists bring {received} ghosts, but this rank has {nghost}. In LAMMPS use "
+            "comm_style brick; pair_style deepmd does not support comm_style tiled."
+        )
     # border_op wants a fresh contiguous matrix: it writes the ghosts' rows into its argument.
     rows = torch.cat([features[1:], features.new_zeros(nghost, features.shape[1])])
+    if not torch.jit.is_scripting() and "nlocal" in comm_dict:  # type: ignore[attr-defined]
+        return torch.cat([features[:1], _exported_border_op(features[1:], comm_dict)])
     cpu = torch.device("cpu")
     filled = torch.ops.deepmd.border_op(
         comm_dict["send_list"],
@@ -40,3 +48,19 @@ def exchange(features: torch.Tensor, nsender: int, comm_dict: dict[str, torch.Te
         torch.tensor(nghost, dtype=torch.int32, device=cpu),
     )[0]
     return torch.cat([features[:1], filled])
+
+
+@torch.jit.unused
+def _exported_border_op(features: torch.Tensor, comm_dict: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Exchange in the exportable backend, where the nodes include the ghosts and the counts are inputs."""
+    return torch.ops.deepmd_export.border_op(
+        comm_dict["send_list"],
+        comm_dict["send_proc"],
+        comm_dict["recv_proc"],
+        comm_dict["send_num"],
+        comm_dict["recv_num"],
+        features.contiguous().clone(),
+        comm_dict["communicator"],
+        comm_dict["nlocal"],
+        comm_dict["nghost"],
+    )

@@ -1,5 +1,6 @@
 """``"type": "mace"``: the DeePMD-kit face of the MACE energy. An adapter, no physics."""
 
+import sys
 from typing import Any, Final
 
 import torch
@@ -13,6 +14,7 @@ from deepmd_gnn.derivatives import atomic_derivatives, edge_gradient
 from deepmd_gnn.graph import AtomGraph
 from deepmd_gnn.mace_bias import BiasMixin
 from deepmd_gnn.mace_energy import MaceEnergy
+from deepmd_gnn.mace_export import ExportMixin
 from deepmd_gnn.mace_graphs import GraphMixin
 from deepmd_gnn.mace_interface import InterfaceMixin
 from deepmd_gnn.neighbors import NeighborPairs
@@ -23,7 +25,7 @@ _DEFAULT_SEL = 128
 
 
 @BaseModel.register("mace")
-class MaceModel(InterfaceMixin, BiasMixin, GraphMixin, BaseModel):
+class MaceModel(InterfaceMixin, BiasMixin, GraphMixin, ExportMixin, BaseModel):
     """MACE for DeePMD-kit's PyTorch backend.
 
     Parameters
@@ -48,7 +50,14 @@ class MaceModel(InterfaceMixin, BiasMixin, GraphMixin, BaseModel):
     model_type = "ener"
     excludes_pairs: Final[bool]  # type: ignore[misc]
     excludes_atoms: Final[bool]
-    __jit_unused_properties__ = ["atomic_model", "descriptor", "fitting_net", "observed_type"]  # noqa: RUF012
+    __jit_unused_properties__ = [  # noqa: RUF012 - torch's name
+        "atomic_model",
+        "descriptor",
+        "fitting_net",
+        "observed_type",
+        "pair_excl",
+        "atom_excl",
+    ]
 
     def __init__(
         self,
@@ -352,3 +361,11 @@ class MaceModel(InterfaceMixin, BiasMixin, GraphMixin, BaseModel):
         model = cls(**data)
         model.load_state_dict({name: to_torch_tensor(value) for name, value in variables.items()})
         return model
+
+
+# If this module is imported before DeePMD-kit, the exportable backend has loaded its entry point while this module
+# was still half initialised: register there now.
+if "deepmd.pt_expt" in sys.modules:
+    from deepmd_gnn.pt_expt import register
+
+    register(MaceModel)

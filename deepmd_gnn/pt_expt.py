@@ -1,9 +1,38 @@
-"""Entry point ``deepmd.pt_expt``: keeps DeePMD-kit's own exportable models usable beside e3nn 0.4.4."""
+"""Entry point ``deepmd.pt_expt``: registers the model with DeePMD-kit's exportable PyTorch backend."""
 
-from deepmd_gnn.e3nn_compat import allow_e3nn_constants
+from deepmd_gnn.import_order import allow_e3nn_constants, is_importing_model
 
 allow_e3nn_constants()
 
 
+def register(model_class: type) -> None:
+    """Enter the model into the backend's own registry.
+
+    Parameters
+    ----------
+    model_class : type
+        :class:`~deepmd_gnn.mace.MaceModel`; the backend needs its methods, not a common base class.
+    """
+    try:
+        from deepmd.pt_expt.model.model import BaseModel
+    except ImportError:  # being imported itself; its own entry point comes later
+        return
+    BaseModel.register("mace")(model_class)
+
+
+def _register() -> None:
+    if is_importing_model():
+        return
+    import deepmd.pt_expt.model.model  # noqa: F401 - first, as for the other backend
+
+    if not is_importing_model():
+        from deepmd_gnn.mace import MaceModel
+
+        register(MaceModel)
+
+
+_register()
+
+
 def load() -> None:
-    """Do nothing: the repair happens when DeePMD-kit imports this module."""
+    """Do nothing: the registration happens when DeePMD-kit imports this module."""

@@ -155,7 +155,7 @@ def test_schema_needs_no_torch():
 def test_import_changes_nothing():
     code = (
         "import os, torch; env = dict(os.environ); dtype = torch.get_default_dtype(); "
-        "import deepmd_gnn.e3nn_compat as c; c.allow_e3nn_constants(); "
+        "import deepmd_gnn.import_order as c; c.allow_e3nn_constants(); "
         "import e3nn; fx = e3nn.get_optimization_defaults(); import deepmd_gnn.mace_network as n; "
         "from deepmd_gnn.config import MaceConfig; state = torch.random.get_rng_state(); "
         "n.build_native(MaceConfig(num_channels=2, seed=3), [1]); "

@@ -1,6 +1,7 @@
-"""Let e3nn 0.4.4 be imported under torch 2.11, without side effects on the process."""
+"""Import order: let e3nn 0.4.4 be imported under torch 2.11, and the host import us while we import it."""
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -34,3 +35,12 @@ def unchanged_environment() -> Iterator[None]:
             os.environ.pop(_WEIGHTS_ONLY, None)
         else:
             os.environ[_WEIGHTS_ONLY] = before
+
+
+def is_importing_model() -> bool:
+    """Tell whether ``deepmd_gnn.mace`` is on the import stack, half initialised.
+
+    DeePMD-kit's model package loads our entry points while it is being imported, and the model needs that package.
+    """
+    module = sys.modules.get("deepmd_gnn.mace")
+    return module is not None and not hasattr(module, "MaceModel")
