@@ -23,6 +23,8 @@ def exchange(features: torch.Tensor, nsender: int, comm_dict: dict[str, torch.Te
     """
     if comm_dict is None:
         return features
+    if not torch.jit.is_scripting() and "nlocal" in comm_dict:  # type: ignore[attr-defined]
+        return torch.cat([features[:1], _exported_border_op(features[1:], comm_dict)])
     nowned = features.shape[0] - 1
     nghost = nsender - features.shape[0]
     received = int(comm_dict["recv_num"].sum())
@@ -33,8 +35,6 @@ def exchange(features: torch.Tensor, nsender: int, comm_dict: dict[str, torch.Te
         )
     # border_op wants a fresh contiguous matrix: it writes the ghosts' rows into its argument.
     rows = torch.cat([features[1:], features.new_zeros(nghost, features.shape[1])])
-    if not torch.jit.is_scripting() and "nlocal" in comm_dict:  # type: ignore[attr-defined]
-        return torch.cat([features[:1], _exported_border_op(features[1:], comm_dict)])
     cpu = torch.device("cpu")
     filled = torch.ops.deepmd.border_op(
         comm_dict["send_list"],

@@ -153,15 +153,22 @@ class ExportMixin:
         return self.without_excluded_pairs(graph)
 
     def forward_lower_graph_exportable(
-        self, *inputs: torch.Tensor | None, do_atomic_virial: bool = False, **options: Any
+        self,
+        *inputs: torch.Tensor,
+        fparam: torch.Tensor | None = None,
+        aparam: torch.Tensor | None = None,
+        do_atomic_virial: bool = False,
+        charge_spin: torch.Tensor | None = None,
+        **options: Any,
     ) -> torch.nn.Module:
         """Trace the edge-list lower for one rank.
 
         Parameters
         ----------
-        *inputs : torch.Tensor, optional
-            Sample inputs in the host's order: the first ten arguments of :meth:`forward_common_lower_graph`, then
-            fparam, aparam, charge_spin.
+        *inputs : torch.Tensor
+            Sample inputs: the first ten arguments of :meth:`forward_common_lower_graph`.
+        fparam, aparam, charge_spin : torch.Tensor, optional
+            Further inputs of the host's order, not used by MACE.
         do_atomic_virial : bool
             Whether the traced module returns the virial of each atom.
         **options : Any
@@ -170,9 +177,9 @@ class ExportMixin:
         Returns
         -------
         torch.nn.Module
-            Takes the same inputs, returns the host's public names.
+            Takes the same 13 inputs, returns the host's public names.
         """
-        return self._traced(inputs, do_atomic_virial, options)
+        return self._traced((*inputs, fparam, aparam, charge_spin), do_atomic_virial, options)
 
     def forward_lower_graph_exportable_with_comm(
         self, *inputs: torch.Tensor | None, do_atomic_virial: bool = False, **options: Any
