@@ -1,4 +1,4 @@
-"""Features of atoms that live on another rank."""
+"""What crosses between ranks: features to ghosts, forces on ghosts back to their owners."""
 
 import torch
 
@@ -27,12 +27,7 @@ def exchange(features: torch.Tensor, nsender: int, comm_dict: dict[str, torch.Te
         return torch.cat([features[:1], _exported_border_op(features[1:], comm_dict)])
     nowned = features.shape[0] - 1
     nghost = nsender - features.shape[0]
-    received = int(comm_dict["recv_num"].sum())
-    if received != nghost:
-        raise ValueError(
-            f"mace model: the host's communication lists bring {received} ghosts, but this rank has {nghost}. In LAMMPS use "
-            "comm_style brick; pair_style deepmd does not support comm_style tiled."
-        )
+    check_lists(comm_dict, nghost)
     # border_op wants a fresh contiguous matrix: it writes the ghosts' rows into its argument.
     rows = torch.cat([features[1:], features.new_zeros(nghost, features.shape[1])])
     cpu = torch.device("cpu")
@@ -50,17 +45,78 @@ def exchange(features: torch.Tensor, nsender: int, comm_dict: dict[str, torch.Te
     return torch.cat([features[:1], filled])
 
 
-@torch.jit.unused
-def _exported_border_op(features: torch.Tensor, comm_dict: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Exchange in the exportable backend, where the nodes include the ghosts and the counts are inputs."""
-    return torch.ops.deepmd_export.border_op(
+def fold(rows: torch.Tensor, nowned: int, comm_dict: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Add the rows of ghosts to their owners' rows, on whatever rank those are, and leave zeros.
+
+    LAMMPS does this by itself with ``newton on`` and then adds zeros; with ``newton off`` it does not, and forces on
+    ghosts would be lost without a word.
+
+    Parameters
+    ----------
+    rows : torch.Tensor
+        Owned atoms, then ghosts, float64, shape (nall, dim).
+    nowned : int
+        Number of owned atoms.
+    comm_dict : dict[str, torch.Tensor]
+        The host's communication tensors.
+
+    Returns
+    -------
+    torch.Tensor
+        Shape (nall, dim).
+    """
+    nghost = rows.shape[0] - nowned
+    check_lists(comm_dict, nghost)
+    cpu = torch.device("cpu")
+    return torch.ops.deepmd.border_op_backward(
         comm_dict["send_list"],
         comm_dict["send_proc"],
         comm_dict["recv_proc"],
         comm_dict["send_num"],
         comm_dict["recv_num"],
-        features.contiguous().clone(),
+        rows.contiguous().clone(),
         comm_dict["communicator"],
-        comm_dict["nlocal"],
-        comm_dict["nghost"],
+        torch.tensor(nowned, dtype=torch.int32, device=cpu),
+        torch.tensor(nghost, dtype=torch.int32, device=cpu),
     )
+
+
+def check_lists(comm_dict: dict[str, torch.Tensor], nghost: int) -> None:
+    """Refuse communication lists that do not bring every ghost, before they are followed.
+
+    Parameters
+    ----------
+    comm_dict : dict[str, torch.Tensor]
+        The host's communication tensors.
+    nghost : int
+        Ghosts of this rank.
+
+    Raises
+    ------
+    ValueError
+        If the numbers differ, as with LAMMPS' tiled communication, whose lists the host misreads.
+    """
+    received = int(comm_dict["recv_num"].sum())
+    if received != nghost:
+        raise ValueError(
+            f"mace model: the host's communication lists bring {received} ghosts, but this rank has {nghost}. In "
+            "LAMMPS use comm_style brick; pair_style deepmd does not support comm_style tiled."
+        )
+
+
+@torch.jit.unused
+def _exported_border_op(features: torch.Tensor, comm_dict: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Exchange in the exportable backend, where the nodes include the ghosts and the counts are inputs."""
+    return torch.ops.deepmd_export.border_op(*_exported_arguments(features, comm_dict))
+
+
+@torch.jit.unused
+def exported_fold(rows: torch.Tensor, comm_dict: dict[str, torch.Tensor]) -> torch.Tensor:
+    """:func:`fold` in the exportable backend."""
+    return torch.ops.deepmd_export.border_op_backward(*_exported_arguments(rows, comm_dict))
+
+
+def _exported_arguments(rows: torch.Tensor, comm_dict: dict[str, torch.Tensor]) -> list[torch.Tensor]:
+    lists = [comm_dict[key] for key in ("send_list", "send_proc", "recv_proc", "send_num", "recv_num")]
+    counts = [comm_dict[key] for key in ("communicator", "nlocal", "nghost")]
+    return [*lists, rows.contiguous().clone(), *counts]
