@@ -1,0 +1,160 @@
+"""One measurement in a process of its own: ``python measure.py TASK FOLDER SIZE PRECISION CALLS``.
+
+The last line of the output is a JSON object: CPU seconds of each call, CPU seconds of the first (warm-up) calls,
+resident memory before the first call and at its peak in MB, energy in eV and the largest force component in eV/Å.
+"""
+
+import argparse
+import json
+import resource
+import time
+import warnings
+from pathlib import Path
+
+import torch
+import workload
+
+WARM_UP = 3
+LEARNING_RATE = 1e-6  # the weights hardly move, so that every step does the same work
+
+
+def prepare(folder, size, precision):
+    """Write the weights and the TorchScript model that the tasks read.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Where to.
+    size, precision : str
+        Keys of `workload.MODELS` and `workload.DTYPES`.
+    """
+    model = workload.our_model(size, precision)
+    torch.save(model.energy_model.state_dict(), folder / "weights.pt")
+    torch.jit.script(model).save(str(folder / "model.pth"))
+
+
+def _squares(energy, force):
+    return (energy / force.shape[0]).square().sum() + force.square().mean()
+
+
+def _training_step(model, evaluate):
+    optimizer = torch.optim.Adam(
+        [parameter for parameter in model.parameters() if parameter.requires_grad], lr=LEARNING_RATE
+    )
+
+    def step():
+        optimizer.zero_grad()
+        energy, force = evaluate()
+        _squares(energy, force).backward()
+        optimizer.step()
+        return energy, force
+
+    return step
+
+
+def native_call(folder, size, precision, train):
+    """Native MACE on a ready graph: energy and forces, or one training step.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Made by :func:`prepare`.
+    size, precision : str
+        As in :func:`prepare`.
+    train : bool
+        Whether to train.
+
+    Returns
+    -------
+    callable
+        Returns energy and forces.
+    """
+    model = workload.native_model(size, precision, torch.load(folder / "weights.pt"))
+    graph = workload.native_graph(precision)
+
+    def evaluate():
+        out = model({**graph, "positions": graph["positions"].clone()}, training=train, compute_force=True)
+        return out["energy"], out["forces"]
+
+    return _training_step(model.train(), evaluate) if train else evaluate
+
+
+def our_call(folder, size, precision, train, scripted=False):
+    """Our model on coordinates, neighbour search included: energy, forces and virial, or one training step.
+
+    Parameters
+    ----------
+    folder, size, precision, train :
+        As in :func:`native_call`.
+    scripted : bool
+        Whether to evaluate the TorchScript file.
+
+    Returns
+    -------
+    callable
+        Returns energy and forces.
+    """
+    import deepmd.pt.model.model  # noqa: F401 - loads the host's operators, which the file refers to
+
+    model = torch.jit.load(folder / "model.pth") if scripted else workload.our_model(size, precision)
+    if not scripted:
+        model.energy_model.load_state_dict(torch.load(folder / "weights.pt"))
+    coord, atype, cell = (torch.as_tensor(array)[None] for array in workload.read_water())
+
+    def evaluate():
+        out = model(coord, atype, cell.reshape(1, 9))
+        return out["energy"][0], out["force"][0]
+
+    return _training_step(model.train(), evaluate) if train else evaluate
+
+
+TASKS = {
+    "native force": lambda *args: native_call(*args, train=False),
+    "native train": lambda *args: native_call(*args, train=True),
+    "ours force": lambda *args: our_call(*args, train=False),
+    "ours scripted": lambda *args: our_call(*args, train=False, scripted=True),
+    "ours train": lambda *args: our_call(*args, train=True),
+}
+
+
+def _timed(call):
+    begin = time.process_time()
+    energy, force = call()
+    return time.process_time() - begin, float(energy.detach().sum()), float(force.detach().abs().max())
+
+
+def _peak_mb():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def main():
+    """Run one task."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("task", choices=["prepare", *TASKS])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("size", choices=list(workload.MODELS))
+    parser.add_argument("precision", choices=list(workload.DTYPES))
+    parser.add_argument("calls", type=int)
+    args = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    workload.use_one_thread()
+    if args.task == "prepare":
+        prepare(args.folder, args.size, args.precision)
+        return
+    call = TASKS[args.task](args.folder, args.size, args.precision)
+    start_mb = _peak_mb()
+    first = [_timed(call) for _ in range(WARM_UP)]
+    timed = [_timed(call) for _ in range(args.calls)]
+    result = {
+        "seconds": [seconds for seconds, _, _ in timed],
+        "first_seconds": [seconds for seconds, _, _ in first],
+        "start_mb": start_mb,
+        "peak_mb": _peak_mb(),
+        "energy": first[0][1],
+        "max_force": first[0][2],
+    }
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
