@@ -173,11 +173,13 @@ def test_atoms_at_infinity(kind, model_files, tmp_path):
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("model", ["one_layer", "two_layers"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_tiled_communication_ends_with_an_error(kind, ranks, model_files, tmp_path):
-    """DeePMD-kit reads LAMMPS' tiled lists as if they were brick lists; no number may come of that."""
-    run = refused(tmp_path, model_files(kind)["two_layers"], ranks, comm_style="tiled")
+def test_tiled_communication_is_refused(kind, model, ranks, model_files, tmp_path):
+    """DeePMD-kit reads LAMMPS' tiled lists as if they were brick lists; the model sees that they do not fit."""
+    run = refused(tmp_path, model_files(kind)[model], ranks, comm_style="tiled")
     assert run.returncode != 0
+    assert "pair_style deepmd does not support comm_style tiled" in run.output
     assert "Loop time" not in run.output
 
 
@@ -187,17 +189,6 @@ def test_balance_rcb_is_refused_by_lammps(kind, model_files, tmp_path):
     run = refused(tmp_path, model_files(kind)["two_layers"], more="balance 1.0 rcb")
     assert run.returncode != 0
     assert "Balance rcb cannot be used with comm_style brick" in run.output
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_newton_off_is_not_noticed_by_the_host(kind, model_files, tmp_path):
-    """A limit of DeePMD-kit, documented: forces on ghosts get lost. Once it refuses, or is right, change the page."""
-    forces = {}
-    for newton in ("on", "off"):
-        run = refused(tmp_path / newton, model_files(kind)["two_layers"], 1, newton=newton).check()
-        table = np.loadtxt((run.folder / "dump.txt").read_text().splitlines()[9:29])
-        forces[newton] = table[np.argsort(table[:, 0]), 4:]
-    assert np.abs(forces["on"] - forces["off"]).max() > NOTICEABLE
 
 
 @pytest.mark.parametrize("kind", KINDS)
