@@ -41,9 +41,16 @@ class ModelFiles:
 
 def freeze(model, path):
     """What ``dp freeze`` does, without a training run before it."""
-    if path.suffix != ".pth":
+    if path.suffix == ".pth":
+        torch.jit.script(model).save(str(path))
+    elif path.suffix == ".pt2":
+        from deepmd.pt_expt.utils.serialization import deserialize_to_file
+
+        deserialize_to_file(
+            str(path), {"model": model.serialize(), "model_def_script": {}}, lower_kind="graph"
+        )
+    else:
         raise ValueError(f"unknown kind of model file: {path.name}")
-    torch.jit.script(model).save(str(path))
 
 
 def _leave_ghosts_zero(
