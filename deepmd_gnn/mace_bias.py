@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from ase.data import atomic_numbers as ATOMIC_NUMBERS
 from deepmd.pt.utils import env
 from deepmd.pt.utils.stat import (
     _restore_observed_type_from_file,
@@ -17,7 +18,9 @@ from deepmd.utils.path import DPPath
 
 from deepmd_gnn.config import MaceConfig
 from deepmd_gnn.mace_energy import MaceEnergy
+from deepmd_gnn.options import check_type_map
 from deepmd_gnn.statistics import CachedNumbers, average_num_neighbors, rms_force
+from deepmd_gnn.type_map import copy_elements
 
 log = logging.getLogger("deepmd.deepmd_gnn")  # below the host's logger, so that `dp train` prints it
 
@@ -34,6 +37,7 @@ class BiasMixin:
         rcut: float
         preset_out_bias: dict[str, list[Any]] | None
         out_bias: torch.Tensor
+        out_std: torch.Tensor
         training: bool
         forward: Callable[..., dict[str, torch.Tensor]]
         train: Callable[[bool], torch.nn.Module]
@@ -168,6 +172,32 @@ class BiasMixin:
         )
         change = bias["energy"].view(1, -1, 1).to(self.out_bias.device)
         self.out_bias.copy_(self.out_bias + change if predict else change)
+
+    def change_type_map(self, type_map: list[str], model_with_new_type_stat: Any = None) -> None:
+        """Take other elements: fewer, more or in another order (``dp --pt train --finetune``).
+
+        Parameters
+        ----------
+        type_map : list[str]
+            The new elements. Those the model knows keep their weights and E0, others start anew.
+        model_with_new_type_stat : MaceModel, optional
+            Model of the new data, with `type_map`, that gives new elements their E0.
+        """
+        numbers = check_type_map(type_map, ATOMIC_NUMBERS)
+        kept = [
+            (self.type_map.index(name), new) for new, name in enumerate(type_map) if name in self.type_map
+        ]
+        network = MaceEnergy(self.config, numbers).to(env.DEVICE)
+        copy_elements(self.energy_model, network, kept)
+        bias = self.out_bias.new_zeros(1, len(type_map), 1)
+        if model_with_new_type_stat is not None:
+            bias.copy_(model_with_new_type_stat.get_out_bias())
+        for old, new in kept:
+            bias[0, new] = self.out_bias[0, old]
+        self.energy_model = network
+        self.out_bias = bias
+        self.out_std = torch.ones_like(bias)
+        self.type_map = list(type_map)
 
     def predict_atomic_outputs_for_stat(
         self,

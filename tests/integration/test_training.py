@@ -161,6 +161,24 @@ def test_init_frozen_model(trained, data, tmp_path):
     assert_same_energy(trained / "model.ckpt.pt", tmp_path / "model.ckpt.pt")
 
 
+@pytest.mark.parametrize("type_map", [["O", "H"], ["C", "H", "O"]])
+def test_finetune(trained, data, tmp_path, type_map):
+    """Same and other elements: weights and normalisations are the old ones, E0 fits the new data."""
+    config = base_input([data["b"]], None, steps=1, lr=1e-12)
+    config["model"]["type_map"] = type_map
+    run_dp(tmp_path, "train", config, "--finetune", str(trained / "model.ckpt.pt"))
+    old, new = weights(trained / "model.ckpt.pt"), weights(tmp_path / "model.ckpt.pt")
+    for name in ("energy_model.avg_num_neighbors", "energy_model.scale"):
+        assert torch.equal(new["model.Default." + name], old["model.Default." + name])
+    coord, cell = np.load(f"{data['b']}/set.000/coord.npy"), np.load(f"{data['b']}/set.000/box.npy")
+    label, atype = np.load(f"{data['b']}/set.000/energy.npy"), np.loadtxt(f"{data['b']}/type.raw", dtype=int)
+    before = DeepPot(str(trained / "model.ckpt.pt")).eval(coord, cell, atype)
+    renamed = [type_map.index(("O", "H")[t]) for t in atype]
+    after = DeepPot(str(tmp_path / "model.ckpt.pt")).eval(coord, cell, renamed)
+    np.testing.assert_allclose(after[1], before[1], atol=1e-8)
+    assert abs((after[0].ravel() - label.ravel()).mean()) < 1e-6
+
+
 def assert_same_energy(first, second):
     coord, atype, cell = composition_frames(8, 1, 900, box_length=5.0)[0]
     energies = [DeepPot(str(p)).eval(coord[None], cell[None], atype)[0].item() for p in (first, second)]

@@ -1,0 +1,55 @@
+"""Other elements for a trained network: drop, add and reorder what depends on the type."""
+
+import torch
+
+from deepmd_gnn.mace_blocks import Linear
+from deepmd_gnn.mace_energy import MaceEnergy
+
+
+def copy_elements(old: MaceEnergy, new: MaceEnergy, kept: list[tuple[int, int]]) -> None:
+    """Copy a network into one with another type map.
+
+    Weights that every element shares are copied; of those that belong to an element, the elements in both maps are.
+    e3nn divides by the square root of the number of elements, so these weights are rescaled: the numbers a model
+    gives for atoms of the kept elements do not change.
+
+    Parameters
+    ----------
+    old, new : MaceEnergy
+        Networks of the same architecture.
+    kept : list[tuple[int, int]]
+        Index in the old and in the new type map of each element in both.
+    """
+    source = [pair[0] for pair in kept]
+    target = [pair[1] for pair in kept]
+    gain = (new.ntypes / old.ntypes) ** 0.5
+    axes = _element_axes(new)
+    state = old.state_dict()
+    with torch.no_grad():
+        for name, value in new.named_parameters():
+            if name not in axes:
+                value.copy_(state[name])
+                continue
+            inputs, rescaled = axes[name]
+            theirs = state[name].view(_blocks(inputs, old.ntypes, state[name]))
+            ours = value.view(_blocks(inputs, new.ntypes, value))
+            ours[:, target] = theirs[:, source] * (gain if rescaled else 1.0)
+        for name in ("avg_num_neighbors", "scale"):
+            getattr(new, name).copy_(state[name])
+
+
+def _blocks(inputs: int, ntypes: int, value: torch.Tensor) -> tuple[int, int, int]:
+    return (inputs, ntypes, value.numel() // (inputs * ntypes))
+
+
+def _element_axes(network: MaceEnergy) -> dict[str, tuple[int, bool]]:
+    """Name → (values before the axis of elements, whether e3nn normalises by the number of elements)."""
+    axes = {"node_embedding.linear.weight": (1, True)}
+    for name, module in network.named_modules():
+        if isinstance(module, Linear) and module.ntypes > 0:
+            # Blocks of shape (inputs, elements, outputs) one after the other, all with the same inputs.
+            axes[f"{name}.weight"] = (sum(path[4] for path in module.paths), True)
+    for name, _ in network.named_parameters():
+        if ".symmetric_contractions." in name:
+            axes[name] = (1, False)
+    return axes
