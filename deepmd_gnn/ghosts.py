@@ -1,4 +1,4 @@
-"""What crosses between ranks: features to ghosts, forces on ghosts back to their owners."""
+"""Features of atoms that live on another rank."""
 
 import torch
 
@@ -45,42 +45,6 @@ def exchange(features: torch.Tensor, nsender: int, comm_dict: dict[str, torch.Te
     return torch.cat([features[:1], filled])
 
 
-def fold(rows: torch.Tensor, nowned: int, comm_dict: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Add the rows of ghosts to their owners' rows, on whatever rank those are, and leave zeros.
-
-    LAMMPS does this by itself with ``newton on`` and then adds zeros; with ``newton off`` it does not, and forces on
-    ghosts would be lost without a word.
-
-    Parameters
-    ----------
-    rows : torch.Tensor
-        Owned atoms, then ghosts, float64, shape (nall, dim).
-    nowned : int
-        Number of owned atoms.
-    comm_dict : dict[str, torch.Tensor]
-        The host's communication tensors.
-
-    Returns
-    -------
-    torch.Tensor
-        Shape (nall, dim).
-    """
-    nghost = rows.shape[0] - nowned
-    check_lists(comm_dict, nghost)
-    cpu = torch.device("cpu")
-    return torch.ops.deepmd.border_op_backward(
-        comm_dict["send_list"],
-        comm_dict["send_proc"],
-        comm_dict["recv_proc"],
-        comm_dict["send_num"],
-        comm_dict["recv_num"],
-        rows.contiguous().clone(),
-        comm_dict["communicator"],
-        torch.tensor(nowned, dtype=torch.int32, device=cpu),
-        torch.tensor(nghost, dtype=torch.int32, device=cpu),
-    )
-
-
 def check_lists(comm_dict: dict[str, torch.Tensor], nghost: int) -> None:
     """Refuse communication lists that do not bring every ghost, before they are followed.
 
@@ -108,12 +72,6 @@ def check_lists(comm_dict: dict[str, torch.Tensor], nghost: int) -> None:
 def _exported_border_op(features: torch.Tensor, comm_dict: dict[str, torch.Tensor]) -> torch.Tensor:
     """Exchange in the exportable backend, where the nodes include the ghosts and the counts are inputs."""
     return torch.ops.deepmd_export.border_op(*_exported_arguments(features, comm_dict))
-
-
-@torch.jit.unused
-def exported_fold(rows: torch.Tensor, comm_dict: dict[str, torch.Tensor]) -> torch.Tensor:
-    """:func:`fold` in the exportable backend."""
-    return torch.ops.deepmd_export.border_op_backward(*_exported_arguments(rows, comm_dict))
 
 
 def _exported_arguments(rows: torch.Tensor, comm_dict: dict[str, torch.Tensor]) -> list[torch.Tensor]:

@@ -11,7 +11,6 @@ from deepmd.pt.utils.update_sel import UpdateSel
 from deepmd.pt.utils.utils import to_numpy_array, to_torch_tensor
 
 from deepmd_gnn.derivatives import atomic_derivatives, edge_gradient
-from deepmd_gnn.ghosts import fold
 from deepmd_gnn.graph import AtomGraph
 from deepmd_gnn.mace_bias import BiasMixin
 from deepmd_gnn.mace_energy import MaceEnergy
@@ -186,10 +185,6 @@ class MaceModel(InterfaceMixin, BiasMixin, GraphMixin, ExportMixin, BaseModel):
         nloc = nlist.shape[1]
         graph = self.graph_of_list(extended_coord, extended_atype, nlist, mapping, comm_dict is not None)
         energy, force, atom_virial = self.evaluate(graph, extended_atype[:, :nloc], nloc, nall, comm_dict)
-        if comm_dict is not None:
-            rows = fold(torch.cat([force[0], atom_virial[0]], dim=1), nloc, comm_dict)
-            # Contiguous: the C++ interface takes views of its outputs.
-            force, atom_virial = rows[:, :3].contiguous().unsqueeze(0), rows[:, 3:].contiguous().unsqueeze(0)
         return {
             "energy": energy,
             "energy_redu": energy.sum(dim=1),

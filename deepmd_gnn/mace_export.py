@@ -10,7 +10,6 @@ import torch
 from deepmd.dpmodel.output_def import FittingOutputDef
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from deepmd_gnn.ghosts import exported_fold
 from deepmd_gnn.graph import AtomGraph
 
 # Inputs of the host's edge-list lower before the communication tensors.
@@ -23,6 +22,7 @@ class ExportMixin:
 
     if TYPE_CHECKING:
         rcut: float
+        nlayers: int
         training: bool
 
         atom_energies: Callable[..., torch.Tensor]
@@ -54,8 +54,8 @@ class ExportMixin:
         return False
 
     def has_message_passing_across_ranks(self) -> bool:
-        """Ranks exchange features, and with one layer still the forces on ghosts."""
-        return True
+        """Whether ghosts need features that their owners compute."""
+        return self.nlayers > 1
 
     def supports_native_spin(self) -> bool:
         """No spins."""
@@ -130,7 +130,7 @@ class ExportMixin:
         graph = NeighborGraph(
             n_node=n_node, edge_index=edge_index, edge_vec=leaf, edge_mask=edge_mask, n_local=n_local
         )
-        result = fit_output_to_model_output_graph(
+        return fit_output_to_model_output_graph(
             {"energy": energy.unsqueeze(1)},
             self.fitting_output_def(),
             graph,
@@ -140,11 +140,6 @@ class ExportMixin:
             n_local=n_local,
             force_precision=leaf.dtype,
         )
-        if comm_dict is not None:
-            for key in ("energy_derv_r", "energy_derv_c"):
-                if key in result:
-                    result[key] = exported_fold(result[key].flatten(1), comm_dict).view_as(result[key])
-        return result
 
     def _graph_of_edges(
         self, atype: torch.Tensor, edge_index: torch.Tensor, edge_vec: torch.Tensor, edge_mask: torch.Tensor

@@ -123,8 +123,8 @@ class InterfaceMixin:
 
     @torch.jit.export
     def has_message_passing(self) -> bool:
-        """Ask the host for its communication tensors, also with one layer: forces on ghosts are folded with them."""
-        return True
+        """Whether ghosts need features that their owners compute."""
+        return self.nlayers > 1
 
     @torch.jit.export
     def need_sorted_nlist_for_lower(self) -> bool:

@@ -244,10 +244,15 @@ CASES = {
         dynamics=f"fix even all balance 4 1.0 shift x 10 1.05\n{NVE}",
         crossing=(0, 1),
     ),
-    # LAMMPS then leaves what is computed on ghosts where it is; the model brings it home by itself.
-    "newton off": Case("tilted", 2, "2 1 1", setup="newton off"),
-    "newton off, 1 rank": Case("tilted", 1, setup="newton off", notices=False),
-    "newton off, one layer": Case("tilted", 2, "2 1 1", model="one_layer", setup="newton off", notices=False),
+    # More layers exchange features, which DeePMD-kit's pair style cannot do over tiled lists.
+    "one layer, comm_style tiled, balance rcb": Case(
+        "slab",
+        3,
+        model="one_layer",
+        setup="comm_style tiled",
+        dynamics=f"balance 1.0 rcb\n{NVE}",
+        notices=False,
+    ),
     "hybrid/overlay": Case(
         "tilted",
         2,

@@ -17,7 +17,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.lammps]
 RANK_CASES = [
     "2 ranks",
     "2x2x1",
-    "newton off",
     "rank without atoms",
     "NULL atoms cross boundaries",
     "images, 2 ranks",

@@ -158,7 +158,8 @@ def refused(folder, model, ranks=2, **words):
 @pytest.mark.parametrize("kind", KINDS)
 def test_atoms_at_the_same_place(kind, model_files, tmp_path):
     """The model's message reaches the user."""
-    run = refused(tmp_path, model_files(kind)["two_layers"], more="create_atoms 1 single 2 2 2\n" * 2)
+    # One rank: on several, mpirun may end before it has passed on what the aborting rank wrote.
+    run = refused(tmp_path, model_files(kind)["two_layers"], 1, more="create_atoms 1 single 2 2 2\n" * 2)
     assert run.returncode != 0
     assert "mace model: two atoms are at the same place" in run.output
 
@@ -167,20 +168,20 @@ def test_atoms_at_the_same_place(kind, model_files, tmp_path):
 def test_atoms_at_infinity(kind, model_files, tmp_path):
     """A run that blows up between two rebuilds ends with an error, not with NaN energies."""
     kick = "variable big equal exp(1000)\nfix kick all addforce v_big 0 0\nneigh_modify every 100 check no\n"
-    run = refused(tmp_path, model_files(kind)["two_layers"], dynamics=f"{kick}fix move all nve")
+    run = refused(tmp_path, model_files(kind)["two_layers"], 1, dynamics=f"{kick}fix move all nve")
     assert run.returncode != 0
     assert "mace model: a coordinate is NaN or infinite" in run.output
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
-@pytest.mark.parametrize("model", ["one_layer", "two_layers"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_tiled_communication_is_refused(kind, model, ranks, model_files, tmp_path):
+def test_tiled_communication_is_refused(kind, ranks, model_files, tmp_path):
     """DeePMD-kit reads LAMMPS' tiled lists as if they were brick lists; the model sees that they do not fit."""
-    run = refused(tmp_path, model_files(kind)[model], ranks, comm_style="tiled")
+    run = refused(tmp_path, model_files(kind)["two_layers"], ranks, comm_style="tiled")
     assert run.returncode != 0
-    assert "pair_style deepmd does not support comm_style tiled" in run.output
     assert "Loop time" not in run.output
+    if ranks == 1:  # on several, mpirun may end before it has passed on the message
+        assert "pair_style deepmd does not support comm_style tiled" in run.output
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -189,6 +190,17 @@ def test_balance_rcb_is_refused_by_lammps(kind, model_files, tmp_path):
     run = refused(tmp_path, model_files(kind)["two_layers"], more="balance 1.0 rcb")
     assert run.returncode != 0
     assert "Balance rcb cannot be used with comm_style brick" in run.output
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_newton_off_is_not_noticed_by_the_host(kind, model_files, tmp_path):
+    """A limit of DeePMD-kit, documented: forces on ghosts get lost. Once it refuses, or is right, change the page."""
+    forces = {}
+    for newton in ("on", "off"):
+        run = refused(tmp_path / newton, model_files(kind)["two_layers"], 1, newton=newton).check()
+        table = np.loadtxt((run.folder / "dump.txt").read_text().splitlines()[9:29])
+        forces[newton] = table[np.argsort(table[:, 0]), 4:]
+    assert np.abs(forces["on"] - forces["off"]).max() > NOTICEABLE
 
 
 @pytest.mark.parametrize("kind", KINDS)
