@@ -10,6 +10,30 @@ from typing import Final, NamedTuple
 import torch
 
 
+def matmul(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """Multiply two matrices.
+
+    Parameters
+    ----------
+    left, right : torch.Tensor
+        Shapes (n, k) and (k, m).
+
+    Returns
+    -------
+    torch.Tensor
+        Shape (n, m).
+    """
+    if torch.jit.is_scripting():  # type: ignore[attr-defined]
+        # The frozen file runs inside LAMMPS, whose library exports a slow reference `dgemm_` that torch's plain
+        # products in float64 are bound to. Batches of two or more go to the library that torch brings.
+        nrow = left.shape[0]
+        half = (nrow + 1) // 2
+        rows = left if 2 * half == nrow else torch.cat([left, left.new_zeros(1, left.shape[1])])
+        product = torch.bmm(rows.reshape(2, half, -1), right.unsqueeze(0).expand(2, -1, -1))
+        return product.view(2 * half, -1)[:nrow]
+    return left @ right
+
+
 class SphericalHarmonics(torch.nn.Module):
     r"""Real spherical harmonics by recursion, :math:`Y_{l+1} \propto (Y_l \otimes Y_1)_{l+1}`.
 
@@ -43,7 +67,7 @@ class SphericalHarmonics(torch.nn.Module):
         harmonics = [torch.ones_like(first[:, :1]), first]
         last = first
         for step in self.steps:
-            last = (last.unsqueeze(2) * first.unsqueeze(1)).flatten(1) @ step.value
+            last = matmul((last.unsqueeze(2) * first.unsqueeze(1)).flatten(1), step.value)
             harmonics.append(last)
         return torch.cat(harmonics, dim=1)
 
@@ -101,7 +125,7 @@ class RadialNetwork(torch.nn.Module):
             if not first:
                 hidden = torch.nn.functional.silu(hidden) * self.gain
             first = False
-            hidden = hidden @ (layer.weight * layer.weight.shape[0] ** -0.5)
+            hidden = matmul(hidden, layer.weight * layer.weight.shape[0] ** -0.5)
         return hidden
 
 
@@ -196,7 +220,8 @@ class Linear(torch.nn.Module):
             block = self.weight[offset : offset + inputs * ntypes * width].view(inputs, ntypes, width)[
                 :, kind
             ]
-            mixed = features[:, source : source + dim] @ (block * factor)
+            rows = features[:, source : source + dim].reshape(-1, inputs)
+            mixed = matmul(rows, block * factor).view(-1, dim, width)
             if target == last:
                 outputs[-1] = outputs[-1] + mixed
             else:
@@ -261,7 +286,7 @@ class Convolution(torch.nn.Module):
         nedge = radial.shape[0]
         # Splitting once, not slicing per path: the gradients then meet in one concatenation.
         weights = torch.split(radial, channels, dim=1)
-        couplings = torch.split(harmonics @ self.coupling.value, self.widths, dim=1)
+        couplings = torch.split(matmul(harmonics, self.coupling.value), self.widths, dim=1)
         inputs = torch.split(sent.index_select(0, edge_index[0]), self.input_dims, dim=1)
         sums: list[torch.Tensor] = []
         for path, weight, coupling in zip(self.paths, weights, couplings):  # noqa: B905 - TorchScript
@@ -321,7 +346,7 @@ class Readout(torch.nn.Module):
         if self.is_linear:
             return scalars @ (self.linear.weight * self.channels**-0.5)
         else:  # noqa: RET505 - TorchScript compiles only the branch that applies
-            hidden = scalars @ (self.linear_1.weight.view(self.channels, -1) * self.channels**-0.5)
+            hidden = matmul(scalars, self.linear_1.weight.view(self.channels, -1) * self.channels**-0.5)
             if self.gate == "silu":
                 hidden = torch.nn.functional.silu(hidden)
             elif self.gate == "tanh":

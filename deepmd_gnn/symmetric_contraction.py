@@ -2,7 +2,7 @@
 
 import torch
 
-from deepmd_gnn.mace_blocks import Constant
+from deepmd_gnn.mace_blocks import Constant, matmul
 
 
 class Contraction(torch.nn.Module):
@@ -47,7 +47,9 @@ class Contraction(torch.nn.Module):
         per_node = torch.cat(weights, dim=1)[types].transpose(0, 1)  # (nparam, nnode, channels)
         coefficients = self.coefficients.value
         dim, nparam, _ = coefficients.shape
-        basis = coefficients.view(dim * nparam, nmonomial) @ monomials.view(nmonomial, nnode * channels)
+        basis = matmul(
+            coefficients.view(dim * nparam, nmonomial), monomials.view(nmonomial, nnode * channels)
+        )
         return (basis.view(dim, nparam, nnode, channels) * per_node).sum(dim=1).transpose(0, 1)
 
 
