@@ -8,6 +8,7 @@ DeePMD-kit assigns the whole edge term of the virial to the neighbour; the sum o
 import torch
 
 from deepmd_gnn.graph import AtomGraph
+from deepmd_gnn.segments import sum_over_edges
 
 
 def edge_gradient(energy: torch.Tensor, edge_vec: torch.Tensor, create_graph: bool) -> torch.Tensor:
@@ -55,8 +56,14 @@ def atomic_derivatives(
     atom_virial : torch.Tensor
         eV, 9 components with the force component first, shape (natom, 9).
     """
+    rows = natom + 1
+    if graph.incoming is not None:
+        rows = graph.node_types.shape[0]  # the owned atoms come first
     neighbor, center = graph.edge_atoms[0], graph.edge_atoms[1]
-    force = gradient.new_zeros(natom + 1, 3).index_add(0, center, gradient).index_add(0, neighbor, -gradient)
+    toward = sum_over_edges(gradient, neighbor, natom + 1, graph.outgoing)
+    force = sum_over_edges(gradient, center, rows, graph.incoming)
+    if graph.incoming is not None:
+        force = torch.cat([force, force.new_zeros(natom + 1 - rows, 3)])
     edge_virial = -(gradient.unsqueeze(2) * graph.edge_vec.unsqueeze(1)).reshape(-1, 9)
-    atom_virial = gradient.new_zeros(natom + 1, 9).index_add(0, neighbor, edge_virial)
-    return force[1:], atom_virial[1:]
+    atom_virial = sum_over_edges(edge_virial, neighbor, natom + 1, graph.outgoing)
+    return (force - toward)[1:], atom_virial[1:]

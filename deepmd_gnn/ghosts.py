@@ -2,6 +2,8 @@
 
 import torch
 
+from deepmd_gnn.segments import rows_between
+
 
 def exchange(features: torch.Tensor, nsender: int, comm_dict: dict[str, torch.Tensor] | None) -> torch.Tensor:
     """Give every sender its features.
@@ -23,13 +25,13 @@ def exchange(features: torch.Tensor, nsender: int, comm_dict: dict[str, torch.Te
     """
     if comm_dict is None:
         return features
-    if not torch.jit.is_scripting() and "nlocal" in comm_dict:  # type: ignore[attr-defined]
-        return torch.cat([features[:1], _exported_border_op(features[1:], comm_dict)])
-    nowned = features.shape[0] - 1
-    nghost = nsender - features.shape[0]
-    check_lists(comm_dict, nghost)
+    nnode = features.shape[0]
+    nowned, nghost = nnode - 1, nsender - nnode
     # border_op wants a fresh contiguous matrix: it writes the ghosts' rows into its argument.
-    rows = torch.cat([features[1:], features.new_zeros(nghost, features.shape[1])])
+    rows = torch.cat([rows_between(features, 1, nnode), features.new_zeros(nghost, features.shape[1])])
+    if not torch.jit.is_scripting() and "nlocal" in comm_dict:  # type: ignore[attr-defined]
+        return torch.cat([features[:1], _exported_border_op(rows, comm_dict)])
+    check_lists(comm_dict, nghost)
     cpu = torch.device("cpu")
     filled = torch.ops.deepmd.border_op(
         comm_dict["send_list"],
@@ -69,12 +71,8 @@ def check_lists(comm_dict: dict[str, torch.Tensor], nghost: int) -> None:
 
 
 @torch.jit.unused
-def _exported_border_op(features: torch.Tensor, comm_dict: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Exchange in the exportable backend, where the nodes include the ghosts and the counts are inputs."""
-    return torch.ops.deepmd_export.border_op(*_exported_arguments(features, comm_dict))
-
-
-def _exported_arguments(rows: torch.Tensor, comm_dict: dict[str, torch.Tensor]) -> list[torch.Tensor]:
+def _exported_border_op(rows: torch.Tensor, comm_dict: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Exchange in the exportable backend, whose operator can be traced and takes the counts from the host."""
     lists = [comm_dict[key] for key in ("send_list", "send_proc", "recv_proc", "send_num", "recv_num")]
     counts = [comm_dict[key] for key in ("communicator", "nlocal", "nghost")]
-    return [*lists, rows.contiguous().clone(), *counts]
+    return torch.ops.deepmd_export.border_op(*lists, rows, *counts)

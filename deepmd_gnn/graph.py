@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import torch
 
+from deepmd_gnn.segments import rows_of_edges, sum_over_edges
+
 
 class AtomGraph(NamedTuple):
     """Compact graph: every pair within the cutoff once per direction, no padding.
@@ -22,6 +24,25 @@ class AtomGraph(NamedTuple):
     """Position of the neighbour minus position of the centre, Å, float64, shape (nedge, 3)."""
     edge_atoms: torch.Tensor
     """Like `edge_index`, but rows of the output arrays, to which forces are added; shape (2, nedge)."""
+    incoming: torch.Tensor | None = None
+    """Edges that arrive at each node, padded with −1, shape (·, nnode); see :func:`~deepmd_gnn.segments.edge_lists`."""
+    outgoing: torch.Tensor | None = None
+    """Edges that leave each sender; then senders and output rows are the same."""
+
+
+def guard_distance(r_max: float) -> float:
+    """Components of the guard's edge in Å: beyond the cutoff and beyond any two covalent radii (ZBL)."""
+    return 2.0 * r_max + 5.0
+
+
+def rows_of_senders(rows: torch.Tensor, graph: AtomGraph) -> torch.Tensor:
+    """Give every edge the row of its sender, shape (nsender, …) → (nedge, …)."""
+    return rows_of_edges(rows, graph.edge_index[0], graph.outgoing)
+
+
+def sum_at_receivers(values: torch.Tensor, graph: AtomGraph) -> torch.Tensor:
+    """Sum over the edges of every receiver, shape (nedge, …) → (nnode, …)."""
+    return sum_over_edges(values, graph.edge_index[1], graph.node_types.shape[0], graph.incoming)
 
 
 def make_graph(
@@ -68,7 +89,7 @@ def make_graph(
             f"atoms {int(first[1])} and {int(first[0])}, counted from 0 over the frames of the batch or the atoms of the rank."
         )
     zero = torch.zeros(1, dtype=torch.int64, device=atype.device)
-    guard_vec = torch.full((1, 3), 2.0 * r_max, dtype=edge_vec.dtype, device=edge_vec.device)
+    guard_vec = torch.full((1, 3), guard_distance(r_max), dtype=edge_vec.dtype, device=edge_vec.device)
     guard_pair = torch.zeros(2, 1, dtype=torch.int64, device=atype.device)
     return AtomGraph(
         torch.cat([zero, atype.clamp(min=0)]),

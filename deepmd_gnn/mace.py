@@ -19,6 +19,7 @@ from deepmd_gnn.mace_graphs import GraphMixin
 from deepmd_gnn.mace_interface import InterfaceMixin
 from deepmd_gnn.neighbors import NeighborPairs
 from deepmd_gnn.options import check_type_map, config_from_options, exclusion_tables
+from deepmd_gnn.segments import rows_between
 
 # Where the number of neighbours was not looked up (--skip-neighbor-stat): only a hint, see MaceConfig.sel.
 _DEFAULT_SEL = 128
@@ -285,7 +286,15 @@ class MaceModel(InterfaceMixin, BiasMixin, GraphMixin, ExportMixin, BaseModel):
         edge_vec = (
             graph.edge_vec if graph.edge_vec.requires_grad else graph.edge_vec.detach().requires_grad_(True)
         )
-        leaf = AtomGraph(graph.node_types, graph.sender_types, graph.edge_index, edge_vec, graph.edge_atoms)
+        leaf = AtomGraph(
+            graph.node_types,
+            graph.sender_types,
+            graph.edge_index,
+            edge_vec,
+            graph.edge_atoms,
+            graph.incoming,
+            graph.outgoing,
+        )
         energy = self.atom_energies(leaf, atype.reshape(-1), comm_dict)
         differentiable = self.training or graph.edge_vec.requires_grad
         gradient = edge_gradient(energy, edge_vec, differentiable)
@@ -314,8 +323,10 @@ class MaceModel(InterfaceMixin, BiasMixin, GraphMixin, ExportMixin, BaseModel):
         torch.Tensor
             float64, shape (natom,).
         """
-        kinds = graph.node_types[1:]
-        energy = self.energy_model(graph, comm_dict)[0][1:] + self.out_bias[0, :, 0][kinds]
+        nnode = graph.node_types.shape[0]
+        kinds = rows_between(graph.node_types, 1, nnode)
+        energy = rows_between(self.energy_model(graph, comm_dict)[0], 1, nnode)
+        energy = energy + self.out_bias[0, :, 0][kinds]
         counts = atype >= 0
         if self.excludes_atoms:
             counts = counts & torch.tensor(self.atom_counts, device=counts.device)[kinds]

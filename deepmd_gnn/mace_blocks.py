@@ -8,6 +8,9 @@ product. Native MACE stores (channel, component) per irrep; :meth:`Rows.native` 
 from typing import Final, NamedTuple
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
+
+from deepmd_gnn.graph import AtomGraph, rows_of_senders, sum_at_receivers
 
 
 def matmul(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
@@ -31,7 +34,23 @@ def matmul(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
         rows = left if 2 * half == nrow else torch.cat([left, left.new_zeros(1, left.shape[1])])
         product = torch.bmm(rows.reshape(2, half, -1), right.unsqueeze(0).expand(2, -1, -1))
         return product.view(2 * half, -1)[:nrow]
-    return left @ right
+    else:  # noqa: RET505 - TorchScript compiles only the branch that applies
+        if left.dtype == torch.float64 and (isinstance(left, FakeTensor) or isinstance(right, FakeTensor)):
+            return _traced_product(left, right)
+        return left @ right
+
+
+def _traced_product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """Multiply in a batch of two while a graph is traced, where only one of the outer sizes is a plain number."""
+    nrow, ncol = left.shape[0], right.shape[1]
+    if isinstance(nrow, int):
+        left = torch.nn.functional.pad(left, (0, 0, 0, nrow % 2))
+        rows = left.view(2, -1, left.shape[1])
+        return torch.bmm(rows, right.unsqueeze(0).expand(2, -1, -1)).flatten(0, 1)[:nrow]
+    right = torch.nn.functional.pad(right, (0, ncol % 2))
+    columns = right.view(right.shape[0], 2, -1).transpose(0, 1)
+    product = torch.bmm(left.unsqueeze(0).expand(2, -1, -1), columns)
+    return product.transpose(0, 1).flatten(1)[:, :ncol]
 
 
 class SphericalHarmonics(torch.nn.Module):
@@ -257,10 +276,9 @@ class Convolution(torch.nn.Module):
     def forward(
         self,
         sent: torch.Tensor,
-        edge_index: torch.Tensor,
+        graph: AtomGraph,
         harmonics: torch.Tensor,
         radial: torch.Tensor,
-        nnode: int,
     ) -> torch.Tensor:
         """Convolve.
 
@@ -268,14 +286,12 @@ class Convolution(torch.nn.Module):
         ----------
         sent : torch.Tensor
             Features of the senders, shape (nsender, components, channels).
-        edge_index : torch.Tensor
-            Sender and receiver, shape (2, nedge).
+        graph : AtomGraph
+            Senders and receivers.
         harmonics : torch.Tensor
             Spherical harmonics, shape (nedge, ·).
         radial : torch.Tensor
             Radial weights, shape (nedge, npath * channels).
-        nnode : int
-            Number of receivers.
 
         Returns
         -------
@@ -287,18 +303,32 @@ class Convolution(torch.nn.Module):
         # Splitting once, not slicing per path: the gradients then meet in one concatenation.
         weights = torch.split(radial, channels, dim=1)
         couplings = torch.split(matmul(harmonics, self.coupling.value), self.widths, dim=1)
-        inputs = torch.split(sent.index_select(0, edge_index[0]), self.input_dims, dim=1)
+        inputs = torch.split(rows_of_senders(sent, graph), self.input_dims, dim=1)
         sums: list[torch.Tensor] = []
         for path, weight, coupling in zip(self.paths, weights, couplings):  # noqa: B905 - TorchScript
             irrep, dim_out = path
             feature = inputs[irrep]
             coupling = coupling.view(nedge, -1, dim_out).transpose(1, 2)
-            if feature.shape[1] <= dim_out:
+            if graph.incoming is not None:
+                message = _short_product(coupling, feature) * weight.unsqueeze(1)
+            elif feature.shape[1] <= dim_out:
                 message = torch.bmm(coupling, feature * weight.unsqueeze(1))
             else:
                 message = torch.bmm(coupling, feature) * weight.unsqueeze(1)
-            sums.append(sent.new_zeros(nnode, dim_out, channels).index_add(0, edge_index[1], message))
+            sums.append(sum_at_receivers(message, graph))
         return torch.cat(sums, dim=1)
+
+
+def _short_product(coupling: torch.Tensor, feature: torch.Tensor) -> torch.Tensor:
+    """Multiply small matrices as a sum of outer products.
+
+    A compiled graph computes them where the messages are summed, without ever storing a message; ``bmm`` would be a
+    call of its own.
+    """
+    product = coupling[:, :, :1] * feature[:, :1]
+    for index in range(1, feature.shape[1]):
+        product = product + coupling[:, :, index : index + 1] * feature[:, index : index + 1]
+    return product
 
 
 class Readout(torch.nn.Module):

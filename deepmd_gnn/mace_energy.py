@@ -6,7 +6,7 @@ import torch
 
 from deepmd_gnn.config import MaceConfig
 from deepmd_gnn.ghosts import exchange
-from deepmd_gnn.graph import AtomGraph
+from deepmd_gnn.graph import AtomGraph, sum_at_receivers
 from deepmd_gnn.mace_blocks import Weight
 from deepmd_gnn.mace_network import (
     Interaction,
@@ -15,6 +15,8 @@ from deepmd_gnn.mace_network import (
     readout_from,
     spherical_harmonics_up_to,
 )
+from deepmd_gnn.segments import rows_between
+from deepmd_gnn.zbl import PairRepulsion
 
 
 class MaceEnergy(torch.nn.Module):
@@ -49,7 +51,9 @@ class MaceEnergy(torch.nn.Module):
         self.node_embedding.linear = Weight(native.node_embedding.linear.weight)
         self.radial_embedding = native.radial_embedding
         self.spherical_harmonics = spherical_harmonics_up_to(config.max_ell)
-        self.pair_repulsion_fn = native.pair_repulsion_fn if self.repulsive else torch.nn.Identity()
+        self.pair_repulsion_fn = (
+            PairRepulsion(native.pair_repulsion_fn) if self.repulsive else torch.nn.Identity()
+        )
         self.interactions = torch.nn.ModuleList(
             [Interaction(block, self.ntypes) for block in native.interactions]
         )
@@ -88,11 +92,12 @@ class MaceEnergy(torch.nn.Module):
             Node features of each layer, shape (nnode, components, channels).
         """
         types = graph.node_types
+        compiled = graph.incoming is not None
         nnode, nsender = types.shape[0], graph.sender_types.shape[0]
         vectors = -graph.edge_vec  # MACE: receiver minus sender
         lengths = torch.linalg.norm(vectors, dim=1, keepdim=True)
         sender_one_hot = torch.nn.functional.one_hot(graph.sender_types, self.ntypes).to(self.dtype)
-        one_hot = sender_one_hot[:nnode]
+        one_hot = rows_between(sender_one_hot, 0, nnode)
         edge_attrs = self.spherical_harmonics(vectors).to(self.dtype)
         edge_feats, cutoff = self.radial_embedding(
             lengths, sender_one_hot, graph.edge_index, self.atomic_numbers
@@ -106,8 +111,11 @@ class MaceEnergy(torch.nn.Module):
         features = embedding[types]
         energy = torch.zeros(nnode, dtype=torch.float64, device=vectors.device)
         if self.repulsive:
-            repulsion = self.pair_repulsion_fn(lengths, sender_one_hot, graph.edge_index, self.atomic_numbers)
-            energy = energy + repulsion[:nnode]
+            numbers = self.atomic_numbers[graph.sender_types].to(torch.int64).unsqueeze(1)
+            repulsion = self.pair_repulsion_fn(
+                lengths, numbers[graph.edge_index[0]], numbers[graph.edge_index[1]]
+            )
+            energy = energy + sum_at_receivers(repulsion, graph).squeeze(1)
         all_features: list[torch.Tensor] = []
         for layer, (interaction, product, readout) in enumerate(
             zip(self.interactions, self.products, self.readouts)  # noqa: B905 - TorchScript
@@ -118,12 +126,12 @@ class MaceEnergy(torch.nn.Module):
                 up = interaction.linear_up(features, one_hot)
                 sent = exchange(up.flatten(1), nsender, comm_dict).view(nsender, up.shape[1], up.shape[2])
             message = interaction.messages(
-                sent, graph.edge_index, edge_attrs, edge_feats, cutoff, one_hot, self.avg_num_neighbors
+                sent, graph, edge_attrs, edge_feats, cutoff, one_hot, self.avg_num_neighbors
             )
             if interaction.residual:
-                features = product(message, types, one_hot) + interaction.skip_tp(features, one_hot)
+                features = product(message, types, one_hot, compiled) + interaction.skip_tp(features, one_hot)
             else:
-                features = product(interaction.skip_tp(message, one_hot), types, one_hot)
+                features = product(interaction.skip_tp(message, one_hot), types, one_hot, compiled)
             energy = energy + readout(features).to(torch.float64)
             all_features.append(features)
         return self.scale * energy, all_features

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
-from deepmd.dpmodel.output_def import FittingOutputDef
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from deepmd_gnn.graph import AtomGraph
+from deepmd_gnn.graph import AtomGraph, guard_distance
+from deepmd_gnn.segments import edge_lists, rows_between, sum_over_edges
 
 # Inputs of the host's edge-list lower before the communication tensors.
 _INPUTS = 13
@@ -25,9 +25,9 @@ class ExportMixin:
         nlayers: int
         training: bool
 
-        atom_energies: Callable[..., torch.Tensor]
-        fitting_output_def: Callable[[], FittingOutputDef]
-        without_excluded_pairs: Callable[[AtomGraph], AtomGraph]
+        excludes_pairs: bool
+        pair_allowed: list[list[bool]]
+        evaluate: Callable[..., tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
 
     def uses_graph_lower(self) -> bool:
         """The edge list is this model's own form of input."""
@@ -109,7 +109,9 @@ class ExportMixin:
             Also return the virial of each atom.
         comm_dict : dict[str, torch.Tensor], optional
             Communication tensors of a rank.
-        destination_order, destination_row_ptr, source_order, source_row_ptr, destination_sorted : Any
+        destination_order, destination_row_ptr, source_order, source_row_ptr : torch.Tensor, optional
+            The edges grouped by centre and by neighbour.
+        destination_sorted : bool
             Not needed.
         fparam, aparam, charge_spin, spin : torch.Tensor, optional
             Not used by MACE.
@@ -120,37 +122,59 @@ class ExportMixin:
             ``energy`` (N, 1), ``energy_redu`` (nf, 1), ``energy_derv_r`` (N, 1, 3), ``energy_derv_c_redu``
             (nf, 1, 9) and with `do_atomic_virial` ``energy_derv_c`` (N, 1, 9).
         """
-        from deepmd.dpmodel.utils.neighbor_graph import NeighborGraph
-        from deepmd.pt_expt.model.edge_transform_output import fit_output_to_model_output_graph
-
-        leaf = edge_vec.detach().requires_grad_(True)
-        energy = self.atom_energies(
-            self._graph_of_edges(atype, edge_index, leaf, edge_mask), atype, comm_dict
+        total = atype.shape[0]
+        # On a rank the ghosts follow the owned atoms; only these are nodes, and only their number is data.
+        nowned = total
+        if comm_dict is not None:
+            nowned = n_local[0].item()
+            torch._check(nowned >= 0)
+            torch._check(nowned <= total)
+        lists = (destination_order, destination_row_ptr, source_order, source_row_ptr)
+        graph = self._graph_of_edges(atype, nowned, edge_index, edge_vec, edge_mask, lists)
+        energy, force, atom_virial = self.evaluate(
+            graph, rows_between(atype, 0, nowned).unsqueeze(0), nowned, total, comm_dict
         )
-        graph = NeighborGraph(
-            n_node=n_node, edge_index=edge_index, edge_vec=leaf, edge_mask=edge_mask, n_local=n_local
-        )
-        return fit_output_to_model_output_graph(
-            {"energy": energy.unsqueeze(1)},
-            self.fitting_output_def(),
-            graph,
-            do_atomic_virial=do_atomic_virial,
-            create_graph=self.training,
-            node_capacity=atype.shape[0],
-            n_local=n_local,
-            force_precision=leaf.dtype,
-        )
+        sum_over_frames = _frame_sums(n_node, total, graph.incoming is not None)
+        atom_energy = torch.cat([energy[0], energy.new_zeros(total - nowned, 1)])
+        result = {
+            "energy": atom_energy,
+            "energy_redu": sum_over_frames(atom_energy),
+            "energy_derv_r": force[0].unsqueeze(1),
+            "energy_derv_c_redu": sum_over_frames(atom_virial[0]).unsqueeze(1),
+        }
+        if do_atomic_virial:
+            result["energy_derv_c"] = atom_virial[0].unsqueeze(1)
+        return result
 
     def _graph_of_edges(
-        self, atype: torch.Tensor, edge_index: torch.Tensor, edge_vec: torch.Tensor, edge_mask: torch.Tensor
+        self,
+        atype: torch.Tensor,
+        nowned: int,
+        edge_index: torch.Tensor,
+        edge_vec: torch.Tensor,
+        edge_mask: torch.Tensor,
+        lists: tuple[torch.Tensor | None, ...],
     ) -> AtomGraph:
         """Put the guard in front; masked edges become edges beyond the cutoff, where everything vanishes."""
-        guard = edge_index.new_zeros(2, 1)
-        far = torch.full_like(edge_vec, 2.0 * self.rcut)
-        vectors = torch.cat([far[:1], torch.where(edge_mask.unsqueeze(1), edge_vec, far)])
-        types = torch.cat([atype.new_zeros(1), atype.clamp(min=0)])
-        graph = AtomGraph(types, types, torch.cat([guard, edge_index + 1], dim=1), vectors, edge_index)
-        return self.without_excluded_pairs(graph)
+        sender, center = edge_index[0], edge_index[1]
+        kinds = atype.clamp(min=0)
+        mask = edge_mask & (center < nowned)
+        if self.excludes_pairs:
+            allowed = torch.tensor(self.pair_allowed, dtype=torch.bool, device=atype.device)
+            mask = mask & allowed[kinds[sender], kinds[center]]
+        far = torch.full_like(edge_vec, guard_distance(self.rcut))
+        vectors = torch.cat([far[:1], torch.where(mask.unsqueeze(1), edge_vec, far)])
+        receiver = torch.where(center < nowned, center + 1, 0)
+        index = torch.cat([edge_index.new_zeros(2, 1), torch.stack([sender + 1, receiver])], dim=1)
+        types = torch.cat([atype.new_zeros(1), kinds])
+        incoming, outgoing = None, None
+        # Training is compiled without SIMD by the host, where atomic additions work, and cannot keep a size that
+        # depends on data in one graph.
+        if not self.training and lists[0] is not None:
+            incoming = _guarded_lists(lists[0], rows_between(lists[1], 0, nowned + 1))
+            outgoing = _guarded_lists(lists[2], lists[3])
+        nodes = rows_between(types, 0, nowned + 1)
+        return AtomGraph(nodes, types, index, vectors, index, incoming, outgoing)
 
     def forward_lower_graph_exportable(
         self,
@@ -194,16 +218,8 @@ class ExportMixin:
 
         def lower(*inputs: torch.Tensor) -> dict[str, torch.Tensor]:
             comm = dict(zip(_COMM, inputs[_INPUTS:], strict=True)) if len(inputs) > _INPUTS else None
-            atype, n_node, n_local, edge_index, edge_vec, edge_mask = inputs[:6]
             inner = self.forward_common_lower_graph(
-                atype,
-                n_node,
-                n_local,
-                edge_index,
-                edge_vec,
-                edge_mask,
-                do_atomic_virial=do_atomic_virial,
-                comm_dict=comm,
+                *inputs[:10], do_atomic_virial=do_atomic_virial, comm_dict=comm
             )
             return _translate_energy_keys(
                 inner, do_grad_r=True, do_grad_c=True, do_atomic_virial=do_atomic_virial, local=True
@@ -211,3 +227,17 @@ class ExportMixin:
 
         options.pop("destination_sorted", None)
         return make_fx(lower, **options)(*samples)
+
+
+def _guarded_lists(order: torch.Tensor, row_ptr: torch.Tensor) -> torch.Tensor:
+    """Lists of edges with the guard's edge in front: it belongs to no list, because it brings nothing."""
+    return edge_lists(order + 1, torch.cat([row_ptr.new_zeros(1), row_ptr]))
+
+
+def _frame_sums(n_node: torch.Tensor, total: int, listed: bool) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Make a function that sums the atoms of every frame, shape (N, ·) → (nf, ·)."""
+    atom = torch.arange(total, device=n_node.device)
+    end = torch.cumsum(n_node, dim=0)
+    frame = (atom.unsqueeze(1) >= end).sum(dim=1)
+    atoms = edge_lists(atom, torch.cat([torch.zeros_like(end[:1]), end])) if listed else None
+    return lambda values: sum_over_edges(values, frame, n_node.shape[0], atoms)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from deepmd_gnn.config import MaceConfig
+from deepmd_gnn.graph import AtomGraph, sum_at_receivers
 from deepmd_gnn.import_order import allow_e3nn_constants, unchanged_environment
 from deepmd_gnn.mace_blocks import (
     Convolution,
@@ -132,7 +133,7 @@ class Interaction(torch.nn.Module):
     def messages(
         self,
         sent: torch.Tensor,
-        edge_index: torch.Tensor,
+        graph: AtomGraph,
         edge_attrs: torch.Tensor,
         edge_feats: torch.Tensor,
         cutoff: torch.Tensor | None,
@@ -145,8 +146,8 @@ class Interaction(torch.nn.Module):
         ----------
         sent : torch.Tensor
             Features of the senders after `linear_up`, shape (nsender, components, channels).
-        edge_index : torch.Tensor
-            Sender and receiver, shape (2, nedge).
+        graph : AtomGraph
+            Senders and receivers.
         edge_attrs, edge_feats : torch.Tensor
             Spherical harmonics and radial features, shape (nedge, ·).
         cutoff : torch.Tensor, optional
@@ -161,17 +162,16 @@ class Interaction(torch.nn.Module):
         torch.Tensor
             Shape (nnode, components, channels).
         """
-        nnode = one_hot.shape[0]
         weights = self.conv_tp_weights(edge_feats)
         if cutoff is not None:
             weights = weights * cutoff
-        message = self.linear(self.conv_tp(sent, edge_index, edge_attrs, weights, nnode), one_hot)
+        message = self.linear(self.conv_tp(sent, graph, edge_attrs, weights), one_hot)
         if not self.density:
             return message / avg_num_neighbors
         edge_density = torch.tanh(self.density_fn(edge_feats) ** 2)
         if cutoff is not None:
             edge_density = edge_density * cutoff
-        density = edge_density.new_zeros(nnode, 1).index_add(0, edge_index[1], edge_density)
+        density = sum_at_receivers(edge_density, graph)
         return message / (density + 1).unsqueeze(2)
 
 
@@ -189,7 +189,9 @@ class Product(torch.nn.Module):
         self.symmetric_contractions = symmetric_contraction_from(block.symmetric_contractions)
         self.linear = linear_from(block.linear)
 
-    def forward(self, message: torch.Tensor, types: torch.Tensor, one_hot: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, message: torch.Tensor, types: torch.Tensor, one_hot: torch.Tensor, compiled: bool
+    ) -> torch.Tensor:
         """Compute the node features, without skip connection.
 
         Parameters
@@ -198,13 +200,15 @@ class Product(torch.nn.Module):
             Shape (nnode, components, channels).
         types, one_hot : torch.Tensor
             Elements, shapes (nnode,) and (nnode, ntypes).
+        compiled : bool
+            Whether a compiled graph is being made.
 
         Returns
         -------
         torch.Tensor
             Shape (nnode, components, channels).
         """
-        return self.linear(self.symmetric_contractions(message, types), one_hot)
+        return self.linear(self.symmetric_contractions(message, types, compiled), one_hot)
 
 
 def _starts(irreps: o3.Irreps) -> list[int]:

@@ -1,5 +1,7 @@
 """The product basis of MACE as polynomials over distinct monomials; weights named as in native MACE."""
 
+from typing import Any
+
 import torch
 
 from deepmd_gnn.mace_blocks import Constant, matmul
@@ -53,6 +55,63 @@ class Contraction(torch.nn.Module):
         return (basis.view(dim, nparam, nnode, channels) * per_node).sum(dim=1).transpose(0, 1)
 
 
+class Factor(torch.nn.Module):
+    """Pick one factor of every monomial.
+
+    Parameters
+    ----------
+    index : torch.Tensor
+        Which of the factors each monomial has, shape (nmonomial,).
+    nfactor : int
+        Number of factors.
+    """
+
+    def __init__(self, index: torch.Tensor, nfactor: int) -> None:
+        super().__init__()
+        self.index = Constant(index)
+        self.transposed = Constant(torch.nn.functional.one_hot(index, nfactor).T.double())
+
+    def forward(self, factors: torch.Tensor, compiled: bool) -> torch.Tensor:
+        """Gather.
+
+        Parameters
+        ----------
+        factors : torch.Tensor
+            Shape (nfactor, nnode, channels).
+        compiled : bool
+            Differentiate with a matrix product, for the reasons given in :mod:`~deepmd_gnn.segments`.
+
+        Returns
+        -------
+        torch.Tensor
+            Shape (nmonomial, nnode, channels).
+        """
+        if compiled and not torch.jit.is_scripting():  # type: ignore[attr-defined]
+            return _picked(factors, self.index.value, self.transposed.value)
+        return factors[self.index.value]
+
+
+@torch.jit.unused
+def _picked(factors: torch.Tensor, index: torch.Tensor, transposed: torch.Tensor) -> torch.Tensor:
+    return _Pick.apply(factors, index, transposed)
+
+
+class _Pick(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, factors: torch.Tensor, index: torch.Tensor, transposed: torch.Tensor
+    ) -> torch.Tensor:
+        ctx.save_for_backward(transposed)
+        return factors.index_select(0, index)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        (transposed,) = ctx.saved_tensors
+        nfactor = transposed.shape[0]
+        product = matmul(transposed, gradient.flatten(1))
+        return product.view(nfactor, *gradient.shape[1:]), None, None
+
+
 class SymmetricContraction(torch.nn.Module):
     """All irreps of the product basis (MACE paper, eqs. 10 and 11) from one set of monomials.
 
@@ -69,10 +128,14 @@ class SymmetricContraction(torch.nn.Module):
     ) -> None:
         super().__init__()
         self.contractions = torch.nn.ModuleList(contractions)
-        self.prefixes = torch.nn.ModuleList([Constant(prefix) for prefix in prefixes])
-        self.lasts = torch.nn.ModuleList([Constant(last) for last in lasts])
+        ncomponent = contractions[0].coefficients.value.shape[2] - sum(len(last) for last in lasts)
+        below = [ncomponent, *(len(last) for last in lasts)]  # monomials of the orders 1, 2, …
+        self.prefixes = torch.nn.ModuleList(
+            [Factor(prefix, size) for prefix, size in zip(prefixes, below[:-1], strict=True)]
+        )
+        self.lasts = torch.nn.ModuleList([Factor(last, ncomponent) for last in lasts])
 
-    def forward(self, features: torch.Tensor, types: torch.Tensor) -> torch.Tensor:
+    def forward(self, features: torch.Tensor, types: torch.Tensor, compiled: bool) -> torch.Tensor:
         """Contract.
 
         Parameters
@@ -81,6 +144,8 @@ class SymmetricContraction(torch.nn.Module):
             Shape (nnode, components, channels).
         types : torch.Tensor
             Shape (nnode,).
+        compiled : bool
+            Whether a compiled graph is being made.
 
         Returns
         -------
@@ -91,7 +156,7 @@ class SymmetricContraction(torch.nn.Module):
         orders = [components]
         product = components
         for prefix, last in zip(self.prefixes, self.lasts):  # noqa: B905 - TorchScript
-            product = product[prefix.value] * components[last.value]
+            product = prefix(product, compiled) * last(components, compiled)
             orders.append(product)
         monomials = torch.cat(orders)
         outputs: list[torch.Tensor] = []
