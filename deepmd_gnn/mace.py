@@ -13,6 +13,7 @@ from deepmd.pt.utils.utils import to_numpy_array, to_torch_tensor
 from deepmd_gnn.derivatives import atomic_derivatives, edge_gradient
 from deepmd_gnn.graph import AtomGraph
 from deepmd_gnn.mace_bias import BiasMixin
+from deepmd_gnn.mace_dense import DenseMixin
 from deepmd_gnn.mace_energy import MaceEnergy
 from deepmd_gnn.mace_export import ExportMixin
 from deepmd_gnn.mace_graphs import GraphMixin
@@ -26,7 +27,7 @@ _DEFAULT_SEL = 128
 
 
 @BaseModel.register("mace")
-class MaceModel(InterfaceMixin, BiasMixin, GraphMixin, ExportMixin, BaseModel):
+class MaceModel(InterfaceMixin, BiasMixin, GraphMixin, ExportMixin, DenseMixin, BaseModel):
     """MACE for DeePMD-kit's PyTorch backend.
 
     Parameters

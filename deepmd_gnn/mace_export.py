@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from deepmd_gnn.freezing import enter_stage
 from deepmd_gnn.graph import AtomGraph, guard_distance
 from deepmd_gnn.segments import edge_lists, rows_between, sum_over_edges
 
@@ -126,7 +127,7 @@ class ExportMixin:
         # On a rank the ghosts follow the owned atoms; only these are nodes, and only their number is data.
         nowned = total
         if comm_dict is not None:
-            nowned = n_local[0].item()
+            nowned = n_local[0].item()  # type: ignore[assignment]
             torch._check(nowned >= 0)
             torch._check(nowned <= total)
         lists = (destination_order, destination_row_ptr, source_order, source_row_ptr)
@@ -219,14 +220,20 @@ class ExportMixin:
         def lower(*inputs: torch.Tensor) -> dict[str, torch.Tensor]:
             comm = dict(zip(_COMM, inputs[_INPUTS:], strict=True)) if len(inputs) > _INPUTS else None
             inner = self.forward_common_lower_graph(
-                *inputs[:10], do_atomic_virial=do_atomic_virial, comm_dict=comm
+                *inputs[:10],  # type: ignore[arg-type, misc]
+                do_atomic_virial=do_atomic_virial,
+                comm_dict=comm,
             )
             return _translate_energy_keys(
                 inner, do_grad_r=True, do_grad_c=True, do_atomic_virial=do_atomic_virial, local=True
             )
 
         options.pop("destination_sorted", None)
-        return make_fx(lower, **options)(*samples)
+        ranks = "several ranks" if len(samples) > _INPUTS else "one rank"
+        enter_stage(f"tracing for {ranks}")
+        traced = make_fx(lower, **options)(*samples)
+        enter_stage(f"exporting and compiling for {ranks}")
+        return traced
 
 
 def _guarded_lists(order: torch.Tensor, row_ptr: torch.Tensor) -> torch.Tensor:

@@ -1,5 +1,6 @@
 """Entry point ``deepmd.pt_expt``: registers the model with DeePMD-kit's exportable PyTorch backend."""
 
+from deepmd_gnn.freezing import improve
 from deepmd_gnn.import_order import allow_e3nn_constants, is_importing_model
 
 allow_e3nn_constants()
@@ -18,6 +19,9 @@ def register(model_class: type) -> None:
     except ImportError:  # being imported itself; its own entry point comes later
         return
     BaseModel.register("mace")(model_class)
+    from deepmd.pt_expt.utils import serialization
+
+    improve(serialization)
 
 
 def _register() -> None:

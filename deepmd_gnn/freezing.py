@@ -1,0 +1,122 @@
+"""What freezing to ``.pt2`` and ``.pte`` lacks in the host: progress, a file that is whole or absent, one kind of graph."""
+
+import contextvars
+import functools
+import logging
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+log = logging.getLogger("deepmd.deepmd_gnn")
+HEARTBEAT = 30.0  # seconds between signs of life
+
+
+class Progress:
+    """Stages of a freeze in the log, each with the seconds it took.
+
+    Parameters
+    ----------
+    name : str
+        What is being frozen.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.begin = time.monotonic()
+        self.stage_begin = self.begin
+        self.stage = ""
+        self._finished = threading.Event()
+        self._thread = threading.Thread(target=self._beat, daemon=True)
+
+    def __enter__(self) -> "Progress":
+        self._thread.start()
+        return self
+
+    def __exit__(self, error: type | None, *rest: object) -> None:
+        self._close()
+        self._finished.set()
+        self._thread.join()
+        outcome = "done" if error is None else "stopped, nothing written"
+        log.info("%s: %s after %.0f s", self.name, outcome, time.monotonic() - self.begin)
+
+    def enter(self, stage: str) -> None:
+        """Begin a stage, and end the one before."""
+        self._close()
+        self.stage, self.stage_begin = stage, time.monotonic()
+        log.info("%s: %s ...", self.name, stage)
+
+    def _close(self) -> None:
+        if self.stage:
+            log.info("%s: %s took %.0f s", self.name, self.stage, time.monotonic() - self.stage_begin)
+        self.stage = ""
+
+    def _beat(self) -> None:
+        while not self._finished.wait(HEARTBEAT):
+            if self.stage:
+                log.info("%s: still %s, %.0f s", self.name, self.stage, time.monotonic() - self.stage_begin)
+
+
+_current: contextvars.ContextVar[Progress | None] = contextvars.ContextVar("freeze", default=None)
+
+
+def enter_stage(stage: str) -> None:
+    """Tell the freeze that is under way, if any, what comes next."""
+    progress = _current.get()
+    if progress is not None:
+        progress.enter(stage)
+
+
+def improve(serialization: ModuleType) -> None:
+    """Wrap the function with which the host writes exported models; other models than MACE pass through unchanged.
+
+    The host has no hook for this: freeze, change-bias and convert-backend all import that function when they run.
+
+    Parameters
+    ----------
+    serialization : ModuleType
+        ``deepmd.pt_expt.utils.serialization``.
+    """
+    original: Callable[..., None] = serialization.deserialize_to_file
+    if getattr(original, "writes_mace_models", False):
+        return
+
+    @functools.wraps(original)
+    def deserialize_to_file(
+        model_file: str,
+        data: dict[str, Any],
+        model_json_override: dict[str, Any] | None = None,
+        do_atomic_virial: bool = False,
+        lower_kind: str = "nlist",
+    ) -> None:
+        if data["model"].get("type") != "mace":
+            original(model_file, data, model_json_override, do_atomic_virial, lower_kind)
+            return
+        # Whatever was asked for: a padded list could truncate neighbours, and has no form for several ranks.
+        _write_whole(
+            Path(model_file), lambda path: original(str(path), data, model_json_override, True, "graph")
+        )
+
+    deserialize_to_file.writes_mace_models = True  # type: ignore[attr-defined]
+    serialization.deserialize_to_file = deserialize_to_file  # type: ignore[attr-defined]
+
+
+def _write_whole(target: Path, write: Callable[[Path], None]) -> None:
+    """Write beside the target and move the finished file there, so that the target is never half a model."""
+    if not target.parent.is_dir():
+        raise FileNotFoundError(
+            f"mace model: cannot write {target}: the folder {target.parent} does not exist. Create it first."
+        )
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
+        unfinished = Path(folder) / target.name
+        with Progress(target.name) as progress:
+            token = _current.set(progress)
+            try:
+                progress.enter("building the model")
+                write(unfinished)
+            finally:
+                _current.reset(token)
+        unfinished.replace(target)
