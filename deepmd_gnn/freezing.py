@@ -11,6 +11,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import torch._inductor.config as inductor_config
+
 log = logging.getLogger("deepmd.deepmd_gnn")
 HEARTBEAT = 30.0  # seconds between signs of life
 
@@ -95,10 +97,14 @@ def improve(serialization: ModuleType) -> None:
         if data["model"].get("type") != "mace":
             original(model_file, data, model_json_override, do_atomic_virial, lower_kind)
             return
+
         # Whatever was asked for: a padded list could truncate neighbours, and has no form for several ranks.
-        _write_whole(
-            Path(model_file), lambda path: original(str(path), data, model_json_override, True, "graph")
-        )
+        def write(path: Path) -> None:
+            # TorchInductor 2.11 lets vectorised code for the rest of a loop read beyond the end of a tensor.
+            with inductor_config.patch({"cpp.enable_loop_tail_vec": False}):
+                original(str(path), data, model_json_override, True, "graph")
+
+        _write_whole(Path(model_file), write)
 
     deserialize_to_file.writes_mace_models = True  # type: ignore[attr-defined]
     serialization.deserialize_to_file = deserialize_to_file  # type: ignore[attr-defined]

@@ -44,8 +44,7 @@ def edge_lists(order: torch.Tensor, row_ptr: torch.Tensor) -> torch.Tensor:
     Returns
     -------
     torch.Tensor
-        The edges of each row, −1 where there are no more, shape (largest row, nrow). Rows are the last axis so that
-        compilers vectorise over what an edge carries, not over the edges of a row.
+        The edges of each row, −1 where there are no more, shape (largest row, nrow).
     """
     begin = rows_between(row_ptr, 0, row_ptr.shape[0] - 1)
     count = rows_between(row_ptr, 1, row_ptr.shape[0]) - begin
@@ -55,9 +54,11 @@ def edge_lists(order: torch.Tensor, row_ptr: torch.Tensor) -> torch.Tensor:
     place = torch.arange(width, device=order.device).unsqueeze(1)
     position = (begin + place).clamp(max=order.shape[0] - 1)
     lists = torch.where(place < count, order[position], -1)
-    # Makes a compiler keep the lists in memory; else it derives them anew for every use, and then stores the sums'
-    # terms instead.
-    return lists.as_strided(lists.shape, (lists.shape[1], 1))
+    # A view with strides makes the compiler keep the lists in memory; else it derives them anew for every use, and then
+    # stores the terms of the sums. Every other place is left out so that it does not vectorise over the rows: of such
+    # a sum, TorchInductor 2.11 writes whole vectors, beyond the last row.
+    spaced = torch.stack([lists, lists], dim=2)
+    return spaced.as_strided(lists.shape, (2 * lists.shape[1], 2))
 
 
 def rows_of_edges(rows: torch.Tensor, index: torch.Tensor, lists: torch.Tensor | None = None) -> torch.Tensor:

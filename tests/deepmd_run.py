@@ -46,11 +46,11 @@ def working_directory(path):
         os.chdir(before)
 
 
-def run_dp(folder, command, config, *arguments):
+def run_dp(folder, command, config, *arguments, backend="--pt"):
     """Run ``dp --pt COMMAND`` in a folder; its log is kept in ``COMMAND.log``."""
     inputs = []
     if config is not None:
         (folder / "input.json").write_text(json.dumps(config))
         inputs = ["input.json"]
     with working_directory(folder):
-        dp(["--pt", command, *inputs, *arguments, "--log-path", f"{command}.log"])
+        dp([backend, command, *inputs, *arguments, "--log-path", f"{command}.log"])

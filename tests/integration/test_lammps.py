@@ -8,18 +8,35 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from lammps_cases import CASES, MODELS, NULL, ModelFiles, in_python, on_one_rank, simulate
+from lammps_cases import (
+    CASES,
+    HOST_REFUSES,
+    MODELS,
+    NULL,
+    ModelFiles,
+    adapted,
+    in_python,
+    on_one_rank,
+    simulate,
+)
 from lammps_runner import assert_same, deviations, lammps_environment, python_frame, run_lammps
 from tolerances import NOTICEABLE, PRINTED, RANKS
 
 pytestmark = pytest.mark.lammps
-KINDS = [".pth"]
+KINDS = [".pth", pytest.param(".pt2", marks=pytest.mark.slow)]
+SUFFIXES = (".pth", ".pt2")
+RUNS = [
+    pytest.param(name, kind, marks=[pytest.mark.slow] if kind == ".pt2" else [])
+    for kind in SUFFIXES
+    for name in CASES
+    if name not in HOST_REFUSES.get(kind, ())
+]
 
 
 @pytest.fixture(scope="session")
 def model_files(tmp_path_factory):
     """Frozen models: ``model_files(kind)[name]``."""
-    stores = {kind: ModelFiles(tmp_path_factory.mktemp("models"), kind) for kind in KINDS}
+    stores = {kind: ModelFiles(tmp_path_factory.mktemp("models"), kind) for kind in SUFFIXES}
     return stores.__getitem__
 
 
@@ -29,6 +46,7 @@ def simulated(tmp_path_factory, model_files):
     results = {}
 
     def run(case, kind):
+        case = adapted(case, kind)
         if (case, kind) not in results:
             results[case, kind] = simulate(case, model_files(kind), tmp_path_factory.mktemp("case") / "run")
         return results[case, kind]
@@ -40,15 +58,14 @@ def tolerance(case):
     return RANKS[MODELS[case.model].get("precision", "float64")]
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(("name", "kind"), RUNS)
 def test_ranks(name, kind, simulated, model_files, record_property):
     """Energies, forces and virials are those of one rank and of Python, whether a list is fresh or cached."""
-    case = CASES[name]
+    case = adapted(CASES[name], kind)
     result = simulated(case, kind)
     _check_history(case, result)
-    if on_one_rank(case) != case:
-        reference = simulated(on_one_rank(case), kind).frames
+    if on_one_rank(case, kind) != case:
+        reference = simulated(on_one_rank(case, kind), kind).frames
         record_property(
             "one rank", assert_same(result.frames, reference, tolerance(case), "against one rank")
         )
