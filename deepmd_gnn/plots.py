@@ -1,0 +1,235 @@
+"""Figures of a training run. No global state: neither pyplot nor rcParams."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+from deepmd_gnn.result_files import LearningCurve, Series
+
+# Okabe and Ito's colours, distinguishable with every colour vision; blue and orange first.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+GREY = "#8a8a8a"
+_PANELS = {
+    "e": ("energy RMSE (meV/atom)", 1000.0),
+    "f": ("force RMSE (meV/Å)", 1000.0),
+    "v": ("virial RMSE (meV/atom)", 1000.0),
+}
+# Quantity → (axis label, unit of the axis, its factor, unit of the errors).
+_PARITY = {
+    "energy": ("energy − mean", "meV/atom", 1000.0, "meV/atom"),
+    "force": ("force component", "eV/Å", 1.0, "meV/Å"),
+    "virial": ("virial component", "eV/atom", 1.0, "meV/atom"),
+}
+_LEGEND_ENTRIES = 20
+
+
+def learning_curve_figure(curve: LearningCurve) -> Figure:
+    """Draw errors and learning rate against the training step.
+
+    Parameters
+    ----------
+    curve : LearningCurve
+        Content of a ``lcurve.out``; quantities without labels get no panel.
+
+    Returns
+    -------
+    Figure
+        Training and validation errors of energy per atom, force and virial per atom, and the learning rate.
+
+    Raises
+    ------
+    ValueError
+        If no column has an error of energy, force or virial.
+    """
+    step, heads = curve.columns["step"], curve.heads()
+    keys = [
+        key for key in _PANELS if any(_finite(curve, key, part, h) for part in ("trn", "val") for h in heads)
+    ]
+    if not keys:
+        raise ValueError(
+            "no RMSE of energy, force or virial among the columns " + ", ".join(curve.columns) + "."
+        )
+    count = len(keys) + ("lr" in curve.columns)
+    columns = 2 if count > 3 else count
+    figure = Figure(figsize=(4.2 * columns, 3.1 * -(-count // columns)), dpi=150, layout="constrained")
+    axes = np.ravel(figure.subplots(-(-count // columns), columns, sharex=True, squeeze=False))
+    for axis, key in zip(axes, keys, strict=False):
+        label, factor = _PANELS[key]
+        _draw_errors(axis, curve, key, factor)
+        axis.set_ylabel(label)
+    if "lr" in curve.columns:
+        axes[count - 1].plot(step, _positive(curve.columns["lr"]), color=GREY, lw=1.8)
+        axes[count - 1].set_ylabel("learning rate")
+    for axis in axes:
+        _style(axis)
+        _log_scale(axis)
+        axis.tick_params(labelbottom=True)
+        axis.set_xlabel("training step")
+    axes[0].legend(frameon=False, fontsize=9)
+    return figure  # fmt: skip
+
+
+def parity_figure(quantities: dict[str, list[Series]]) -> Figure:
+    """Draw predictions against references.
+
+    Parameters
+    ----------
+    quantities : dict[str, list[Series]]
+        For ``energy``, ``force`` and ``virial`` the systems; an empty list gets no panel.
+
+    Returns
+    -------
+    Figure
+        One panel per quantity, root mean square and mean absolute error in its title, a colour per system.
+
+    Raises
+    ------
+    ValueError
+        If nothing has a reference.
+    """
+    quantities = {key: series for key, series in quantities.items() if series}
+    if not quantities:
+        raise ValueError("no reference energies, forces or virials to compare with.")
+    names = list(dict.fromkeys(series.name for group in quantities.values() for series in group))
+    colours = dict(zip(names, _colours(len(names)), strict=True))
+    figure = Figure(figsize=(3.9 * len(quantities), 4.1), dpi=150, layout="constrained")
+    axes = figure.subplots(1, len(quantities), squeeze=False)[0]
+    for axis, (quantity, series) in zip(axes, quantities.items(), strict=True):
+        _draw_parity(axis, quantity, series, colours)
+        _style(axis)
+    if len(names) > 1:
+        _legend(figure, colours)
+    return figure
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure.
+
+    Parameters
+    ----------
+    figure : Figure
+        The figure.
+    path : Path
+        Ends in ``.png``, ``.svg`` or ``.pdf``.
+    """
+    # A fixed date and identifier: the same data give the same file.
+    options = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+    figure.savefig(path, metadata=options.get(path.suffix.lower()))
+
+
+def _finite(curve: LearningCurve, key: str, part: str, head: str) -> bool:
+    values = curve.columns.get(f"rmse_{key}_{part}{head}")
+    return values is not None and bool(np.isfinite(values).any())
+
+
+def _draw_errors(axis: Axes, curve: LearningCurve, key: str, factor: float) -> None:
+    """Training as a thin line, because it is the noisy error of one batch; validation on top of it."""
+    heads = curve.heads()
+    for head, colour in zip(heads, _colours(len(heads)), strict=True):
+        suffix = f", {head[1:]}" if head else ""
+        styles: dict[str, dict[str, Any]] = {
+            "trn": {"color": colour if head else GREY, "lw": 0.9, "alpha": 0.55, "label": f"training batch{suffix}"},
+            "val": {"color": colour, "lw": 1.8, "label": f"validation{suffix}"},
+        }  # fmt: skip
+        for part, style in styles.items():
+            if _finite(curve, key, part, head):
+                values = curve.columns[f"rmse_{key}_{part}{head}"]
+                axis.plot(curve.columns["step"], _positive(factor * values), **style)
+
+
+def _positive(values: np.ndarray) -> np.ndarray:
+    """Gaps where a logarithm does not exist."""
+    return np.where(values > 0, values, np.nan)
+
+
+def _log_scale(axis: Axes) -> None:
+    """Logarithmic with at least one labelled tick, also for a flat curve."""
+    axis.set_yscale("log")
+    low, high = axis.get_ylim()
+    if high < 4 * low:
+        middle = (low * high) ** 0.5
+        low, high = middle / 2, middle * 2
+        axis.set_ylim(low, high)
+    if high / low < 300:
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        if low > 1e-3 and high < 1e6:
+            axis.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axis.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _draw_parity(axis: Axes, quantity: str, series: Sequence[Series], colours: dict[str, str]) -> None:
+    what, unit, factor, error_unit = _PARITY[quantity]
+    # The same number off both energies: errors stay, while the E0 of different compositions do not set the range.
+    shifts = [s.reference.mean() if quantity == "energy" else 0.0 for s in series]
+    reference = np.concatenate([(s.reference - m).ravel() for s, m in zip(series, shifts, strict=True)])
+    prediction = np.concatenate([(s.prediction - m).ravel() for s, m in zip(series, shifts, strict=True)])
+    colour = np.concatenate([np.full(s.reference.size, colours[s.name]) for s in series])
+    # In random order, so that no system hides behind the one drawn last.
+    order = np.random.default_rng(0).permutation(reference.size)
+    size, alpha = _marker(reference.size)
+    both = np.concatenate([reference, prediction]) * factor
+    margin = 0.04 * (both.max() - both.min()) or 1.0
+    limits = (both.min() - margin, both.max() + margin)
+    axis.plot(limits, limits, color=GREY, lw=1, zorder=0)
+    axis.scatter(
+        factor * reference[order], factor * prediction[order], s=size, alpha=alpha, lw=0, c=colour[order], rasterized=True
+    )  # fmt: skip
+    axis.set(xlim=limits, ylim=limits, aspect="equal")
+    axis.set(xlabel=f"reference {what} ({unit})", ylabel=f"predicted {what} ({unit})")
+    error = 1000 * (prediction - reference)
+    rmse, mae = float(np.sqrt(np.mean(error**2))), float(np.mean(np.abs(error)))
+    axis.set_title(f"RMSE {rmse:.3g}, MAE {mae:.3g} {error_unit}", fontsize=10)
+
+
+def _marker(count: int) -> tuple[float, float]:
+    """Size and opacity: many points become small and transparent, so that their density shows."""
+    if count < 500:
+        return 22.0, 0.75
+    if count < 10000:
+        return 9.0, 0.45
+    return 4.0, 0.25
+
+
+def _colours(count: int) -> list[str]:
+    if count <= len(PALETTE):
+        return list(PALETTE[:count])
+    from matplotlib.colors import to_hex
+
+    return [to_hex(colormaps["viridis"](value)) for value in np.linspace(0.0, 0.95, count)]
+
+
+def _legend(figure: Figure, colours: dict[str, str]) -> None:
+    shown = list(colours.items())[:_LEGEND_ENTRIES]
+    handles = [
+        Line2D([], [], color=colour, marker="o", ms=5, lw=0, label=name)
+        for name, colour in zip(_short([name for name, _ in shown]), [c for _, c in shown], strict=True)
+    ]
+    if len(colours) > len(shown):
+        handles.append(Line2D([], [], lw=0, label=f"and {len(colours) - len(shown)} more"))
+    longest = max(len(str(handle.get_label())) for handle in handles)
+    figure.legend(
+        handles=handles,
+        loc="outside lower center",
+        ncols=max(1, min(len(handles), int(figure.get_figwidth() * 11 / (longest + 5)))),
+        frameon=False,
+        fontsize=9,
+    )
+
+
+def _short(names: list[str]) -> list[str]:
+    """The last part of each path, or all of it where two would look the same."""
+    last = [Path(name).name for name in names]
+    return last if len(set(last)) == len(last) else names
+
+
+def _style(axis: Axes) -> None:
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.grid(alpha=0.25, lw=0.6)
+    axis.set_axisbelow(True)
