@@ -9,7 +9,14 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+from matplotlib.ticker import (
+    Formatter,
+    FuncFormatter,
+    LogLocator,
+    MaxNLocator,
+    NullFormatter,
+    StrMethodFormatter,
+)
 
 from deepmd_gnn.result_files import LearningCurve, Series
 
@@ -23,11 +30,12 @@ _PANELS = {
 }
 # Quantity → (axis label, unit of the axis, its factor, unit of the errors).
 _PARITY = {
-    "energy": ("energy − mean", "meV/atom", 1000.0, "meV/atom"),
+    "energy": ("energy", "meV/atom", 1000.0, "meV/atom"),
     "force": ("force component", "eV/Å", 1.0, "meV/Å"),
     "virial": ("virial component", "eV/atom", 1.0, "meV/atom"),
 }
 _LEGEND_ENTRIES = 20
+_FRAMES_FOR_MEAN = 4
 
 
 def learning_curve_figure(curve: LearningCurve) -> Figure:
@@ -63,17 +71,18 @@ def learning_curve_figure(curve: LearningCurve) -> Figure:
     for axis, key in zip(axes, keys, strict=False):
         label, factor = _PANELS[key]
         _draw_errors(axis, curve, key, factor)
+        _log_scale(axis, StrMethodFormatter("{x:g}"))
         axis.set_ylabel(label)
     if "lr" in curve.columns:
         axes[count - 1].plot(step, _positive(curve.columns["lr"]), color=GREY, lw=1.8)
+        _log_scale(axes[count - 1], FuncFormatter(_power_of_ten))
         axes[count - 1].set_ylabel("learning rate")
     for axis in axes:
-        _style(axis)
-        _log_scale(axis)
+        style_axis(axis)
         axis.tick_params(labelbottom=True)
         axis.set_xlabel("training step")
     axes[0].legend(frameon=False, fontsize=9)
-    return figure  # fmt: skip
+    return figure
 
 
 def parity_figure(quantities: dict[str, list[Series]]) -> Figure:
@@ -99,13 +108,19 @@ def parity_figure(quantities: dict[str, list[Series]]) -> Figure:
         raise ValueError("no reference energies, forces or virials to compare with.")
     names = list(dict.fromkeys(series.name for group in quantities.values() for series in group))
     colours = dict(zip(names, _colours(len(names)), strict=True))
-    figure = Figure(figsize=(3.9 * len(quantities), 4.1), dpi=150, layout="constrained")
+    width = 3.9 * len(quantities)
+    handles = _handles(colours) if len(names) > 1 else []
+    longest = max((len(str(handle.get_label())) for handle in handles), default=0)
+    columns = max(1, min(len(handles), int(11 * width / (longest + 5))))
+    # Room for the legend below, else it is taken from the square panels and their titles.
+    height = 4.2 + 0.25 * -(-len(handles) // columns)
+    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
     axes = figure.subplots(1, len(quantities), squeeze=False)[0]
     for axis, (quantity, series) in zip(axes, quantities.items(), strict=True):
         _draw_parity(axis, quantity, series, colours)
-        _style(axis)
-    if len(names) > 1:
-        _legend(figure, colours)
+        style_axis(axis)
+    if handles:
+        figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
     return figure
 
 
@@ -122,6 +137,19 @@ def save_figure(figure: Figure, path: Path) -> None:
     # A fixed date and identifier: the same data give the same file.
     options = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
     figure.savefig(path, metadata=options.get(path.suffix.lower()))
+
+
+def style_axis(axis: Axes) -> None:
+    """Give a panel the look of all figures of this package.
+
+    Parameters
+    ----------
+    axis : Axes
+        The panel.
+    """
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.grid(alpha=0.25, lw=0.6)
+    axis.set_axisbelow(True)
 
 
 def _finite(curve: LearningCurve, key: str, part: str, head: str) -> bool:
@@ -149,25 +177,30 @@ def _positive(values: np.ndarray) -> np.ndarray:
     return np.where(values > 0, values, np.nan)
 
 
-def _log_scale(axis: Axes) -> None:
-    """Logarithmic with at least one labelled tick, also for a flat curve."""
+def _log_scale(axis: Axes, formatter: Formatter) -> None:
+    """Logarithmic with labelled ticks, also for a flat curve."""
     axis.set_yscale("log")
     low, high = axis.get_ylim()
     if high < 4 * low:
         middle = (low * high) ** 0.5
         low, high = middle / 2, middle * 2
         axis.set_ylim(low, high)
-    if high / low < 300:
-        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        if low > 1e-3 and high < 1e6:
-            axis.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        axis.yaxis.set_minor_formatter(NullFormatter())
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 300 * low else (1,)))
+    axis.yaxis.set_major_formatter(formatter)
+    axis.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _power_of_ten(value: float, position: int | None = None) -> str:  # noqa: ARG001 - matplotlib's signature
+    mantissa, exponent = f"{value:e}".split("e")
+    factor = "" if float(mantissa) == 1 else rf"{float(mantissa):g}\times"
+    return f"${factor}10^{{{int(exponent)}}}$"
 
 
 def _draw_parity(axis: Axes, quantity: str, series: Sequence[Series], colours: dict[str, str]) -> None:
     what, unit, factor, error_unit = _PARITY[quantity]
-    # The same number off both energies: errors stay, while the E0 of different compositions do not set the range.
-    shifts = [s.reference.mean() if quantity == "energy" else 0.0 for s in series]
+    shifts = [0.0] * len(series)
+    if quantity == "energy":
+        what, shifts = _energy_shifts(series)
     reference = np.concatenate([(s.reference - m).ravel() for s, m in zip(series, shifts, strict=True)])
     prediction = np.concatenate([(s.prediction - m).ravel() for s, m in zip(series, shifts, strict=True)])
     colour = np.concatenate([np.full(s.reference.size, colours[s.name]) for s in series])
@@ -181,11 +214,29 @@ def _draw_parity(axis: Axes, quantity: str, series: Sequence[Series], colours: d
     axis.scatter(
         factor * reference[order], factor * prediction[order], s=size, alpha=alpha, lw=0, c=colour[order], rasterized=True
     )  # fmt: skip
-    axis.set(xlim=limits, ylim=limits, aspect="equal")
+    axis.set(xlim=limits, ylim=limits, box_aspect=1)
+    axis.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+    axis.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     axis.set(xlabel=f"reference {what} ({unit})", ylabel=f"predicted {what} ({unit})")
     error = 1000 * (prediction - reference)
     rmse, mae = float(np.sqrt(np.mean(error**2))), float(np.mean(np.abs(error)))
-    axis.set_title(f"RMSE {rmse:.3g}, MAE {mae:.3g} {error_unit}", fontsize=10)
+    axis.set_title(f"RMSE {_digits(rmse)}, MAE {_digits(mae)} {error_unit}", fontsize=10)
+
+
+def _energy_shifts(series: Sequence[Series]) -> tuple[str, list[float]]:
+    """The number taken off references and predictions alike: errors stay, large E0 do not set the range.
+
+    Of each system its own, so that different compositions do not either, unless a system has too few frames.
+    """
+    if len(series) > 1 and min(len(s.reference) for s in series) >= _FRAMES_FOR_MEAN:
+        return "energy − system mean", [float(s.reference.mean()) for s in series]
+    mean = float(np.concatenate([s.reference for s in series]).mean())
+    return "energy − mean", [mean] * len(series)
+
+
+def _digits(value: float) -> str:
+    """Three digits, without a power of ten for large numbers."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _marker(count: int) -> tuple[float, float]:
@@ -205,31 +256,18 @@ def _colours(count: int) -> list[str]:
     return [to_hex(colormaps["viridis"](value)) for value in np.linspace(0.0, 0.95, count)]
 
 
-def _legend(figure: Figure, colours: dict[str, str]) -> None:
-    shown = list(colours.items())[:_LEGEND_ENTRIES]
+def _handles(colours: dict[str, str]) -> list[Line2D]:
+    shown = list(colours)[:_LEGEND_ENTRIES]
     handles = [
-        Line2D([], [], color=colour, marker="o", ms=5, lw=0, label=name)
-        for name, colour in zip(_short([name for name, _ in shown]), [c for _, c in shown], strict=True)
+        Line2D([], [], color=colours[name], marker="o", ms=5, lw=0, label=label)
+        for name, label in zip(shown, _short(shown), strict=True)
     ]
     if len(colours) > len(shown):
         handles.append(Line2D([], [], lw=0, label=f"and {len(colours) - len(shown)} more"))
-    longest = max(len(str(handle.get_label())) for handle in handles)
-    figure.legend(
-        handles=handles,
-        loc="outside lower center",
-        ncols=max(1, min(len(handles), int(figure.get_figwidth() * 11 / (longest + 5)))),
-        frameon=False,
-        fontsize=9,
-    )
+    return handles
 
 
 def _short(names: list[str]) -> list[str]:
     """The last part of each path, or all of it where two would look the same."""
     last = [Path(name).name for name in names]
     return last if len(set(last)) == len(last) else names
-
-
-def _style(axis: Axes) -> None:
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.grid(alpha=0.25, lw=0.6)
-    axis.set_axisbelow(True)
