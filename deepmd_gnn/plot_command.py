@@ -111,8 +111,6 @@ def _check_format(path: Path) -> None:
 
 
 def _save(figure: "Figure", path: Path) -> int:
-    from deepmd_gnn.plots import save_figure
-
-    save_figure(figure, path)
+    figure.savefig(path)
     sys.stdout.write(f"{path}\n")
     return 0

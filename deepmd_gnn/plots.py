@@ -124,21 +124,6 @@ def parity_figure(quantities: dict[str, list[Series]]) -> Figure:
     return figure
 
 
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure.
-
-    Parameters
-    ----------
-    figure : Figure
-        The figure.
-    path : Path
-        Ends in ``.png``, ``.svg`` or ``.pdf``.
-    """
-    # A fixed date and identifier: the same data give the same file.
-    options = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
-    figure.savefig(path, metadata=options.get(path.suffix.lower()))
-
-
 def style_axis(axis: Axes) -> None:
     """Give a panel the look of all figures of this package.
 
@@ -245,7 +230,7 @@ def _marker(count: int) -> tuple[float, float]:
         return 22.0, 0.75
     if count < 10000:
         return 9.0, 0.45
-    return 4.0, 0.25
+    return (4.0, 0.25) if count < 30000 else (3.0, 0.12)
 
 
 def _colours(count: int) -> list[str]:
