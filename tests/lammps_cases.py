@@ -43,7 +43,7 @@ def freeze(model, path):
     """What ``dp freeze`` does, without a training run before it."""
     if path.suffix == ".pth":
         torch.jit.script(model).save(str(path))
-    elif path.suffix == ".pt2":
+    elif path.suffix in (".pt2", ".pte"):
         from deepmd.pt_expt.utils.serialization import deserialize_to_file
 
         deserialize_to_file(

@@ -11,6 +11,9 @@ from lammps_cases import CASES, MODELS, STRONG, ModelFiles, in_python, simulate
 from lammps_runner import assert_same
 from tolerances import NATIVE, RANKS
 
+from deepmd_gnn import __version__
+from deepmd_gnn.model_summary import summarise
+
 pytestmark = [pytest.mark.slow, pytest.mark.lammps]
 
 # One rank needs an atom map, which DeePMD-kit asks for by itself where it is missing.
@@ -49,3 +52,20 @@ def test_ranks(name, files, tmp_path):
     result = simulate(case, files, tmp_path / "run")
     python = [in_python(case, files, frame) for frame in result.frames]
     assert_same(result.frames, python, RANKS["float64"], "against Python")
+
+
+def test_info(files):
+    """`deepmd-gnn info` reads the file, the second library for several ranks included."""
+    summary = summarise(files["two_layers"])
+    assert summary["kind"] == "pt2"
+    assert summary["evaluation"] == "AOTInductor, edge list (graph)"
+    assert summary["with_comm_artifact"]
+    assert summary["multi_rank"]
+    assert summary["atomic_virial"]
+    assert summary["compiled_for"]["device"] == "cpu"
+    assert summary["versions"]["deepmd-gnn"] == __version__
+    model = tiny_model(**STRONG, **MODELS["two_layers"])
+    (described,) = summary["models"]
+    assert described["parameters"] == sum(parameter.numel() for parameter in model.parameters())
+    assert described["scale"] == STRONG["scale"]
+    assert described["architecture"]["hidden_irreps"] == model.config.hidden_irreps
