@@ -15,10 +15,10 @@ COMMANDS = (
 
 _EXAMPLES = """\
 examples:
-  deepmd-gnn info mace.pth                        what a model file holds
-  deepmd-gnn info model.ckpt.pt --json            the same for programs
-  deepmd-gnn plot lcurve lcurve.out -o lcurve.svg learning curves of dp train
-  deepmd-gnn plot parity test -o parity.png       predictions against references, after dp test -d test
+  deepmd-gnn info mace.pth                         what a model file holds
+  deepmd-gnn info model.ckpt.pt --json             the same for programs
+  deepmd-gnn plot lcurve lcurve.out -o lcurve.svg  learning curves of dp train
+  deepmd-gnn plot parity test -o parity.png        predictions against references, after dp test -d test
 
 exit codes: 0 done, 1 the input is bad (one line on stderr says why), 2 wrong usage
 """

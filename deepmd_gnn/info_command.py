@@ -1,11 +1,13 @@
 """``deepmd-gnn info``: what a model file holds."""
 
 import argparse
+import dataclasses
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
+from deepmd_gnn.config import MaceConfig
 from deepmd_gnn.model_summary import summarise
 
 _EXAMPLES = """\
@@ -15,6 +17,25 @@ examples:
   deepmd-gnn info mace.pt2 --json    for programs
 """
 _WIDTH = 21
+# Options with a line of their own.
+_SHOWN = frozenset(
+    [
+        "num_interactions",
+        "interaction",
+        "interaction_first",
+        "hidden_irreps",
+        "max_ell",
+        "correlation",
+        "num_radial_basis",
+        "radial_type",
+        "distance_transform",
+        "num_cutoff_basis",
+        "radial_MLP",
+        "MLP_irreps",
+        "gate",
+        "pair_repulsion",
+    ]
+)
 
 
 def add_parsers(subparsers: Any) -> None:
@@ -88,7 +109,10 @@ def _file_lines(summary: dict[str, Any]) -> list[str]:
     training = summary["training"]
     if training:
         step = training["step"]
-        lines.append(_line("Training step", "not recorded" if step is None else step))
+        recorded = (
+            "not recorded" if step is None else f"{step}, as the trainer recorded it (dp --pt counts from 0)"
+        )
+        lines.append(_line("Training step", recorded))
         lines.append(_line("Restart", "possible" if training["optimizer"] else "no: without optimiser state"))
         if training["ema_decay"] is not None:
             lines.append(_line("EMA", f"decay {training['ema_decay']:g}"))
@@ -126,9 +150,7 @@ def _architecture(config: dict[str, Any] | None) -> dict[str, str]:
     radial = f"{config['num_radial_basis']} {config['radial_type']} functions"
     radial += "" if transform == "None" else f" of {transform}'s distance"
     radial += f", cutoff power {config['num_cutoff_basis']}"
-    if not config["apply_cutoff"]:
-        radial += " (on the radial network's output)"
-    return {
+    lines = {
         "Layers": f"{config['num_interactions']}: "
         + ", ".join(block.removesuffix("InteractionBlock") for block in blocks),
         "Features": config["hidden_irreps"],
@@ -139,6 +161,20 @@ def _architecture(config: dict[str, Any] | None) -> dict[str, str]:
         "Readout": f"{config['MLP_irreps']}, {config['gate']}",
         "ZBL repulsion": _yes(config["pair_repulsion"]),
     }
+    others = _others(config)
+    if others:
+        lines["Other options"] = others
+    return lines
+
+
+def _others(config: dict[str, Any]) -> str:
+    """Options that have no line of their own and differ from the default."""
+    defaults = {option.name: option.default for option in dataclasses.fields(MaceConfig)}
+    return ", ".join(
+        f"{key}: {value}"
+        for key, value in config.items()
+        if key not in _SHOWN and value != defaults.get(key, dataclasses.MISSING)
+    )
 
 
 def _yes(value: bool) -> str:

@@ -28,6 +28,7 @@ RICH = {
     "num_channels": None,
     "max_L": None,
     "hidden_irreps": "4x0e + 4x1o",
+    "apply_cutoff": False,
     "type_map": ["H", "C", "O"],
     "atomic_energies": {"H": -1.0, "C": -2.0, "O": -3.0},
 }
@@ -153,6 +154,25 @@ def test_frozen(suffix, options, tmp_path):
     evaluation = {".pth": "TorchScript", ".pte": "exported program, edge list (graph)"}
     assert summary["evaluation"] == evaluation[suffix]
     assert summary["atomic_virial"]
+
+
+def test_text_names_every_unusual_option(tmp_path, capsys):
+    freeze(tiny_model(**RICH), tmp_path / "mace.pth")
+    assert main(["info", str(tmp_path / "mace.pth")]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    for words in (
+        "Type map H C O",
+        "Layers 2: RealAgnosticDensity, RealAgnosticDensityResidual",
+        "Features 4x0e + 4x1o",
+        "Correlation 2 1",
+        "4 gaussian functions of Agnesi's distance, cutoff power 5",
+        "ZBL repulsion yes",
+        "Other options apply_cutoff: False",
+        "Precision float32",
+        "E0 H -1.000000 eV, C -2.000000 eV, O -3.000000 eV",
+        f"Written by deepmd-gnn {__version__}, deepmd-kit",
+    ):
+        assert words in out, words
 
 
 def test_excluded_types(tmp_path):
