@@ -126,6 +126,24 @@ def test_several_heads(system, tmp_path, capsys):
     assert out.index("Head one") < out.index("float64") < out.index("Head two") < out.index("float32")
 
 
+def test_head_of_another_model(tmp_path, capsys):
+    model = tiny_model()
+    state = {f"model.water.{name}": value for name, value in model.state_dict().items()}
+    heads = {
+        "water": json.loads(model.model_def_script),
+        "dipole": {"type": "dipole", "type_map": ["O", "H"]},
+    }
+    state["_extra_state"] = {"model_params": {"model_dict": heads}, "train_infos": {}}
+    torch.save({"model": state}, tmp_path / "a.pt")
+    water, dipole = summarise(tmp_path / "a.pt")["models"]
+    assert_describes(water, model, "water")
+    assert dipole == {"head": "dipole", "type": "dipole"}
+    assert main(["info", str(tmp_path / "a.pt")]) == 0
+    out = capsys.readouterr().out
+    assert "dipole, not MACE" in out
+    assert "Training step        not recorded" in out
+
+
 def test_frozen_after_training(trained, tmp_path, capsys):
     run_dp(trained, "freeze", None, "-o", str(tmp_path / "mace.pth"))
     capsys.readouterr()

@@ -2,9 +2,11 @@
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -52,6 +54,14 @@ def test_help_has_examples_that_parse(command, capsys):
     for example in examples:
         words = example.split("  ")[0].split()[1:]
         assert callable(build_parser().parse_args(words).func)
+
+
+def test_documented_commands_parse():
+    page = (Path(__file__).parents[2] / "docs/cli.md").read_text()
+    documented = re.findall(r"^\$ deepmd-gnn (.*)$", page, re.MULTILINE)
+    assert {"info", "plot"} <= {line.split()[0] for line in documented}
+    for line in documented:
+        assert callable(build_parser().parse_args(line.split()).func)
 
 
 def test_help_and_version_load_nothing_heavy():
