@@ -83,7 +83,15 @@ def read_model_file(path: Path) -> StoredFile:
         return read(path)
     except ModelFileError:
         raise
-    except (RuntimeError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except (
+        RuntimeError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        EOFError,
+        zipfile.BadZipFile,
+    ) as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ModelFileError(
             f"{path}: looks like a {KINDS[kind]}, but cannot be read ({reason[0]}). "

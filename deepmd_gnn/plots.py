@@ -221,16 +221,16 @@ def _energy_shifts(series: Sequence[Series]) -> tuple[str, list[float]]:
 
 def _digits(value: float) -> str:
     """Three digits, without a power of ten for large numbers."""
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+    return f"{value:.0f}" if value >= 100 else f"{value:#.3g}"
 
 
 def _marker(count: int) -> tuple[float, float]:
-    """Size and opacity: many points become small and transparent, so that their density shows."""
+    """Size and opacity: many points become small and transparent, but a lone outlier stays visible."""
     if count < 500:
         return 22.0, 0.75
     if count < 10000:
         return 9.0, 0.45
-    return (4.0, 0.25) if count < 30000 else (3.0, 0.12)
+    return 4.0, 0.3
 
 
 def _colours(count: int) -> list[str]:

@@ -124,6 +124,7 @@ def bad_files():
         "python objects": (lambda path: torch.save(torch.nn.Linear(1, 1), path), "Python objects"),
         "tensor": (lambda path: torch.save(torch.zeros(3), path), "not a checkpoint of `dp train`"),
         "state only": (lambda path: torch.save({"model": {"w": torch.zeros(3)}}, path), "no model section"),
+        "broken section": (checkpoint("mace"), "cannot be read"),
         "other model": (checkpoint({"type": "dpa3", "type_map": ["O"]}), "no MACE model, but one of type 'dpa3'"),
         "standard model": (checkpoint({"type_map": ["O"], "descriptor": {}}), "one of type 'standard'"),
         "without weights": (checkpoint(mace), "out_bias"),

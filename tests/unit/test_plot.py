@@ -126,8 +126,10 @@ def test_parity_shows_the_points_and_their_errors(tmp_path):
     quantities = {quantity: read_details(prefix, quantity)[0] for quantity in ("energy", "force", "virial")}
     figure = parity_figure(quantities)
     energy, force, virial = figure.axes
-    assert energy.get_title() == "RMSE 3.54, MAE 3.5 meV/atom"  # errors −3 and 4 meV
-    assert force.get_title() == "RMSE 91.3, MAE 50 meV/Å"  # of six components one is off by 0.1, one by −0.2
+    assert energy.get_title() == "RMSE 3.54, MAE 3.50 meV/atom"  # errors −3 and 4 meV
+    assert (
+        force.get_title() == "RMSE 91.3, MAE 50.0 meV/Å"
+    )  # of six components one is off by 0.1, one by −0.2
     assert virial.get_title() == "RMSE 100, MAE 100 meV/atom"
     order = np.argsort(scattered(energy)[:, 0])
     np.testing.assert_allclose(scattered(energy)[order], [[-1, 3], [1, -2]], atol=1e-9)  # off the mean, meV
