@@ -221,7 +221,7 @@ def _energy_shifts(series: Sequence[Series]) -> tuple[str, list[float]]:
 
 def _digits(value: float) -> str:
     """Three digits, without a power of ten for large numbers."""
-    return f"{value:.0f}" if value >= 100 else f"{value:#.3g}"
+    return f"{value:.0f}" if value >= 99.95 else f"{value:#.3g}"
 
 
 def _marker(count: int) -> tuple[float, float]:
