@@ -48,10 +48,10 @@ def summarise(path: Path) -> dict[str, Any]:
     """
     stored = read_model_file(path)
     models = [_model(stored, model) for model in stored.models]
-    maces = [model for model in models if model["type"] == "mace"]
-    if not maces:
+    types = sorted({model["type"] for model in models})
+    if "mace" not in types:
         raise ModelFileError(
-            f"{path}: holds no MACE model, but one of type '{models[0]['type']}'; `dp show` describes it."
+            f"{path}: holds no MACE model (type: {', '.join(types) or 'none'}); `dp show` describes other models."
         )
     many = _multi_rank(stored)
     return {

@@ -124,9 +124,10 @@ def bad_files():
         "python objects": (lambda path: torch.save(torch.nn.Linear(1, 1), path), "Python objects"),
         "tensor": (lambda path: torch.save(torch.zeros(3), path), "not a checkpoint of `dp train`"),
         "state only": (lambda path: torch.save({"model": {"w": torch.zeros(3)}}, path), "no model section"),
+        "no heads": (checkpoint({"model_dict": {}}), "(type: none)"),
         "broken section": (checkpoint("mace"), "cannot be read"),
-        "other model": (checkpoint({"type": "dpa3", "type_map": ["O"]}), "no MACE model, but one of type 'dpa3'"),
-        "standard model": (checkpoint({"type_map": ["O"], "descriptor": {}}), "one of type 'standard'"),
+        "other model": (checkpoint({"type": "dpa3", "type_map": ["O"]}), "no MACE model (type: dpa3)"),
+        "standard model": (checkpoint({"type_map": ["O"], "descriptor": {}}), "(type: standard)"),
         "without weights": (checkpoint(mace), "out_bias"),
         "unknown option": (
             checkpoint({**mace, "from_the_future": 1}, **{"model.Default.out_bias": torch.zeros(1, 2, 1)}),
