@@ -1,5 +1,6 @@
 """``"type": "mace"``: the DeePMD-kit face of the MACE energy. An adapter, no physics."""
 
+import json
 import sys
 from typing import Any, Final
 
@@ -21,6 +22,7 @@ from deepmd_gnn.mace_interface import InterfaceMixin
 from deepmd_gnn.neighbors import NeighborPairs
 from deepmd_gnn.options import check_type_map, config_from_options, exclusion_tables
 from deepmd_gnn.segments import rows_between
+from deepmd_gnn.versions import package_versions
 
 # Where the number of neighbours was not looked up (--skip-neighbor-stat): only a hint, see MaceConfig.sel.
 _DEFAULT_SEL = 128
@@ -94,6 +96,9 @@ class MaceModel(InterfaceMixin, BiasMixin, GraphMixin, ExportMixin, DenseMixin, 
         self.register_buffer("out_std", torch.ones(1, ntypes, 1, dtype=torch.float64, device=env.DEVICE))
         self._observed: list[str] | None = None
         self._set_given_bias()
+        # Both travel with a frozen file. The host replaces the script by the input's model section, if it has one.
+        self.model_def_script = json.dumps(self._definition())
+        self.versions = package_versions()
 
     def forward(
         self,
@@ -352,23 +357,30 @@ class MaceModel(InterfaceMixin, BiasMixin, GraphMixin, ExportMixin, DenseMixin, 
         )
         return {**local_jdata, "sel": int(sel[0])}, distance
 
-    def serialize(self) -> dict[str, Any]:
-        """Everything that rebuilds this model, in the host's portable format."""
+    def _definition(self) -> dict[str, Any]:
         return {
-            "@class": "Model",
-            "@version": 1,
             "type": "mace",
             "type_map": self.type_map,
             "pair_exclude_types": self.pair_exclude_types,
             "atom_exclude_types": self.atom_exclude_types,
             **self.config.to_dict(),
+        }
+
+    def serialize(self) -> dict[str, Any]:
+        """Everything that rebuilds this model, in the host's portable format."""
+        return {
+            "@class": "Model",
+            "@version": 1,
+            "@versions": self.versions,
+            **self._definition(),
             "@variables": {name: to_numpy_array(value) for name, value in self.state_dict().items()},
         }
 
     @classmethod
     def deserialize(cls, data: dict[str, Any]) -> "MaceModel":
         """Rebuild a model from :meth:`serialize`."""
-        data = {key: value for key, value in data.items() if key not in ("@class", "@version", "type")}
+        own = ("@class", "@version", "@versions", "type")
+        data = {key: value for key, value in data.items() if key not in own}
         variables = data.pop("@variables")
         model = cls(**data)
         model.load_state_dict({name: to_torch_tensor(value) for name, value in variables.items()})

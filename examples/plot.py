@@ -7,67 +7,24 @@
 import argparse
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.figure import Figure
+
+from deepmd_gnn.plots import GREY, PALETTE, learning_curve_figure, parity_figure, style_axis
+from deepmd_gnn.result_files import DETAILS, read_details, read_learning_curve
 
 TIMESTEP = 0.0005  # ps
-BLUE, ORANGE, GREY = "#1f5fa8", "#d9722b", "#888888"
-STYLE = {
-    "figure.dpi": 110,
-    "savefig.dpi": 110,
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.25,
-    "legend.frameon": False,
-    "figure.constrained_layout.use": True,
-}
+BLUE, ORANGE = PALETTE[:2]
 
 
-def learning_curve(folder: Path) -> plt.Figure:
-    """Force and energy errors against the training step."""
-    table = np.genfromtxt(folder / "lcurve.out", names=True)
-    figure, axes = plt.subplots(1, 2, figsize=(8, 3.2))
-    for axis, key, label in (
-        (axes[0], "f", "force error (meV/Å)"),
-        (axes[1], "e", "energy error (meV/atom)"),
-    ):
-        axis.semilogy(
-            table["step"], 1000 * table[f"rmse_{key}_trn"], color=GREY, lw=1, label="training batch"
-        )
-        axis.semilogy(table["step"], 1000 * table[f"rmse_{key}_val"], color=BLUE, lw=1.8, label="validation")
-        axis.set(xlabel="training step", ylabel=label + ", rms")
-        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if key == "f" else (1,)))
-        axis.yaxis.set_major_formatter("{x:g}")
-        axis.yaxis.set_minor_formatter(NullFormatter())
-    axes[0].legend()
-    return figure
+def learning_curve(folder: Path) -> Figure:
+    """Errors and learning rate against the training step."""
+    return learning_curve_figure(read_learning_curve(folder / "lcurve.out"))
 
 
-def parity(folder: Path) -> plt.Figure:
+def parity(folder: Path) -> Figure:
     """Predicted against reference energies and force components."""
-    energies = np.loadtxt(folder / "test.e_peratom.out")
-    forces = np.loadtxt(folder / "test.f.out").reshape(-1, 2, 3).swapaxes(1, 2).reshape(-1, 2)
-    mean = energies[:, 0].mean()
-    panels = (
-        (forces, "force component (eV/Å)", "meV/Å", 2),
-        (1000 * (energies - mean), "energy − mean (meV/atom)", "meV/atom", 12),
-    )
-    figure, axes = plt.subplots(1, 2, figsize=(8, 3.9))
-    for axis, (data, label, unit, size) in zip(axes, panels, strict=True):
-        reference, predicted = data.T
-        error = np.sqrt(np.mean((predicted - reference) ** 2)) * (1000 if unit == "meV/Å" else 1)
-        limits = [data.min(), data.max()]
-        axis.plot(limits, limits, color=GREY, lw=1, zorder=0)
-        axis.scatter(reference, predicted, s=size, color=BLUE, alpha=0.25 if size < 5 else 0.8, lw=0)
-        axis.set(xlabel=f"reference {label}", ylabel=f"MACE {label}", aspect="equal")
-        axis.text(0.05, 0.95, f"rms error {error:.3g} {unit}", transform=axis.transAxes, va="top")
-    return figure
+    return parity_figure({quantity: read_details(folder / "test", quantity)[0] for quantity in DETAILS})
 
 
 def thermo(log: Path) -> np.ndarray:
@@ -88,9 +45,10 @@ def thermostat_steps(log: Path) -> float:
     return 0.0
 
 
-def molecular_dynamics(folder: Path) -> plt.Figure:
+def molecular_dynamics(folder: Path) -> Figure:
     """Energies and temperature against time, on one and two ranks."""
-    figure, axes = plt.subplots(1, 2, figsize=(8, 3.2))
+    figure = Figure(figsize=(8, 3.2), dpi=150, layout="constrained")
+    axes = figure.subplots(1, 2)
     natoms = int((folder / "water.lmp").read_text().split("atoms")[0].split()[-1])
     first = None
     for ranks, style in (
@@ -107,14 +65,15 @@ def molecular_dynamics(folder: Path) -> plt.Figure:
         axes[1].plot(time, rows[:, 1], **style, label=label)
     end = thermostat_steps(folder / "md_1.lammps") * TIMESTEP
     for axis in axes:
+        style_axis(axis)
         axis.axvspan(0, end, color=GREY, alpha=0.12, lw=0)
     axes[1].annotate(
         "thermostat", (end / 2, 0.03), xycoords=("data", "axes fraction"), ha="center", fontsize=8
     )
     axes[0].set(xlabel="time (ps)", ylabel="energy (meV/atom)")
     axes[1].set(xlabel="time (ps)", ylabel="temperature (K)")
-    axes[0].legend(fontsize=8)
-    axes[1].legend(fontsize=8)
+    axes[0].legend(fontsize=8, frameon=False)
+    axes[1].legend(fontsize=8, frameon=False)
     return figure
 
 
@@ -123,7 +82,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Draw the figures of a training run.")
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder
-    plt.rcParams.update(STYLE)
     figures = {
         "learning_curve": (learning_curve, "lcurve.out"),
         "parity": (parity, "test.f.out"),

@@ -11,10 +11,14 @@ from lammps_cases import CASES, MODELS, STRONG, ModelFiles, in_python, simulate
 from lammps_runner import assert_same
 from tolerances import NATIVE, RANKS
 
+from deepmd_gnn import __version__
+from deepmd_gnn.model_summary import summarise
+
 pytestmark = [pytest.mark.slow, pytest.mark.lammps]
 
 # One rank needs an atom map, which DeePMD-kit asks for by itself where it is missing.
 RANK_CASES = [
+    "one layer",
     "2 ranks",
     "2x2x1",
     "rank without atoms",
@@ -49,3 +53,21 @@ def test_ranks(name, files, tmp_path):
     result = simulate(case, files, tmp_path / "run")
     python = [in_python(case, files, frame) for frame in result.frames]
     assert_same(result.frames, python, RANKS["float64"], "against Python")
+
+
+@pytest.mark.parametrize("name", ["one_layer", "two_layers"])
+def test_info(files, name):
+    """`deepmd-gnn info` reads the file; one layer runs on several ranks without a second library."""
+    summary = summarise(files[name])
+    assert summary["kind"] == "pt2"
+    assert summary["evaluation"] == "AOTInductor, edge list (graph)"
+    assert summary["with_comm_artifact"] == (name == "two_layers")
+    assert summary["multi_rank"]
+    assert summary["atomic_virial"]
+    assert summary["compiled_for"]["device"] == "cpu"
+    assert summary["versions"]["deepmd-gnn"] == __version__
+    model = tiny_model(**STRONG, **MODELS[name])
+    (described,) = summary["models"]
+    assert described["parameters"] == sum(parameter.numel() for parameter in model.parameters())
+    assert described["scale"] == STRONG["scale"]
+    assert described["architecture"]["hidden_irreps"] == model.config.hidden_irreps

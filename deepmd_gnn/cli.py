@@ -1,0 +1,67 @@
+"""The command ``deepmd-gnn``. Nothing here imports torch, so that help is immediate."""
+
+import argparse
+import sys
+from importlib import import_module
+
+from deepmd_gnn import __version__
+
+# Modules with a function ``add_parsers(subparsers)``; each of their parsers sets ``func``, called with the parsed
+# arguments, whose result is the exit code.
+COMMANDS = (
+    "deepmd_gnn.info_command",
+    "deepmd_gnn.plot_command",
+)
+
+_EXAMPLES = """\
+examples:
+  deepmd-gnn info mace.pth                         what a model file holds
+  deepmd-gnn info model.ckpt.pt --json             the same for programs
+  deepmd-gnn plot lcurve lcurve.out -o lcurve.svg  learning curves of dp train
+  deepmd-gnn plot parity test -o parity.png        predictions against references, after dp test -d test
+
+exit codes: 0 done, 1 the input is bad (one line on stderr says why), 2 wrong usage
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Make the parser with all subcommands.
+
+    Returns
+    -------
+    argparse.ArgumentParser
+        Its results have ``func``, the subcommand to call.
+    """
+    parser = argparse.ArgumentParser(
+        prog="deepmd-gnn",
+        description="Tools around MACE models of DeePMD-kit. Training and freezing are `dp`'s.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"deepmd-gnn {__version__}")
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for module in COMMANDS:
+        import_module(module).add_parsers(subparsers)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command.
+
+    Parameters
+    ----------
+    argv : list[str], optional
+        Arguments; by default those of the process.
+
+    Returns
+    -------
+    int
+        0, or 1 if the input is bad; wrong usage leaves through ``SystemExit(2)``.
+    """
+    arguments = build_parser().parse_args(argv)
+    try:
+        return int(arguments.func(arguments))
+    except (ValueError, OSError) as error:  # what this package raises for bad input
+        message = " ".join(str(error).split())
+        sys.stderr.write(f"deepmd-gnn: error: {message}\n")
+        return 1
