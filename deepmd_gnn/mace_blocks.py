@@ -177,9 +177,12 @@ class Linear(torch.nn.Module):
     """
 
     ntypes: Final[int]
+    channels: Final[int]
 
     def __init__(self, weight: torch.Tensor, paths: list[LinearPath], ntypes: int = 0) -> None:
         super().__init__()
+        # Scalars may come in several sets of channels (the gates of non-linear blocks): each is a component.
+        self.channels = min(path.outputs for path in paths)
         self.weight = torch.nn.Parameter(weight.detach().clone())
         self.paths = [tuple(path[:-1]) for path in paths]
         self.factors = [path.factor for path in paths]
@@ -215,13 +218,15 @@ class Linear(torch.nn.Module):
         for path, factor in zip(self.paths, self.factors):  # noqa: B905 - TorchScript
             source, target, dim, offset, inputs, width = path
             if inputs == 0:  # nothing couples to this irrep
-                outputs.append(features.new_zeros(features.shape[0], dim, width))
+                outputs.append(
+                    features.new_zeros(features.shape[0], dim * width // self.channels, self.channels)
+                )
                 continue
             block = self.weight[offset : offset + inputs * ntypes * width].view(inputs, ntypes, width)[
                 :, kind
             ]
             rows = features[:, source : source + dim].reshape(-1, inputs)
-            mixed = matmul(rows, block * factor).view(-1, dim, width)
+            mixed = matmul(rows, block * factor).view(-1, dim * width // self.channels, self.channels)
             if target == last:
                 outputs[-1] = outputs[-1] + mixed
             else:
@@ -347,10 +352,69 @@ class Readout(torch.nn.Module):
             return scalars @ (self.linear.weight * self.channels**-0.5)
         else:  # noqa: RET505 - TorchScript compiles only the branch that applies
             hidden = matmul(scalars, self.linear_1.weight.view(self.channels, -1) * self.channels**-0.5)
-            if self.gate == "silu":
-                hidden = torch.nn.functional.silu(hidden)
-            elif self.gate == "tanh":
-                hidden = torch.tanh(hidden)
-            elif self.gate == "abs":
-                hidden = torch.abs(hidden)
+            hidden = activate(hidden, self.gate)
             return hidden @ (self.linear_2.weight * (self.gain * self.linear_2.weight.shape[0] ** -0.5))
+
+
+class BiasReadout(torch.nn.Module):
+    """Energy of a node by two hidden layers, the second one with bias (MACE's ``NonLinearBiasReadoutBlock``).
+
+    Parameters
+    ----------
+    weights : list[torch.Tensor]
+        Flat matrices of shape (inputs, outputs): to the hidden scalars, among them, to the energy.
+    biases : list[torch.Tensor]
+        Biases of the last two.
+    gate : str
+        Non-linearity of the hidden layers.
+    gain : float
+        Factor that gives it unit second moment.
+    """
+
+    gate: Final[str]
+
+    def __init__(
+        self, weights: list[torch.Tensor], biases: list[torch.Tensor], gate: str, gain: float
+    ) -> None:
+        super().__init__()
+        self.gate = gate
+        self.gain = gain
+        self.width = weights[2].numel()
+        self.linear_1 = Weight(weights[0])
+        self.linear_mid = Weight(weights[1])
+        self.linear_2 = Weight(weights[2])
+        for module, bias in zip((self.linear_mid, self.linear_2), biases, strict=True):
+            module.bias = torch.nn.Parameter(bias.detach().clone())
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Compute node energies; see :meth:`Readout.forward`."""
+        scalars = features[:, 0]
+        first = self.linear_1.weight.view(-1, self.width) * scalars.shape[1] ** -0.5
+        hidden = activate(matmul(scalars, first), self.gate) * self.gain
+        middle = self.linear_mid.weight.view(self.width, self.width) * self.width**-0.5
+        hidden = activate(matmul(hidden, middle) + self.linear_mid.bias, self.gate) * self.gain
+        return hidden @ (self.linear_2.weight * self.width**-0.5) + self.linear_2.bias
+
+
+def activate(inputs: torch.Tensor, gate: str) -> torch.Tensor:
+    """Apply one of :data:`~deepmd_gnn.config.GATES`.
+
+    Parameters
+    ----------
+    inputs : torch.Tensor
+        Any shape.
+    gate : str
+        Name of the function.
+
+    Returns
+    -------
+    torch.Tensor
+        The same shape.
+    """
+    if gate == "silu":
+        return torch.nn.functional.silu(inputs)
+    if gate == "tanh":
+        return torch.tanh(inputs)
+    if gate == "abs":
+        return torch.abs(inputs)
+    return inputs

@@ -49,7 +49,10 @@ def _element_axes(network: MaceEnergy) -> dict[str, tuple[int, bool]]:
         if isinstance(module, Linear) and module.ntypes > 0:
             # Blocks of shape (inputs, elements, outputs) one after the other, all with the same inputs.
             axes[f"{name}.weight"] = (sum(path[4] for path in module.paths), True)
+    agnostic = any(product.agnostic for product in network.products)
     for name, _ in network.named_parameters():
-        if ".symmetric_contractions." in name:
+        if name.endswith(("source_embedding.weight", "target_embedding.weight")):
+            axes[name] = (1, True)
+        elif ".symmetric_contractions." in name and not agnostic:
             axes[name] = (1, False)
     return axes
