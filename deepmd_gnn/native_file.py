@@ -1,5 +1,6 @@
 """Native MACE files as plain data: the tree of modules, their settings and tensors, and what cannot be converted."""
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -103,13 +104,20 @@ def _is_module(value: Any) -> bool:
     return "_modules" in value.state or value.qualname.startswith("__torch__.")
 
 
-def read_native(path: str | Path) -> NativeModule:
-    """Read a native MACE file without executing anything in it.
+def read_native(
+    path: str | Path, trust: bool = False, architecture: str | Path | None = None
+) -> NativeModule:
+    """Read a native MACE file, without executing anything in it unless it is trusted.
 
     Parameters
     ----------
     path : str or Path
-        A pickled ``.model``, or a TorchScript ``*_compiled.model`` or ``.model-lammps.pt``.
+        A pickled ``.model``, a TorchScript ``*_compiled.model`` or ``.model-lammps.pt``, or with `architecture` a
+        training checkpoint.
+    trust : bool
+        Load with torch's full unpickler, which executes code from the file. For files in older formats of torch.
+    architecture : str or Path, optional
+        For a training checkpoint, which holds weights only: a ``.model`` of the same training.
 
     Returns
     -------
@@ -123,22 +131,63 @@ def read_native(path: str | Path) -> NativeModule:
     NotConvertible
         If the model has a part that cannot be converted.
     """
-    file = TorchFile(path)
+    file = TorchFile(path, _trusted_bytes(path) if trust else None)
     content = file.content
-    if isinstance(content, dict) and "model" in content:
-        content = content["model"]
     if isinstance(content, dict):
-        kind = "DeePMD-kit checkpoint" if "_extra_state" in content else "state dict"
-        raise FileError(
-            f"{path} is a {kind}, not a native MACE model. A training checkpoint of MACE holds weights without the "
-            "architecture: give also the .model that mace_run_train wrote beside it (--architecture FILE)."
-        )
+        return _with_weights(path, content, architecture, trust)
     if not isinstance(content, Record) or not isinstance(content.state, dict):
         raise FileError(f"{path} holds {type(content).__name__}, not a MACE model.")
     content = _unwrapped(content)
     refuse(content, path)
     model = NativeModule(content)
     model.code = file.code
+    return model
+
+
+def _trusted_bytes(path: str | Path) -> bytes:
+    """Load with code execution and save again in today's format."""
+    from deepmd_gnn.import_order import allow_e3nn_constants, unchanged_environment
+
+    allow_e3nn_constants()
+    buffer = io.BytesIO()
+    with unchanged_environment():
+        torch.save(torch.load(path, map_location="cpu", weights_only=False), buffer)
+    return buffer.getvalue()
+
+
+def _with_weights(
+    path: str | Path, content: dict[str, Any], architecture: str | Path | None, trust: bool
+) -> NativeModule:
+    """Put the weights of a checkpoint into a model of the same architecture."""
+    weights = content.get("model", content)
+    if (
+        not isinstance(weights, dict)
+        or "_extra_state" in weights
+        or "interactions.0.linear_up.weight" not in weights
+    ):
+        raise FileError(f"{path} is not a MACE model, and not a training checkpoint of one.")
+    if architecture is None:
+        raise FileError(
+            f"{path} is a training checkpoint: it holds weights, but neither the blocks nor avg_num_neighbors nor the "
+            "heads. Give a .model that mace_run_train wrote in the same training with --architecture FILE. (Its .model "
+            "holds the averaged weights, EMA, which are usually better than those of the checkpoint.)"
+        )
+    model = read_native(architecture, trust)
+    ours = dict(model.named_tensors())
+    for name, tensor in weights.items():
+        known = ours.get(name)
+        if not isinstance(tensor, torch.Tensor) or (tensor.numel() and known is None):
+            raise FileError(f"'{name}' of {path} is not in {architecture}, which is another architecture.")
+        if known is not None and known.shape != tensor.shape:
+            raise FileError(
+                f"'{name}' has shape {tuple(tensor.shape)} in {path}, but {tuple(known.shape)} in {architecture}."
+            )
+        if known is not None:
+            *modules, last = name.split(".")
+            (model[".".join(modules)] if modules else model).tensors[last] = tensor
+    missing = [name for name, tensor in ours.items() if tensor.numel() and name not in weights]
+    if missing:
+        raise FileError(f"{path} lacks {', '.join(missing[:5])}, which {architecture} has.")
     return model
 
 

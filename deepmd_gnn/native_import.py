@@ -18,10 +18,13 @@ def load_mace(
     elements: list[str] | None = None,
     precision: str | None = None,
     sel: int | None = None,
+    *,
+    trust: bool = False,
+    architecture: str | Path | None = None,
 ) -> "MaceModel":
     """Load a native MACE model.
 
-    Nothing in the file is executed.
+    Nothing in the file is executed unless `trust` is set.
 
     Parameters
     ----------
@@ -35,6 +38,10 @@ def load_mace(
         ``"float64"`` or ``"float32"``. Default: that of the file.
     sel : int, optional
         Expected number of neighbours; only a hint for buffers of the host.
+    trust : bool
+        Load with torch's full unpickler, which executes code from the file; for older formats of torch.
+    architecture : str or Path, optional
+        If `source` is a training checkpoint: a ``.model`` of the same training.
 
     Returns
     -------
@@ -50,7 +57,7 @@ def load_mace(
     ValueError
         If head, elements or precision do not fit the model.
     """
-    native = read_native(source)
+    native = read_native(source, trust, architecture)
     description = describe(native, head)
     wanted = description.type_map if elements is None else list(elements)
     _check_elements(wanted, description.type_map)
@@ -89,6 +96,8 @@ def _build(
     energies = {name: config.atomic_energies[name] for name in wanted}
     config = dataclasses.replace(config, atomic_energies=energies)
     model = MaceModel(type_map=wanted, **config.to_dict())
-    copy_elements(network.to(env.DEVICE), model.energy_model, [(known.index(n), i) for i, n in enumerate(wanted)])
+    copy_elements(
+        network.to(env.DEVICE), model.energy_model, [(known.index(n), i) for i, n in enumerate(wanted)]
+    )
     model.eval()
     return model

@@ -48,7 +48,9 @@ def load_weights(network: MaceEnergy, model: NativeModule, description: NativeDe
     select_head(weights, description)
     unify_neighbors(weights, description)
     for index, product in enumerate(model.layers("products")):
-        adopt_couplings(weights, f"products.{index}.symmetric_contractions.", product, network.products[index])
+        adopt_couplings(
+            weights, f"products.{index}.symmetric_contractions.", product, network.products[index]
+        )
     _check_gaussians(network, model)
     target = network.state_dict()
     given = ("atomic_numbers", "avg_num_neighbors", "scale")
@@ -57,7 +59,9 @@ def load_weights(network: MaceEnergy, model: NativeModule, description: NativeDe
             if name in given:
                 continue
             if name not in weights:
-                raise NotConvertible(f"The file has no '{name}', which a model of its kind needs. Not converted.")
+                raise NotConvertible(
+                    f"The file has no '{name}', which a model of its kind needs. Not converted."
+                )
             tensor = weights.pop(name)
             if _sizes(tensor) != _sizes(value):
                 raise NotConvertible(
@@ -91,7 +95,9 @@ def _check_gaussians(network: MaceEnergy, model: NativeModule) -> None:
         return
     ours = network.radial_embedding.bessel_fn.coeff
     if abs(ours - theirs) > 1e-12 * abs(ours):
-        raise NotConvertible(f"The Gaussians' coefficient is {theirs}, but r_max implies {ours}. Not converted.")
+        raise NotConvertible(
+            f"The Gaussians' coefficient is {theirs}, but r_max implies {ours}. Not converted."
+        )
 
 
 def select_head(weights: Weights, description: NativeDescription) -> None:
@@ -220,7 +226,9 @@ def _our_tables(contraction: Contraction, monomials: list[tuple[int, ...]]) -> l
     column = 0
     for order, width in zip(range(len(widths), 0, -1), widths, strict=True):
         block = coefficients[:, column : column + width]
-        keys = {m: block[:, :, i] for i, m in enumerate(monomials) if len(m) == order and block[:, :, i].any()}
+        keys = {
+            m: block[:, :, i] for i, m in enumerate(monomials) if len(m) == order and block[:, :, i].any()
+        }
         tables.insert(0, (keys, width))
         column += width
     return tables

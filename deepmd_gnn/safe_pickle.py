@@ -198,6 +198,8 @@ class TorchFile:
     ----------
     path : str or Path
         The file.
+    data : bytes, optional
+        Its bytes, if they are not to be read from `path`.
 
     Raises
     ------
@@ -205,10 +207,10 @@ class TorchFile:
         If the file is no such archive, truncated, or holds something else than plain data and records.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, data: bytes | None = None) -> None:
         self.path = Path(path)
         try:
-            with zipfile.ZipFile(self.path) as archive:
+            with zipfile.ZipFile(self.path if data is None else io.BytesIO(data)) as archive:
                 self._read(archive)
         except (FileError, FileNotFoundError):
             raise
