@@ -109,4 +109,6 @@ def save_checkpoint(model: "MaceModel", path: str | Path) -> None:
 
     # Through JSON: the host reads checkpoints with weights_only, which admits plain values only.
     parameters = json.loads(json.dumps(model_section(model)))
-    torch.save({"model": ModelWrapper(model, model_params=parameters).state_dict()}, path)
+    state = ModelWrapper(model, model_params=parameters).state_dict()
+    # --init-model asks for the key of the optimizer; None starts a new one.
+    torch.save({"model": state, "optimizer": None}, path)

@@ -15,6 +15,7 @@ from deepmd_gnn.mace_network import (
     readout_from,
     spherical_harmonics_up_to,
 )
+from deepmd_gnn.repulsion import Repulsion
 
 
 class MaceEnergy(torch.nn.Module):
@@ -57,7 +58,9 @@ class MaceEnergy(torch.nn.Module):
         self.node_embedding.linear = Weight(native.node_embedding.linear.weight)
         self.radial_embedding = native.radial_embedding
         self.spherical_harmonics = spherical_harmonics_up_to(config.max_ell)
-        self.pair_repulsion_fn = native.pair_repulsion_fn if self.repulsive else torch.nn.Identity()
+        self.pair_repulsion_fn = (
+            Repulsion(native.pair_repulsion_fn) if self.repulsive else torch.nn.Identity()
+        )
         self.interactions = torch.nn.ModuleList(
             [interaction_from(block, self.ntypes) for block in native.interactions]
         )
@@ -116,8 +119,9 @@ class MaceEnergy(torch.nn.Module):
         features = embedding[types]
         energy = torch.zeros(nnode, dtype=torch.float64, device=vectors.device)
         if self.repulsive:
-            repulsion = self.pair_repulsion_fn(lengths, sender_one_hot, graph.edge_index, self.atomic_numbers)
-            energy = energy + repulsion[:nnode]
+            energy = energy + self.pair_repulsion_fn(
+                lengths, graph.sender_types, graph.edge_index, self.atomic_numbers, nnode
+            )
         all_features: list[torch.Tensor] = []
         for layer, (interaction, product) in enumerate(
             zip(self.interactions, self.products)  # noqa: B905 - TorchScript
