@@ -138,8 +138,11 @@ def read_native(
     if not isinstance(content, Record) or not isinstance(content.state, dict):
         raise FileError(f"{path} holds {type(content).__name__}, not a MACE model.")
     content = _unwrapped(content)
-    refuse(content, path)
-    model = NativeModule(content)
+    try:
+        refuse(content, path)
+        model = NativeModule(content)
+    except RecursionError as error:
+        raise FileError(f"{path} contains itself; it is damaged.") from error
     model.code = file.code
     return model
 

@@ -247,32 +247,30 @@ class TorchFile:
         self.content = _Unpickler(archive.read(pickles[0]), storage).load()
 
 
-def records_in(value: Any, seen: set[int] | None = None) -> Iterator[Record]:
+def records_in(content: Any) -> Iterator[Record]:
     """All records in the content of a file.
 
     Parameters
     ----------
-    value : Any
-        Content or part of it.
-    seen : set[int], optional
-        Identities of the objects already visited.
+    content : Any
+        Content or part of it; may contain itself.
 
     Yields
     ------
     Record
         Each once.
     """
-    seen = set() if seen is None else seen
-    if id(value) in seen:
-        return
-    seen.add(id(value))
-    if isinstance(value, Record):
-        yield value
-        for part in (value.arguments, value.state, value.items):
-            yield from records_in(part, seen)
-    elif isinstance(value, dict):
-        for part in value.values():
-            yield from records_in(part, seen)
-    elif isinstance(value, (list, tuple)):
-        for part in value:
-            yield from records_in(part, seen)
+    seen: set[int] = set()
+    waiting = [content]
+    while waiting:
+        value = waiting.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, Record):
+            yield value
+            waiting += [value.arguments, value.state, value.items]
+        elif isinstance(value, dict):
+            waiting += value.values()
+        elif isinstance(value, (list, tuple)):
+            waiting += value

@@ -17,11 +17,11 @@ SYMBOLS = ["H", "C", "O"]
 def default_dtype(dtype=torch.float64):
     """MACE builds its parameters in the default dtype."""
     before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
+    torch.set_default_dtype(dtype)  # noqa: TID251 - restored
     try:
         yield
     finally:
-        torch.set_default_dtype(before)
+        torch.set_default_dtype(before)  # noqa: TID251
 
 
 def native(kind="ScaleShiftMACE", seed=0, dtype=torch.float64, **options):
