@@ -57,6 +57,8 @@ class NativeModule:
             raise FileError(f"the file's {record.qualname} has no state; it is damaged or of another kind")
         self.name = record.name
         """Name of the class."""
+        self.record = record
+        """Everything that the file says about it."""
         self.qualname = record.qualname
         """Module and name of the class or function."""
         self.code: dict[str, str] = {}

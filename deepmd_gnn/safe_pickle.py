@@ -139,6 +139,21 @@ def _numpy_scalar(kind: Any, data: bytes = b"") -> Any:
     return np.frombuffer(data, dtype=kind.name)[0].item()
 
 
+class NumberArray:
+    """A NumPy array of numbers."""
+
+    value: "np.ndarray[Any, Any]"
+    """The array."""
+
+    def __init__(self, *arguments: Any) -> None:  # noqa: ARG002 - the array follows as its state
+        self.value = np.zeros(0)
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, kind, fortran, data = state
+        flat = np.frombuffer(data, dtype=kind.name)
+        self.value = flat.reshape(shape[::-1]).transpose() if fortran else flat.reshape(shape)
+
+
 def _torch_size(values: Any = ()) -> tuple[int, ...]:
     return tuple(values)
 
@@ -158,6 +173,8 @@ _BUILDERS: dict[str, Callable[..., Any]] = {
     "collections.OrderedDict": OrderedDict,
     "_codecs.encode": _encode,
     "numpy.dtype": _NumberType,
+    "numpy.core.multiarray._reconstruct": NumberArray,
+    "numpy._core.multiarray._reconstruct": NumberArray,
     "numpy.core.multiarray.scalar": _numpy_scalar,
     "numpy._core.multiarray.scalar": _numpy_scalar,
 }

@@ -165,3 +165,12 @@ def test_the_oldest_file():
     actual = our_results(model, atoms.positions, [model.type_map.index(s) for s in symbols], None)
     for key, value in expected.items():
         np.testing.assert_allclose(actual[key], value, rtol=0, atol=1e-6 * np.abs(value).max())
+
+
+@pytest.mark.parametrize("name", ["reduced_cueq", "MH-like_cueq", "reduced_density"])
+def test_other_couplings_and_layouts(name):
+    """Files made with cuEquivariance, which is not installed here."""
+    reference = np.load(DATA / "cueq.ref.npz")
+    expected = {key: reference[f"{name}/{key}"] for key in IMPORTED}
+    coord, symbols, cell = frame()
+    assert_imported(load_mace(DATA / f"{name}.model"), expected, coord, symbols, cell)
