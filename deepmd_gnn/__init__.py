@@ -11,7 +11,7 @@ __version__ = "1.0.0.dev0"
 __all__ = ["convert", "export_native", "load_mace"]
 
 _HOMES = {
-    "convert": "deepmd_gnn.convert",
+    "convert": "deepmd_gnn.conversion",
     "export_native": "deepmd_gnn.native_export",
     "load_mace": "deepmd_gnn.native_import",
 }

@@ -66,7 +66,7 @@ def run_convert(args: argparse.Namespace) -> int:
     int
         0, or 1 after an error, which is printed.
     """
-    from deepmd_gnn.convert import convert
+    from deepmd_gnn.conversion import convert
 
     elements = None if args.elements is None else [name.strip() for name in args.elements.split(",")]
     try:

@@ -180,6 +180,8 @@ def _with_weights(
     model = read_native(architecture, trust)
     ours = dict(model.named_tensors())
     for name, tensor in weights.items():
+        if any(part.startswith("_") for part in name.split(".")):
+            continue  # e3nn's own constants
         known = ours.get(name)
         if not isinstance(tensor, torch.Tensor) or (tensor.numel() and known is None):
             raise FileError(f"'{name}' of {path} is not in {architecture}, which is another architecture.")
