@@ -14,12 +14,10 @@ import torch
 from deepmd_gnn.config import MaceConfig
 from deepmd_gnn.import_order import allow_e3nn_constants, unchanged_environment
 from deepmd_gnn.mace_blocks import (
-    BiasReadout,
     Convolution,
     Linear,
     LinearPath,
     RadialNetwork,
-    Readout,
     SphericalHarmonics,
 )
 from deepmd_gnn.mace_interactions import (
@@ -30,6 +28,7 @@ from deepmd_gnn.mace_interactions import (
     NonLinearInteraction,
     NormedNetwork,
 )
+from deepmd_gnn.mace_readouts import BiasReadout, Readout
 from deepmd_gnn.monomials import symmetric_polynomial
 from deepmd_gnn.symmetric_contraction import Contraction, Product, SymmetricContraction
 

@@ -171,6 +171,6 @@ def test_the_oldest_file():
 def test_other_couplings_and_layouts(name):
     """Files made with cuEquivariance, which is not installed here."""
     reference = np.load(DATA / "cueq.ref.npz")
-    expected = {key: reference[f"{name}/{key}"] for key in IMPORTED}
+    expected = {key: reference[f"{name}/{key}"] for key in ("energy", "force", "virial")}
     coord, symbols, cell = frame()
     assert_imported(load_mace(DATA / f"{name}.model"), expected, coord, symbols, cell)
