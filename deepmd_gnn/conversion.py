@@ -31,7 +31,8 @@ def convert(
     source : str or Path
         A ``.model`` file.
     output : str or Path
-        Ends in ``.pt`` (checkpoint for ``dp --pt``), ``.pth`` or ``.pt2`` (frozen).
+        Ends in ``.pt`` (checkpoint for ``dp --pt``; an ``input.json`` to train on is written beside it as
+        ``.json``, unless there is one), ``.pth`` or ``.pt2`` (frozen).
     head, elements, precision, sel, trust, architecture
         As for :func:`~deepmd_gnn.native_import.load_mace`.
 
@@ -54,6 +55,7 @@ def convert(
     model = load_mace(source, head, elements, precision, sel, trust=trust, architecture=architecture)
     if output.suffix == ".pt":
         save_checkpoint(model, output)
+        write_input(model, output.with_suffix(".json"))
         return model
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Path(folder) / "model.pt"
@@ -112,3 +114,39 @@ def save_checkpoint(model: "MaceModel", path: str | Path) -> None:
     state = ModelWrapper(model, model_params=parameters).state_dict()
     # --init-model asks for the key of the optimizer; None starts a new one.
     torch.save({"model": state, "optimizer": None}, path)
+
+
+def write_input(model: "MaceModel", path: str | Path) -> None:
+    """Write an input for ``dp --pt train`` that fits a model; an existing file is kept.
+
+    The settings are those of gentle fine-tuning: a small learning rate, and forces and energies weighted as in MACE.
+
+    Parameters
+    ----------
+    model : MaceModel
+        The model.
+    path : str or Path
+        Of the input.
+    """
+    path = Path(path)
+    if path.exists():
+        return
+    content = {
+        "model": model_section(model),
+        "learning_rate": {"type": "cosine", "start_lr": 1e-4, "stop_lr": 1e-6},
+        "optimizer": {"type": "Adam"},
+        "loss": {
+            "type": "ener",
+            "start_pref_e": 1,
+            "limit_pref_e": 100,
+            "start_pref_f": 100,
+            "limit_pref_f": 100,
+            "intensive_ener_virial": True,
+        },
+        "training": {
+            "training_data": {"systems": ["PATH/TO/TRAINING/DATA"], "batch_size": 1},
+            "numb_steps": 10000,
+            "gradient_max_norm": 10.0,
+        },
+    }
+    path.write_text(json.dumps(content, indent=2) + "\n")
