@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from deepmd_gnn.config import PRECISIONS, MaceConfig, fail
 from deepmd_gnn.native_config import NativeDescription, describe
-from deepmd_gnn.native_file import NativeModule, read_native
+from deepmd_gnn.native_file import NativeModule, NotConvertible, read_native
 
 if TYPE_CHECKING:
     from deepmd_gnn.mace import MaceModel
@@ -58,7 +58,12 @@ def load_mace(
         If head, elements or precision do not fit the model.
     """
     native = read_native(source, trust, architecture)
-    description = describe(native, head)
+    try:
+        description = describe(native, head)
+    except (KeyError, AttributeError, TypeError, IndexError) as error:
+        raise NotConvertible(
+            f"{source} lacks something that mace-torch's energy models have ({error!r}). Not converted."
+        ) from error
     wanted = description.type_map if elements is None else list(elements)
     _check_elements(wanted, description.type_map)
     options = dict(description.options)

@@ -82,6 +82,10 @@ CHANGES = {
         lambda m: setattr(m.readouts[0].linear, "weight", torch.nn.Parameter(torch.ones(7))),
         "'readouts.0.linear.weight' has shape \\(7,\\)",
     ),
+    "setting": (
+        lambda m: m.interactions[0].__dict__.pop("avg_num_neighbors"),
+        "x.model lacks .*avg_num_neighbors",
+    ),
     "scale": (lambda m: m.scale_shift.scale.fill_(-1.0), "scale is -1.0"),
     "gate": (
         lambda m: setattr(m.readouts[1].non_linearity.acts[0], "f", torch.nn.functional.softplus),
@@ -139,6 +143,15 @@ def run(arguments):
     add_parsers(parser.add_subparsers(required=True))
     args = parser.parse_args([str(argument) for argument in arguments])
     return args.func(args)
+
+
+def test_commands_do_their_work(tmp_path, capsys):
+    source, checkpoint, back = (tmp_path / name for name in ("x.model", "x.pt", "back.model"))
+    torch.save(native(heads=["a", "b"]), source)
+    assert run(["convert", source, "-o", checkpoint, "--head", "b", "--elements", "O, H"]) == 0
+    assert "elements O H, cutoff 4.3 Å, float64" in capsys.readouterr().out
+    assert run(["export", checkpoint, "-o", back]) == 0
+    assert load_mace(back).type_map == ["O", "H"]
 
 
 @pytest.mark.parametrize(
