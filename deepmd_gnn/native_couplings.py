@@ -5,8 +5,6 @@ cuEquivariance have another basis of the same space, and so other weights for th
 found again by least squares, which is exact because both bases span the space.
 """
 
-from collections.abc import Iterator
-
 import numpy as np
 import torch
 
@@ -17,6 +15,8 @@ from deepmd_gnn.symmetric_contraction import Contraction, SymmetricContraction
 
 # Monomial → coefficients (components, parameters), and the number of parameters.
 Table = tuple[dict[tuple[int, ...], Array], int]
+# Parameter, variables and output component of a term; coefficient.
+Term = tuple[list[int], float]
 Weights = dict[str, torch.Tensor]
 
 # Agreement of couplings from a file with ours: rounding of float32 files.
@@ -52,12 +52,18 @@ def adopt_couplings(weights: Weights, prefix: str, product: NativeModule, ours: 
                 if name in weights:
                     weights[name] = _in_our_basis(weights[name], *_aligned(u, v), name)
         return
-    combined = _combined_weight(weights.pop(f"{prefix}weight"), native)
+    weight = weights.pop(f"{prefix}weight")
+    terms = _terms(native)
+    if terms is None:
+        _split(weights, prefix, weight, native, tables)
+        return
+    combined = _combined_weight(weight, native)
     begin = 0
     for index, mine in enumerate(tables):
         dim = int(ours.contractions[index].coefficients.value.shape[0])
+        outputs = range(begin, begin + dim)
         for order, (name, v) in enumerate(zip(_names(prefix, index, len(mine)), mine, strict=True), 1):
-            u = _segments_table(native, order, range(begin, begin + dim), combined.shape[1])
+            u = _terms_table(terms, order, outputs, combined.shape[1])
             weights[name] = _in_our_basis(combined, *_aligned(u, v), name)
         begin += dim
 
@@ -76,34 +82,30 @@ def _combined_weight(weight: torch.Tensor, native: NativeModule) -> torch.Tensor
     return torch.einsum("zau,ab->zbu", weight, projection.double())
 
 
-def _segments_table(native: NativeModule, order: int, outputs: range, width: int) -> Table:
+def _terms_table(terms: list[Term], order: int, outputs: range, width: int) -> Table:
     """One order of cuEquivariance's polynomial, as stored in the file, for some output components."""
     table: dict[tuple[int, ...], Array] = {}
-    for indices, coefficient in _paths(native):
+    for indices, coefficient in terms:
         parameter, *variables, output = indices
         if len(variables) == order and output in outputs:
-            key = tuple(sorted(variables))
-            entry = table.setdefault(key, np.zeros((len(outputs), width)))
+            entry = table.setdefault(tuple(sorted(variables)), np.zeros((len(outputs), width)))
             entry[output - outputs.start, parameter] += coefficient
     return table, width
 
 
-def _paths(native: NativeModule) -> Iterator[tuple[list[int], float]]:
-    """Terms of cuEquivariance's polynomial: parameter, variables and output component; coefficient."""
-    found = False
+def _terms(native: NativeModule) -> list[Term] | None:
+    """Terms of cuEquivariance's polynomial, if the file holds it: other operands are layouts, not the contraction."""
     for record in records_in(native.record):
         state = record.state
         if record.name == "SegmentedPolynomial" and isinstance(state, dict) and "operations" in state:
-            found = True
-            for operation, product in state["operations"]:
-                first, *middle, last = operation.state["buffers"]
-                if first != 0 or last != 2 or set(middle) != {1}:
-                    raise NotConvertible(_UNKNOWN)
-                for path in product.state["paths"]:
-                    yield [int(i) for i in path.state["indices"]], _scalar(path)
-            return
-    if not found:
-        raise NotConvertible(_UNKNOWN)
+            operations = [(list(op.state["buffers"]), product) for op, product in state["operations"]]
+            if all(buffers == [0, *[1] * (len(buffers) - 2), 2] for buffers, _ in operations):
+                return [
+                    ([int(i) for i in path.state["indices"]], _scalar(path))
+                    for _, product in operations
+                    for path in product.state["paths"]
+                ]
+    return None
 
 
 def _scalar(path: Record) -> float:
@@ -112,6 +114,23 @@ def _scalar(path: Record) -> float:
     if numbers.size != 1:
         raise NotConvertible(_UNKNOWN)
     return float(numbers.reshape(()))
+
+
+def _split(
+    weights: Weights, prefix: str, weight: torch.Tensor, native: NativeModule, tables: list[list[Table]]
+) -> None:
+    """Cut up weights for MACE's own couplings, side by side, where the file does not hold the polynomial.
+
+    Only a layer made with ``original_mace`` has a projection, which says that these are its couplings.
+    """
+    names, widths = [], []
+    for index, mine in enumerate(tables):
+        names += _names(prefix, index, len(mine))[::-1]
+        widths += [width for _, width in mine[::-1]]
+    vanishing = any(not table for mine in tables for table, _ in mine)
+    if "projection" not in native.tensors or sum(widths) != weight.shape[1] or vanishing:
+        raise NotConvertible(_UNKNOWN)
+    weights.update(zip(names, weight.split(widths, dim=1), strict=True))
 
 
 _UNKNOWN = (

@@ -174,3 +174,30 @@ def test_other_couplings_and_layouts(name):
     expected = {key: reference[f"{name}/{key}"] for key in ("energy", "force", "virial")}
     coord, symbols, cell = frame()
     assert_imported(load_mace(DATA / f"{name}.model"), expected, coord, symbols, cell)
+
+
+class SymmetricContraction(torch.nn.Module):
+    """As cuEquivariance stores it, without the polynomial (older releases)."""
+
+    def __init__(self, native, projected):
+        super().__init__()
+        weights = [w for part in native.contractions for w in (part.weights_max, *part.weights)]
+        self.weight = torch.nn.Parameter(torch.cat([w.detach() for w in weights], dim=1))
+        self.contraction_degree = native.contractions[0].correlation
+        if projected:
+            self.register_buffer("projection", torch.eye(self.weight.shape[1]))
+
+
+@pytest.mark.parametrize("projected", [True, False])
+def test_layout_without_polynomial(projected, tmp_path):
+    original = native(correlation=3)
+    coord, symbols, cell = frame()
+    expected = native_evaluation(original, coord, symbols, cell)
+    for product in original.products:
+        product.symmetric_contractions = SymmetricContraction(product.symmetric_contractions, projected)
+    torch.save(original, tmp_path / "x.model")
+    if projected:
+        assert_imported(load_mace(tmp_path / "x.model"), expected, coord, symbols, cell)
+    else:  # the weights may be those of reduced couplings
+        with pytest.raises(ValueError, match="cuEquivariance"):
+            load_mace(tmp_path / "x.model")
