@@ -6,8 +6,9 @@ import torch
 class Repulsion(torch.nn.Module):
     """ZBL between all pairs closer than the sum of their covalent radii.
 
-    Native MACE raises integer atomic numbers to a power, which torch computes in the default dtype of the process:
-    with float32, forces are off by 1e-8 eV/Å. Here everything is float64.
+    Native MACE multiplies a Python number by integer atomic numbers, which torch rounds to the default dtype of the
+    process: with float32, DeePMD-kit's default, forces of close pairs are off by 1e-8 eV/Å. Here everything is float64,
+    as in native MACE after ``MACECalculator(default_dtype="float64")``.
 
     Parameters
     ----------

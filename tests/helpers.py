@@ -94,7 +94,7 @@ def native_results(model, coord, atype, cell):
     """Results of native MACE as numpy arrays, energies without E0."""
     periodic = cell is not None
     native, graph = native_model(model), native_graph(model, coord, atype, cell)
-    with default_dtype():  # native ZBL computes powers of integers in the default dtype
+    with default_dtype():  # native ZBL rounds its prefactor to the default dtype
         out = native(graph, compute_virials=periodic, compute_displacement=periodic)
     return {
         "energy": out["energy"].detach().numpy(),
