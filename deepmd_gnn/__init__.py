@@ -1,7 +1,25 @@
 """MACE as a first-class DeePMD-kit model.
 
-Importing this package does nothing but define the version: DeePMD-kit finds the model through the entry
-points ``deepmd.backend`` (input schema) and ``deepmd.pt`` (the model).
+Importing this package imports neither torch nor DeePMD-kit, which finds the model through the entry points
+``deepmd.backend`` (input schema), ``deepmd.pt`` and ``deepmd.pt_expt`` (the model). The functions for native MACE files
+are loaded when they are first used.
 """
 
+from typing import Any
+
 __version__ = "1.0.0.dev0"
+__all__ = ["convert", "export_native", "load_mace"]
+
+_HOMES = {
+    "convert": "deepmd_gnn.conversion",
+    "export_native": "deepmd_gnn.native_export",
+    "load_mace": "deepmd_gnn.native_import",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)

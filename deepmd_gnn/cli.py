@@ -9,6 +9,7 @@ from deepmd_gnn import __version__
 # Modules with a function ``add_parsers(subparsers)``; each of their parsers sets ``func``, called with the parsed
 # arguments, whose result is the exit code.
 COMMANDS = (
+    "deepmd_gnn.convert_command",
     "deepmd_gnn.info_command",
     "deepmd_gnn.plot_command",
 )

@@ -9,8 +9,10 @@ from collections.abc import Callable
 from typing import Any
 
 INTERACTIONS = tuple(
-    f"RealAgnostic{kind}InteractionBlock" for kind in ("", "Residual", "Density", "DensityResidual")
+    f"RealAgnostic{kind}InteractionBlock"
+    for kind in ("", "Residual", "AttResidual", "Density", "DensityResidual", "ResidualNonLinear")
 )
+READOUTS = ("NonLinearReadoutBlock", "NonLinearBiasReadoutBlock")
 GATES = ("silu", "tanh", "abs", "None")
 RADIAL_TYPES = ("bessel", "gaussian")
 DISTANCE_TRANSFORMS = ("None", "Agnesi", "Soft")
@@ -123,7 +125,7 @@ def _interaction(key: str, value: Any) -> None:
         fail(key, value, "one of " + ", ".join(INTERACTIONS))
 
 
-def _hidden_irreps(key: str, value: Any) -> None:
+def _irreps(key: str, value: Any) -> None:
     try:
         terms = parse_irreps(value)
     except ValueError as error:
@@ -220,7 +222,7 @@ class MaceConfig:
         3, [int], _integer(1, 11), "Highest l of the spherical harmonics on the edges.", ("l_max",)
     )
     hidden_irreps: str | None = _option(
-        None, [str, None], _optional(_hidden_irreps),
+        None, [str, None], _optional(_irreps),
         'Irreps of the node features, e.g. "128x0e + 128x1o". Give this or num_channels and max_L.',
     )  # fmt: skip
     num_channels: int | None = _option(
@@ -270,6 +272,32 @@ class MaceConfig:
     pair_repulsion: bool = _option(
         False, [bool], _boolean, "Add the Ziegler–Biersack–Littmark (ZBL) repulsion."
     )
+    edge_irreps: str | None = _option(
+        None, [str, None], _optional(_irreps),
+        'Irreps that travel along the edges, e.g. "32x0e + 32x1o": fewer channels than hidden_irreps make the messages '
+        "cheaper. Default: hidden_irreps.",
+    )  # fmt: skip
+    use_edge_irreps_first: bool = _option(
+        False, [bool], _boolean, "Use the scalars of edge_irreps in the first layer too."
+    )
+    use_agnostic_product: bool = _option(
+        False, [bool], _boolean, "Share the weights of the product basis between the elements."
+    )
+    use_last_readout_only: bool = _option(
+        False, [bool], _boolean, "Read the energy from the last layer only."
+    )
+    use_so3: bool = _option(
+        False, [bool], _boolean,
+        "Spherical harmonics of even parity for all l: SO(3) instead of O(3). hidden_irreps are then even, "
+        'e.g. "64x0e + 64x1e", and mirror images may differ in energy.',
+    )  # fmt: skip
+    keep_last_layer_irreps: bool = _option(
+        False, [bool], _boolean, "Keep all irreps in the last layer, not only the scalars."
+    )
+    readout_cls: str = _option(
+        "NonLinearReadoutBlock", [str], _choice(*READOUTS),
+        "Last readout: " + " or ".join(READOUTS) + " (one more hidden layer, and biases).",
+    )  # fmt: skip
     apply_cutoff: bool = _option(
         True, [bool], _boolean,
         "True: the cutoff envelope multiplies the radial basis. False: it multiplies the output of the radial network.",
@@ -311,12 +339,27 @@ class MaceConfig:
                 self._set(key, "auto")
         if isinstance(self.sel, list):
             self._set("sel", self.sel[0])
+        self._check_layers()
+
+    def _check_layers(self) -> None:
         if isinstance(self.correlation, (list, tuple)) and len(self.correlation) != self.num_interactions:
             fail(
                 "correlation",
                 self.correlation,
                 f"one number, or {self.num_interactions} numbers (num_interactions)",
             )
+        if "NonLinear" in self.interaction and any(
+            t[1:] == (0, "o") for t in parse_irreps(str(self.hidden_irreps))
+        ):
+            fail(
+                "interaction",
+                self.interaction,
+                "another block with pseudoscalars (0o): native MACE's cannot gate them",
+            )
+        if self.use_last_readout_only and self.num_interactions == 1:
+            fail("use_last_readout_only", True, "false with one layer, which would be left without readout")
+        if self.use_edge_irreps_first and self.edge_irreps is None:
+            fail("use_edge_irreps_first", True, "false unless edge_irreps is given")
 
     def _set(self, key: str, value: Any) -> None:
         object.__setattr__(self, key, value)

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import torch
 
-from deepmd_gnn.segments import rows_of_edges, sum_over_edges
+from deepmd_gnn.segments import rows_between, rows_of_edges, sum_over_edges
 
 
 class AtomGraph(NamedTuple):
@@ -38,6 +38,12 @@ def guard_distance(r_max: float) -> float:
 def rows_of_senders(rows: torch.Tensor, graph: AtomGraph) -> torch.Tensor:
     """Give every edge the row of its sender, shape (nsender, …) → (nedge, …)."""
     return rows_of_edges(rows, graph.edge_index[0], graph.outgoing)
+
+
+def rows_of_receivers(rows: torch.Tensor, graph: AtomGraph) -> torch.Tensor:
+    """Give every edge the row of its receiver, shape (nsender, …) → (nedge, …); the receivers come first."""
+    nodes = rows_between(rows, 0, graph.node_types.shape[0])
+    return rows_of_edges(nodes, graph.edge_index[1], graph.incoming)
 
 
 def sum_at_receivers(values: torch.Tensor, graph: AtomGraph) -> torch.Tensor:

@@ -254,8 +254,9 @@ class MaceModel(InterfaceMixin, BiasMixin, GraphMixin, ExportMixin, DenseMixin, 
         with torch.no_grad():
             layers = self.energy_model(self.graph_of_frames(coord, atype, box), None)[1]
             features = self.energy_model.native_features(layers)
-        features = features[1:].reshape(nf, nloc, features.shape[1]) * (atype >= 0).unsqueeze(2)
-        last = features[:, :, features.shape[2] - self.num_channels :]
+        counts = (atype >= 0).unsqueeze(2)
+        features = features[1:].reshape(nf, nloc, features.shape[1]) * counts
+        last = layers[len(layers) - 1][1:, 0].reshape(nf, nloc, self.num_channels) * counts
         return {"descriptor": features, "atomic_feature": last, "structural_feature": last.sum(dim=1)}
 
     def evaluate(

@@ -196,9 +196,12 @@ class Linear(torch.nn.Module):
     """
 
     ntypes: Final[int]
+    channels: Final[int]
 
     def __init__(self, weight: torch.Tensor, paths: list[LinearPath], ntypes: int = 0) -> None:
         super().__init__()
+        # Scalars may come in several sets of channels (the gates of non-linear blocks): each is a component.
+        self.channels = min(path.outputs for path in paths)
         self.weight = torch.nn.Parameter(weight.detach().clone())
         self.paths = [tuple(path[:-1]) for path in paths]
         self.factors = [path.factor for path in paths]
@@ -234,13 +237,15 @@ class Linear(torch.nn.Module):
         for path, factor in zip(self.paths, self.factors):  # noqa: B905 - TorchScript
             source, target, dim, offset, inputs, width = path
             if inputs == 0:  # nothing couples to this irrep
-                outputs.append(features.new_zeros(features.shape[0], dim, width))
+                outputs.append(
+                    features.new_zeros(features.shape[0], dim * width // self.channels, self.channels)
+                )
                 continue
             block = self.weight[offset : offset + inputs * ntypes * width].view(inputs, ntypes, width)[
                 :, kind
             ]
             rows = features[:, source : source + dim].reshape(-1, inputs)
-            mixed = matmul(rows, block * factor).view(-1, dim, width)
+            mixed = matmul(rows, block * factor).view(-1, dim * width // self.channels, self.channels)
             if target == last:
                 outputs[-1] = outputs[-1] + mixed
             else:
@@ -329,58 +334,3 @@ def _short_product(coupling: torch.Tensor, feature: torch.Tensor) -> torch.Tenso
     for index in range(1, feature.shape[1]):
         product = product + coupling[:, :, index : index + 1] * feature[:, index : index + 1]
     return product
-
-
-class Readout(torch.nn.Module):
-    """Energy of a node from the scalars of its features.
-
-    Parameters
-    ----------
-    weights : list[torch.Tensor]
-        One matrix (linear readout), or two (one hidden layer), shape (inputs, outputs).
-    gate : str
-        Non-linearity of the hidden layer.
-    gain : float
-        Factor that gives it unit second moment.
-    """
-
-    is_linear: Final[bool]
-    gate: Final[str]
-
-    def __init__(self, weights: list[torch.Tensor], gate: str, gain: float) -> None:
-        super().__init__()
-        self.is_linear = len(weights) == 1
-        self.gate = gate
-        self.gain = gain
-        self.channels = weights[0].shape[0]
-        if self.is_linear:
-            self.linear = Weight(weights[0].flatten())
-        else:
-            self.linear_1 = Weight(weights[0].flatten())
-            self.linear_2 = Weight(weights[1].flatten())
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Compute node energies.
-
-        Parameters
-        ----------
-        features : torch.Tensor
-            Shape (nnode, components, channels), scalars first.
-
-        Returns
-        -------
-        torch.Tensor
-            Shape (nnode,), in units of the model's scale.
-        """
-        scalars = features[:, 0]
-        if self.is_linear:
-            return scalars @ (self.linear.weight * self.channels**-0.5)
-        else:  # noqa: RET505 - TorchScript compiles only the branch that applies
-            hidden = matmul(scalars, self.linear_1.weight.view(self.channels, -1) * self.channels**-0.5)
-            if self.gate == "silu":
-                hidden = torch.nn.functional.silu(hidden)
-            elif self.gate == "tanh":
-                hidden = torch.tanh(hidden)
-            elif self.gate == "abs":
-                hidden = torch.abs(hidden)
-            return hidden @ (self.linear_2.weight * (self.gain * self.linear_2.weight.shape[0] ** -0.5))

@@ -9,14 +9,14 @@ from deepmd_gnn.ghosts import exchange
 from deepmd_gnn.graph import AtomGraph, sum_at_receivers
 from deepmd_gnn.mace_blocks import Weight
 from deepmd_gnn.mace_network import (
-    Interaction,
-    Product,
     build_native,
+    interaction_from,
+    product_from,
     readout_from,
     spherical_harmonics_up_to,
 )
+from deepmd_gnn.repulsion import Repulsion
 from deepmd_gnn.segments import rows_between
-from deepmd_gnn.zbl import PairRepulsion
 
 
 class MaceEnergy(torch.nn.Module):
@@ -37,6 +37,7 @@ class MaceEnergy(torch.nn.Module):
     """
 
     repulsive: Final[bool]
+    unbounded: Final[bool]
     avg_num_neighbors: torch.Tensor
     scale: torch.Tensor
 
@@ -46,18 +47,25 @@ class MaceEnergy(torch.nn.Module):
         self.ntypes = len(atomic_numbers)
         self.channels = config.channels
         self.repulsive = config.pair_repulsion
+        # Messages of these blocks do not vanish with the radial features: edges beyond r_max are cut off.
+        self.unbounded = config.apply_cutoff and any(
+            word in kind
+            for word in ("Att", "NonLinear")
+            for kind in (config.interaction, config.interaction_first)
+        )
+        self.r_max = float(config.r_max)
         self.dtype = torch.float64 if config.precision == "float64" else torch.float32
         self.node_embedding = torch.nn.Module()
         self.node_embedding.linear = Weight(native.node_embedding.linear.weight)
         self.radial_embedding = native.radial_embedding
         self.spherical_harmonics = spherical_harmonics_up_to(config.max_ell)
         self.pair_repulsion_fn = (
-            PairRepulsion(native.pair_repulsion_fn) if self.repulsive else torch.nn.Identity()
+            Repulsion(native.pair_repulsion_fn) if self.repulsive else torch.nn.Identity()
         )
         self.interactions = torch.nn.ModuleList(
-            [Interaction(block, self.ntypes) for block in native.interactions]
+            [interaction_from(block, self.ntypes) for block in native.interactions]
         )
-        self.products = torch.nn.ModuleList([Product(block) for block in native.products])
+        self.products = torch.nn.ModuleList([product_from(block) for block in native.products])
         self.readouts = torch.nn.ModuleList(
             [readout_from(block, config.gate, config.channels) for block in native.readouts]
         )
@@ -103,6 +111,8 @@ class MaceEnergy(torch.nn.Module):
             lengths, sender_one_hot, graph.edge_index, self.atomic_numbers
         )
         edge_feats = edge_feats.to(self.dtype)
+        if self.unbounded:
+            cutoff = lengths < self.r_max
         if cutoff is not None:
             cutoff = cutoff.to(self.dtype)
         # Before the first message the features depend on the element only: computed per type, known for ghosts.
@@ -117,23 +127,32 @@ class MaceEnergy(torch.nn.Module):
             )
             energy = energy + sum_at_receivers(repulsion, graph).squeeze(1)
         all_features: list[torch.Tensor] = []
-        for layer, (interaction, product, readout) in enumerate(
-            zip(self.interactions, self.products, self.readouts)  # noqa: B905 - TorchScript
+        for layer, (interaction, product) in enumerate(
+            zip(self.interactions, self.products)  # noqa: B905 - TorchScript
         ):
             if layer == 0:
-                sent = interaction.linear_up(embedding, one_hot)[graph.sender_types]
+                sent = interaction.outgoing(embedding, one_hot)[graph.sender_types]
             else:
-                up = interaction.linear_up(features, one_hot)
-                sent = exchange(up.flatten(1), nsender, comm_dict).view(nsender, up.shape[1], up.shape[2])
+                sent = exchange(interaction.outgoing(features, one_hot), nsender, comm_dict)
             message = interaction.messages(
-                sent, graph, edge_attrs, edge_feats, cutoff, one_hot, self.avg_num_neighbors
+                sent,
+                graph,
+                edge_attrs,
+                edge_feats,
+                cutoff,
+                graph.sender_types,
+                one_hot,
+                self.avg_num_neighbors,
             )
             if interaction.residual:
-                features = product(message, types, one_hot, compiled) + interaction.skip_tp(features, one_hot)
+                features = product(message, types, one_hot, compiled) + interaction.skip(features, one_hot)
             else:
-                features = product(interaction.skip_tp(message, one_hot), types, one_hot, compiled)
-            energy = energy + readout(features).to(torch.float64)
+                features = product(interaction.skip(message, one_hot), types, one_hot, compiled)
             all_features.append(features)
+        # With use_last_readout_only there is one readout, of the last layer.
+        first_read = len(all_features) - len(self.readouts)
+        for index, readout in enumerate(self.readouts):
+            energy = energy + readout(all_features[first_read + index]).to(torch.float64)
         return self.scale * energy, all_features
 
     def native_features(self, features: list[torch.Tensor]) -> torch.Tensor:

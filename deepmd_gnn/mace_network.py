@@ -6,24 +6,31 @@ two unchanged. Couplings and normalisations are read from the native modules, ne
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import torch
 
 from deepmd_gnn.config import MaceConfig
-from deepmd_gnn.graph import AtomGraph, sum_at_receivers
 from deepmd_gnn.import_order import allow_e3nn_constants, unchanged_environment
 from deepmd_gnn.mace_blocks import (
     Convolution,
     Linear,
     LinearPath,
     RadialNetwork,
-    Readout,
     SphericalHarmonics,
 )
+from deepmd_gnn.mace_interactions import (
+    Affine,
+    AttentiveInteraction,
+    Gate,
+    Interaction,
+    NonLinearInteraction,
+    NormedNetwork,
+)
+from deepmd_gnn.mace_readouts import BiasReadout, Readout
 from deepmd_gnn.monomials import symmetric_polynomial
-from deepmd_gnn.symmetric_contraction import Contraction, SymmetricContraction
+from deepmd_gnn.symmetric_contraction import Contraction, Product, SymmetricContraction
 
 allow_e3nn_constants()
 with unchanged_environment():
@@ -97,118 +104,75 @@ def build_native(config: MaceConfig, atomic_numbers: list[int]) -> torch.nn.Modu
             use_reduced_cg=False,
             atomic_inter_scale=1.0 if config.scale == "auto" else config.scale,
             atomic_inter_shift=0.0,
+            use_so3=config.use_so3,
+            use_agnostic_product=config.use_agnostic_product,
+            use_last_readout_only=config.use_last_readout_only,
+            edge_irreps=None if config.edge_irreps is None else o3.Irreps(config.edge_irreps),
+            use_edge_irreps_first=config.use_edge_irreps_first,
+            keep_last_layer_irreps=config.keep_last_layer_irreps,
+            readout_cls=getattr(mace_modules, config.readout_cls),
         )
 
 
-class Interaction(torch.nn.Module):
-    """One message-passing step with the weights of a native interaction block.
-
-    The native blocks run every operation on every node. Here only the features that travel along edges exist on
-    ghosts, so that all other work is done once per owned atom, and the exchange sits between the two.
+def interaction_from(block: Any, ntypes: int) -> torch.nn.Module:
+    """Take over an interaction block.
 
     Parameters
     ----------
     block : torch.nn.Module
-        A native RealAgnostic[Density][Residual] interaction block.
+        One of native MACE's :data:`~deepmd_gnn.config.INTERACTIONS`.
     ntypes : int
         Number of elements.
+
+    Returns
+    -------
+    torch.nn.Module
+        A block of :mod:`~deepmd_gnn.mace_interactions` with the same weights.
     """
-
-    residual: Final[bool]
-    density: Final[bool]
-
-    def __init__(self, block: Any, ntypes: int) -> None:
-        super().__init__()
-        name = type(block).__name__
-        self.residual = "Residual" in name
-        self.density = "Density" in name
-        self.linear_up = linear_from(block.linear_up)
-        self.conv_tp = convolution_from(block.conv_tp)
-        self.conv_tp_weights = radial_network_from(block.conv_tp_weights)
-        self.linear = linear_from(block.linear)
-        self.skip_tp = linear_from(block.skip_tp, ntypes)
-        # TorchScript wants the attribute in every block; without density it has no parameters.
-        self.density_fn = radial_network_from(block.density_fn) if self.density else torch.nn.Identity()
-
-    def messages(
-        self,
-        sent: torch.Tensor,
-        graph: AtomGraph,
-        edge_attrs: torch.Tensor,
-        edge_feats: torch.Tensor,
-        cutoff: torch.Tensor | None,
-        one_hot: torch.Tensor,
-        avg_num_neighbors: torch.Tensor,
-    ) -> torch.Tensor:
-        """Sum what each node receives.
-
-        Parameters
-        ----------
-        sent : torch.Tensor
-            Features of the senders after `linear_up`, shape (nsender, components, channels).
-        graph : AtomGraph
-            Senders and receivers.
-        edge_attrs, edge_feats : torch.Tensor
-            Spherical harmonics and radial features, shape (nedge, ·).
-        cutoff : torch.Tensor, optional
-            Envelope that multiplies the output of the radial network (``apply_cutoff: false``), shape (nedge, 1).
-        one_hot : torch.Tensor
-            Elements of the receivers, shape (nnode, ntypes).
-        avg_num_neighbors : torch.Tensor
-            Normalisation, 0-dimensional; density blocks learn their own.
-
-        Returns
-        -------
-        torch.Tensor
-            Shape (nnode, components, channels).
-        """
-        weights = self.conv_tp_weights(edge_feats)
-        if cutoff is not None:
-            weights = weights * cutoff
-        message = self.linear(self.conv_tp(sent, graph, edge_attrs, weights), one_hot)
-        if not self.density:
-            return message / avg_num_neighbors
-        edge_density = torch.tanh(self.density_fn(edge_feats) ** 2)
-        if cutoff is not None:
-            edge_density = edge_density * cutoff
-        density = sum_at_receivers(edge_density, graph)
-        return message / (density + 1).unsqueeze(2)
+    name = type(block).__name__
+    if "AttResidual" in name:
+        return AttentiveInteraction(
+            linear_from(block.linear_up),
+            linear_from(block.linear_down),
+            convolution_from(block.conv_tp),
+            radial_network_from(block.conv_tp_weights),
+            linear_from(block.linear),
+            linear_from(block.skip_linear),
+        )
+    if "NonLinear" in name:
+        return NonLinearInteraction(
+            linear_from(block.source_embedding),
+            linear_from(block.target_embedding),
+            linear_from(block.linear_up),
+            convolution_from(block.conv_tp),
+            normed_network_from(block.conv_tp_weights),
+            linear_from(block.skip_tp),
+            linear_from(block.linear_res),
+            linear_from(block.linear_1),
+            linear_from(block.linear_2),
+            normed_network_from(block.density_fn),
+            gate_from(block.equivariant_nonlin),
+            block.alpha,
+            block.beta,
+        )
+    return Interaction(
+        linear_from(block.linear_up),
+        convolution_from(block.conv_tp),
+        radial_network_from(block.conv_tp_weights),
+        linear_from(block.linear),
+        linear_from(block.skip_tp, ntypes),
+        radial_network_from(block.density_fn) if "Density" in name else None,
+        "Residual" in name,
+    )
 
 
-class Product(torch.nn.Module):
-    """Symmetric contraction and linear map with the weights of a native product block.
-
-    Parameters
-    ----------
-    block : torch.nn.Module
-        A native ``EquivariantProductBasisBlock``.
-    """
-
-    def __init__(self, block: Any) -> None:
-        super().__init__()
-        self.symmetric_contractions = symmetric_contraction_from(block.symmetric_contractions)
-        self.linear = linear_from(block.linear)
-
-    def forward(
-        self, message: torch.Tensor, types: torch.Tensor, one_hot: torch.Tensor, compiled: bool
-    ) -> torch.Tensor:
-        """Compute the node features, without skip connection.
-
-        Parameters
-        ----------
-        message : torch.Tensor
-            Shape (nnode, components, channels).
-        types, one_hot : torch.Tensor
-            Elements, shapes (nnode,) and (nnode, ntypes).
-        compiled : bool
-            Whether a compiled graph is being made.
-
-        Returns
-        -------
-        torch.Tensor
-            Shape (nnode, components, channels).
-        """
-        return self.linear(self.symmetric_contractions(message, types, compiled), one_hot)
+def product_from(block: Any) -> Product:
+    """Take over a product basis block."""
+    return Product(
+        symmetric_contraction_from(block.symmetric_contractions),
+        linear_from(block.linear),
+        bool(block.use_agnostic_product),
+    )
 
 
 def _starts(irreps: o3.Irreps) -> list[int]:
@@ -249,6 +213,27 @@ def radial_network_from(module: Any) -> RadialNetwork:
     return RadialNetwork([layer.weight for layer in layers], gain)
 
 
+def normed_network_from(module: Any) -> NormedNetwork:
+    """Take over a ``RadialMLP``."""
+    layers = [
+        Affine(layer.weight, layer.bias) if isinstance(layer, torch.nn.Linear) else layer
+        for layer in module.net
+    ]
+    return NormedNetwork(torch.nn.Sequential(*layers))
+
+
+def gate_from(module: Any) -> Gate:
+    """Take over a ``GatedEquivariantBlock``: its slices of the features, counted in components."""
+    channels = module.irreps_gated[0].mul if len(module.irreps_gated) else module.irreps_scalars[0].mul
+    scalars = range(module._s_start // channels, (module._s_start + module._s_len) // channels)
+    gates: list[int] = []
+    gated: list[int] = []
+    for start, _, dim, _, offset in module._gated_info:
+        gated += range(start // channels, start // channels + dim)
+        gates += [(module._g_start + offset) // channels] * dim
+    return Gate(list(scalars), gates, gated, (module._scalar_cst, module._gate_cst))
+
+
 def convolution_from(module: Any) -> Convolution:
     """Take over the "uvu" tensor product of an interaction block."""
     harmonics = _starts(module.irreps_in2)
@@ -287,12 +272,16 @@ def symmetric_contraction_from(module: Any) -> SymmetricContraction:
     )
 
 
-def readout_from(module: Any, gate: str, channels: int) -> Readout:
-    """Take over a linear or non-linear readout block with one head."""
+def readout_from(module: Any, gate: str, channels: int) -> torch.nn.Module:
+    """Take over a readout block with one head."""
     if not hasattr(module, "linear_1"):
         return Readout([module.linear.weight.view(channels, 1)], "None", 1.0)
     activation = module.non_linearity.acts[0]
     gain = float(activation.cst) if activation is not None and gate != "None" else 1.0
+    if hasattr(module, "linear_mid"):
+        biases = [module.linear_mid.bias, module.linear_2.bias]
+        weights = [module.linear_1.weight, module.linear_mid.weight, module.linear_2.weight]
+        return BiasReadout(weights, biases, gate, gain)
     return Readout(
         [module.linear_1.weight.view(channels, -1), module.linear_2.weight.view(-1, 1)], gate, gain
     )

@@ -20,6 +20,33 @@ class SymmetricPolynomial(NamedTuple):
     """Index of its last factor among the variables."""
 
 
+def collect(tensor: Array) -> dict[tuple[int, ...], Array]:
+    """Add up the coefficients of all permutations of an index tuple.
+
+    Parameters
+    ----------
+    tensor : numpy.ndarray
+        Coupling, shape (components, n, …, n, parameters).
+
+    Returns
+    -------
+    dict[tuple[int, ...], numpy.ndarray]
+        Coefficients, shape (components, parameters), of each monomial with one above 1e-12.
+    """
+    components, *variables, parameters = tensor.shape
+    flat = tensor.reshape(components, -1, parameters)
+    occupied = np.flatnonzero(np.abs(flat).max(axis=(0, 2), initial=0.0) > 0.0)
+    keys = np.sort(np.stack(np.unravel_index(occupied, variables), axis=1), axis=1)
+    distinct, inverse = np.unique(keys, axis=0, return_inverse=True)
+    sums = np.zeros((len(distinct), components, parameters))
+    np.add.at(sums, inverse.ravel(), flat[:, occupied].transpose(1, 0, 2))
+    return {
+        tuple(key): total
+        for key, total in zip(distinct.tolist(), sums, strict=True)
+        if np.abs(total).max() > 1e-12
+    }
+
+
 def symmetric_polynomial(couplings: list[list[Array]]) -> SymmetricPolynomial:
     r"""Collect the distinct monomials of :math:`\sum_{i_1 \ldots i_\nu} U_{M i_1 \ldots i_\nu k} A_{i_1} \cdots A_{i_\nu}`.
 
@@ -39,7 +66,7 @@ def symmetric_polynomial(couplings: list[list[Array]]) -> SymmetricPolynomial:
     norders = len(couplings[0])
     nvariables = couplings[0][0].shape[1]
     # Per output and order: {sorted index tuple: coefficients (components, parameters)}.
-    tables = [[_collect(tensor) for tensor in output] for output in couplings]
+    tables = [[collect(tensor) for tensor in output] for output in couplings]
     monomials: list[list[tuple[int, ...]]] = [[(i,) for i in range(nvariables)]]
     needed = [{key for table in tables for key in table[order]} for order in range(norders)]
     for order in range(norders - 1, 1, -1):
@@ -62,19 +89,3 @@ def symmetric_polynomial(couplings: list[list[Array]]) -> SymmetricPolynomial:
             column += widths[order]
         coefficients.append(matrix)
     return SymmetricPolynomial(coefficients, prefixes, lasts)
-
-
-def _collect(tensor: Array) -> dict[tuple[int, ...], Array]:
-    """Add up the coefficients of all permutations of an index tuple."""
-    components, *variables, parameters = tensor.shape
-    flat = tensor.reshape(components, -1, parameters)
-    occupied = np.flatnonzero(np.abs(flat).max(axis=(0, 2), initial=0.0) > 0.0)
-    keys = np.sort(np.stack(np.unravel_index(occupied, variables), axis=1), axis=1)
-    distinct, inverse = np.unique(keys, axis=0, return_inverse=True)
-    sums = np.zeros((len(distinct), components, parameters))
-    np.add.at(sums, inverse.ravel(), flat[:, occupied].transpose(1, 0, 2))
-    return {
-        tuple(key): total
-        for key, total in zip(distinct.tolist(), sums, strict=True)
-        if np.abs(total).max() > 1e-12
-    }

@@ -1,10 +1,10 @@
 """The product basis of MACE as polynomials over distinct monomials; weights named as in native MACE."""
 
-from typing import Any
+from typing import Any, Final
 
 import torch
 
-from deepmd_gnn.mace_blocks import Constant, matmul
+from deepmd_gnn.mace_blocks import Constant, Linear, matmul
 
 
 class Contraction(torch.nn.Module):
@@ -163,3 +163,47 @@ class SymmetricContraction(torch.nn.Module):
         for contraction in self.contractions:
             outputs.append(contraction(monomials, types))
         return torch.cat(outputs, dim=1)
+
+
+class Product(torch.nn.Module):
+    """Symmetric contraction and linear map: MACE's ``EquivariantProductBasisBlock`` without its skip connection.
+
+    Parameters
+    ----------
+    symmetric_contractions : SymmetricContraction
+        The contraction.
+    linear : Linear
+        Mixes its channels.
+    agnostic : bool
+        Whether all elements share the weights of the contraction.
+    """
+
+    agnostic: Final[bool]
+
+    def __init__(self, symmetric_contractions: SymmetricContraction, linear: Linear, agnostic: bool) -> None:
+        super().__init__()
+        self.symmetric_contractions = symmetric_contractions
+        self.linear = linear
+        self.agnostic = agnostic
+
+    def forward(
+        self, message: torch.Tensor, types: torch.Tensor, one_hot: torch.Tensor, compiled: bool
+    ) -> torch.Tensor:
+        """Compute the node features, without skip connection.
+
+        Parameters
+        ----------
+        message : torch.Tensor
+            Shape (nnode, components, channels).
+        types, one_hot : torch.Tensor
+            Elements, shapes (nnode,) and (nnode, ntypes).
+        compiled : bool
+            Whether a compiled graph is being made.
+
+        Returns
+        -------
+        torch.Tensor
+            Shape (nnode, components, channels).
+        """
+        kinds = torch.zeros_like(types) if self.agnostic else types
+        return self.linear(self.symmetric_contractions(message, kinds, compiled), one_hot)

@@ -9,7 +9,8 @@ from deepmd_gnn.mace_energy import MaceEnergy
 def copy_elements(old: MaceEnergy, new: MaceEnergy, kept: list[tuple[int, int]]) -> None:
     """Copy a network into one with another type map.
 
-    Weights that every element shares are copied; of those that belong to an element, the elements in both maps are.
+    Weights and constants that every element shares are copied; of those that belong to an element, the elements in
+    both maps are.
     e3nn divides by the square root of the number of elements, so these weights are rescaled: the numbers a model
     gives for atoms of the kept elements do not change.
 
@@ -26,7 +27,9 @@ def copy_elements(old: MaceEnergy, new: MaceEnergy, kept: list[tuple[int, int]])
     axes = _element_axes(new)
     state = old.state_dict()
     with torch.no_grad():
-        for name, value in new.named_parameters():
+        for name, value in new.state_dict().items():
+            if name == "atomic_numbers":
+                continue
             if name not in axes:
                 value.copy_(state[name])
                 continue
@@ -34,8 +37,6 @@ def copy_elements(old: MaceEnergy, new: MaceEnergy, kept: list[tuple[int, int]])
             theirs = state[name].view(_blocks(inputs, old.ntypes, state[name]))
             ours = value.view(_blocks(inputs, new.ntypes, value))
             ours[:, target] = theirs[:, source] * (gain if rescaled else 1.0)
-        for name in ("avg_num_neighbors", "scale"):
-            getattr(new, name).copy_(state[name])
 
 
 def _blocks(inputs: int, ntypes: int, value: torch.Tensor) -> tuple[int, int, int]:
@@ -49,7 +50,10 @@ def _element_axes(network: MaceEnergy) -> dict[str, tuple[int, bool]]:
         if isinstance(module, Linear) and module.ntypes > 0:
             # Blocks of shape (inputs, elements, outputs) one after the other, all with the same inputs.
             axes[f"{name}.weight"] = (sum(path[4] for path in module.paths), True)
+    agnostic = any(product.agnostic for product in network.products)
     for name, _ in network.named_parameters():
-        if ".symmetric_contractions." in name:
+        if name.endswith(("source_embedding.weight", "target_embedding.weight")):
+            axes[name] = (1, True)
+        elif ".symmetric_contractions." in name and not agnostic:
             axes[name] = (1, False)
     return axes

@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 from deepmd.pt.model.model import get_model
+from native_models import default_dtype
 
 from deepmd_gnn.config import MaceConfig
 from deepmd_gnn.mace_network import build_native
@@ -92,9 +93,9 @@ def native_graph(model, coord, atype, cell):
 def native_results(model, coord, atype, cell):
     """Results of native MACE as numpy arrays, energies without E0."""
     periodic = cell is not None
-    out = native_model(model)(
-        native_graph(model, coord, atype, cell), compute_virials=periodic, compute_displacement=periodic
-    )
+    native, graph = native_model(model), native_graph(model, coord, atype, cell)
+    with default_dtype():  # native ZBL rounds its prefactor to the default dtype
+        out = native(graph, compute_virials=periodic, compute_displacement=periodic)
     return {
         "energy": out["energy"].detach().numpy(),
         "atom_energy": out["node_energy"].detach().numpy(),

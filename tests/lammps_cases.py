@@ -22,6 +22,14 @@ MODELS = {
     "two_layers": {"seed": 1},
     "three_layers": {"num_interactions": 3, "seed": 1},
     "float32": {"precision": "float32", "seed": 1},
+    # Blocks that send more than one tensor, or whose messages do not vanish with the radial features.
+    "attentive": {"interaction": "RealAgnosticAttResidual", "num_interactions": 3, "seed": 1},
+    "non_linear": {
+        "interaction": "RealAgnosticResidualNonLinear",
+        "interaction_first": "RealAgnosticResidualNonLinear",
+        "edge_irreps": "2x0e + 2x1o",
+        "seed": 1,
+    },
     "second": {"seed": 4},
     "third": {"seed": 5},
 }
@@ -208,6 +216,9 @@ CASES = {
     "one layer, atom_modify map": Case(
         "tilted", 1, model="one_layer", setup="atom_modify map yes", notices=False
     ),
+    "attentive": Case("tilted", 2, "2 1 1", model="attentive", crossing=(0, 1)),
+    "non-linear": Case("half_empty", 2, "2 1 1", empty=1, model="non_linear", notices=False),
+    "non-linear, 2x2x1": Case("bulk", 4, "2 2 1", model="non_linear", crossing=(0, 1), notices=False),
     "float32": Case("tilted", 2, "2 1 1", model="float32"),
     "images": Case("images", 1),
     "images, 2 ranks": Case("images", 2, "2 1 1"),

@@ -12,3 +12,5 @@ TRAINING_GRADIENT = 1e-9
 PRINTED = 1e-6
 # A lower bound, eV and eV/Å: how far results must be off when something is taken out that a test is about.
 NOTICEABLE = 1e-4
+# Absolute, eV and eV/Å: an imported or exported float64 model against native MACE.
+IMPORTED = {"energy": 1e-9, "force": 1e-9, "virial": 1e-9, "stress": 1e-10}

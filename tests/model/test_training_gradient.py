@@ -14,6 +14,19 @@ OPTIONS = {
         "pair_repulsion": True,
         "distance_transform": "Agnesi",
     },
+    "attentive, biased readout": {
+        "interaction": "RealAgnosticAttResidual",
+        "readout_cls": "NonLinearBiasReadoutBlock",
+        "num_interactions": 3,
+    },
+    "non-linear, narrow edges, shared product": {
+        "interaction": "RealAgnosticResidualNonLinear",
+        "interaction_first": "RealAgnosticResidualNonLinear",
+        "edge_irreps": "2x0e + 2x1o",
+        "use_edge_irreps_first": True,
+        "use_agnostic_product": True,
+        "use_last_readout_only": True,
+    },
     "cutoff after mlp, residual first": {"apply_cutoff": False, "interaction_first": "RealAgnosticResidual"},
 }
 

@@ -1,0 +1,284 @@
+"""Native MACE files as plain data: the tree of modules, their settings and tensors, and what cannot be converted."""
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from deepmd_gnn.safe_pickle import FileError, Record, TorchFile, records_in
+
+_MODELS = ("MACE", "ScaleShiftMACE")
+_LAMMPS_WRAPPERS = ("LAMMPS_MACE", "LAMMPS_MLIAP_MACE")
+_OTHER_MODELS = {
+    "MACELES": "long-range electrostatics (latent Ewald summation, LES): needs the reciprocal space of the whole cell",
+    "PolarMACE": "long-range electrostatics and polarisation: needs the reciprocal space of the whole cell",
+    "AtomicDipolesMACE": "a dipole model: it has no energy",
+    "AtomicDielectricMACE": "a dipole and polarisability model: it has no energy",
+    "EnergyDipolesMACE": "energies and dipoles: the dipoles would be lost",
+}
+_OTHER_PARTS = {
+    "joint_embedding": "embedding of the total charge, spin or other global quantities",
+    "embedding_readout": "energy of an embedding of the total charge, spin or other global quantities",
+    "les": "long-range electrostatics (LES)",
+    "les_readouts": "long-range electrostatics (LES)",
+    "coulomb_energy": "long-range electrostatics",
+}
+_PARTS = (
+    "node_embedding",
+    "radial_embedding",
+    "spherical_harmonics",
+    "atomic_energies_fn",
+    "interactions",
+    "products",
+    "readouts",
+    "scale_shift",
+    "pair_repulsion_fn",
+)
+
+
+class NotConvertible(ValueError):
+    """A model with a part that has no counterpart here; the message names it and says why."""
+
+
+class NativeModule:
+    """A module of a native file, from an eager pickle or a TorchScript archive.
+
+    Parameters
+    ----------
+    record : Record
+        The module's record.
+    """
+
+    def __init__(self, record: Record) -> None:
+        state = record.state
+        if not isinstance(state, dict):
+            raise FileError(f"the file's {record.qualname} has no state; it is damaged or of another kind")
+        self.name = record.name
+        """Name of the class."""
+        self.record = record
+        """Everything that the file says about it."""
+        self.qualname = record.qualname
+        """Module and name of the class or function."""
+        self.code: dict[str, str] = {}
+        """Source files of a TorchScript archive, to look up what is stored nowhere else (set on the whole model)."""
+        parts = {key: value for key, value in state.items() if not key.startswith("_")}
+        for group in ("_parameters", "_buffers", "_modules"):
+            parts.update(state.get(group) or {})
+        parameters = state.get("_parameters")
+        self.trainable: set[str] | None = None if parameters is None else set(parameters)
+        """Names of the parameters among the tensors; a TorchScript archive does not tell them apart."""
+        self.tensors = {k: v for k, v in parts.items() if isinstance(v, torch.Tensor)}
+        """Parameters and buffers."""
+        self.children = {k: NativeModule(v) for k, v in parts.items() if _is_module(v)}
+        """Submodules."""
+        rest = {k: v for k, v in parts.items() if k not in self.tensors and k not in self.children}
+        self.settings: dict[str, Any] = rest
+        """Everything else: numbers, names, irreps (records)."""
+
+    def __getitem__(self, path: str) -> "NativeModule":
+        module = self
+        for name in path.split("."):
+            if name not in module.children:
+                raise NotConvertible(
+                    f"The file's {self.name} has no part '{path}'; this is no MACE energy model of mace-torch 0.2 to 0.3."
+                )
+            module = module.children[name]
+        return module
+
+    def layers(self, path: str) -> list["NativeModule"]:
+        """Elements of a ``ModuleList``."""
+        children = self[path].children
+        return [children[name] for name in sorted(children, key=int)]
+
+    def named_tensors(self, prefix: str = "") -> Iterator[tuple[str, torch.Tensor]]:
+        """All parameters and buffers, named as in a state dict."""
+        for name, tensor in self.tensors.items():
+            yield prefix + name, tensor
+        for name, child in self.children.items():
+            yield from child.named_tensors(f"{prefix}{name}.")
+
+
+def _is_module(value: Any) -> bool:
+    if not isinstance(value, Record) or not isinstance(value.state, dict):
+        return False
+    return "_modules" in value.state or value.qualname.startswith("__torch__.")
+
+
+def read_native(
+    path: str | Path, trust: bool = False, architecture: str | Path | None = None
+) -> NativeModule:
+    """Read a native MACE file, without executing anything in it unless it is trusted.
+
+    Parameters
+    ----------
+    path : str or Path
+        A pickled ``.model``, a TorchScript ``*_compiled.model`` or ``.model-lammps.pt``, or with `architecture` a
+        training checkpoint.
+    trust : bool
+        Load with torch's full unpickler, which executes code from the file. For files in older formats of torch.
+    architecture : str or Path, optional
+        For a training checkpoint, which holds weights only: a ``.model`` of the same training.
+
+    Returns
+    -------
+    NativeModule
+        The MACE or ScaleShiftMACE module.
+
+    Raises
+    ------
+    FileError
+        If the file is damaged or of another kind.
+    NotConvertible
+        If the model has a part that cannot be converted.
+    """
+    file = TorchFile(path, _trusted_bytes(path) if trust else None)
+    content = file.content
+    if isinstance(content, dict):
+        return _with_weights(path, content, architecture, trust)
+    if not isinstance(content, Record) or not isinstance(content.state, dict):
+        raise FileError(f"{path} holds {type(content).__name__}, not a MACE model.")
+    content = _unwrapped(content)
+    try:
+        refuse(content, path)
+        model = NativeModule(content)
+    except RecursionError as error:
+        raise FileError(f"{path} contains itself; it is damaged.") from error
+    model.code = file.code
+    return model
+
+
+def _trusted_bytes(path: str | Path) -> bytes:
+    """Load with code execution and save again in today's format."""
+    from deepmd_gnn.import_order import allow_e3nn_constants, unchanged_environment
+
+    allow_e3nn_constants()
+    buffer = io.BytesIO()
+    with unchanged_environment():
+        torch.save(torch.load(path, map_location="cpu", weights_only=False), buffer)
+    return buffer.getvalue()
+
+
+def _with_weights(
+    path: str | Path, content: dict[str, Any], architecture: str | Path | None, trust: bool
+) -> NativeModule:
+    """Put the weights of a checkpoint into a model of the same architecture."""
+    weights = content.get("model", content)
+    if (
+        not isinstance(weights, dict)
+        or "_extra_state" in weights
+        or "interactions.0.linear_up.weight" not in weights
+    ):
+        raise FileError(f"{path} is not a MACE model, and not a training checkpoint of one.")
+    if architecture is None:
+        raise FileError(
+            f"{path} is a training checkpoint: it holds weights, but neither the blocks nor avg_num_neighbors nor the "
+            "heads. Give a .model that mace_run_train wrote in the same training with --architecture FILE. (Its .model "
+            "holds the averaged weights, EMA, which are usually better than those of the checkpoint.)"
+        )
+    model = read_native(architecture, trust)
+    ours = dict(model.named_tensors())
+    for name, tensor in weights.items():
+        if any(part.startswith("_") for part in name.split(".")):
+            continue  # e3nn's own constants
+        known = ours.get(name)
+        if not isinstance(tensor, torch.Tensor) or (tensor.numel() and known is None):
+            raise FileError(f"'{name}' of {path} is not in {architecture}, which is another architecture.")
+        if known is not None and known.shape != tensor.shape:
+            raise FileError(
+                f"'{name}' has shape {tuple(tensor.shape)} in {path}, but {tuple(known.shape)} in {architecture}."
+            )
+        if known is not None:
+            *modules, last = name.split(".")
+            (model[".".join(modules)] if modules else model).tensors[last] = tensor
+    missing = [name for name, tensor in ours.items() if tensor.numel() and name not in weights]
+    if missing:
+        raise FileError(f"{path} lacks {', '.join(missing[:5])}, which {architecture} has.")
+    return model
+
+
+def refuse(content: Record, path: str | Path) -> None:
+    """Stop at models that cannot be converted, before any work.
+
+    Parameters
+    ----------
+    content : Record
+        Content of a file.
+    path : str or Path
+        Its name, for the message.
+
+    Raises
+    ------
+    NotConvertible
+        With the name of the part and the reason.
+    """
+    if content.name in _OTHER_MODELS:
+        raise NotConvertible(f"{path} is a {content.name}: {_OTHER_MODELS[content.name]}. Not converted.")
+    if content.name not in _MODELS:
+        raise NotConvertible(
+            f"{path} holds a {content.qualname}, not one of {', '.join(_MODELS)}. Not converted."
+        )
+    for record in records_in(content):
+        if "lora" in record.qualname.lower():
+            raise NotConvertible(
+                f"{path} holds LoRA adapters ({record.name}): merge them with MACE before converting. Not converted."
+            )
+    parts = NativeModule(content)
+    if parts.settings.get("embedding_specs"):
+        parts.children.setdefault("joint_embedding", parts)
+    for name in parts.children:
+        if name in _OTHER_PARTS:
+            raise NotConvertible(f"{path} has '{name}': {_OTHER_PARTS[name]}. Not converted.")
+        if name not in _PARTS:
+            raise NotConvertible(
+                f"{path} has a part '{name}' that mace-torch's energy models do not have. Not converted."
+            )
+
+
+def _unwrapped(content: Record) -> Record:
+    """Look into the wrapper of a model that was made for LAMMPS."""
+    if content.name in _LAMMPS_WRAPPERS:
+        inner = content.state.get("model", (content.state.get("_modules") or {}).get("model"))
+        if isinstance(inner, Record) and isinstance(inner.state, dict):
+            return inner
+    return content
+
+
+def irreps_of(value: Any) -> list[tuple[int, int, str]]:
+    """Translate irreps of a file.
+
+    Parameters
+    ----------
+    value : Any
+        A string, nested tuples (TorchScript), or records of e3nn's or cuequivariance's classes.
+
+    Returns
+    -------
+    list[tuple[int, int, str]]
+        Multiplicity, l and parity (``"e"`` or ``"o"``) of each term.
+    """
+    if isinstance(value, str):
+        from deepmd_gnn.config import parse_irreps
+
+        return parse_irreps(value)
+    numbers = list(_numbers(value))
+    if len(numbers) % 3:
+        raise FileError("irreps in the file could not be read")
+    triples = zip(numbers[::3], numbers[1::3], numbers[2::3], strict=True)
+    return [(mul, ell, "e" if parity == 1 else "o") for mul, ell, parity in triples]
+
+
+def irreps_text(terms: list[tuple[int, int, str]]) -> str:
+    """Spell irreps, e.g. ``"16x0e + 16x1o"``."""
+    return " + ".join(f"{mul}x{ell}{parity}" for mul, ell, parity in terms)
+
+
+def _numbers(value: Any) -> Iterator[int]:
+    if isinstance(value, Record):
+        yield from _numbers(value.arguments)
+    elif isinstance(value, (tuple, list)):
+        for part in value:
+            yield from _numbers(part)
+    elif isinstance(value, int):
+        yield value
