@@ -35,6 +35,11 @@ def guard_distance(r_max: float) -> float:
     return 2.0 * r_max + 5.0
 
 
+def without_direction(edge_vec: torch.Tensor) -> torch.Tensor:
+    """Tell which atoms are at the same place, closer than 1e-6 Å, shape (nedge, 3) → (nedge,)."""
+    return edge_vec.detach().square().sum(dim=1) < 1e-12
+
+
 def rows_of_senders(rows: torch.Tensor, graph: AtomGraph) -> torch.Tensor:
     """Give every edge the row of its sender, shape (nsender, …) → (nedge, …)."""
     return rows_of_edges(rows, graph.edge_index[0], graph.outgoing)
@@ -86,8 +91,7 @@ def make_graph(
     ValueError
         If two atoms coincide.
     """
-    # Closer than 1e-6 Å two atoms have no direction between them.
-    coincident = torch.nonzero(edge_vec.detach().square().sum(dim=1) < 1e-12).view(-1)
+    coincident = torch.nonzero(without_direction(edge_vec)).view(-1)
     if coincident.numel() > 0:
         first = edge_atoms[:, coincident[0]]
         raise ValueError(

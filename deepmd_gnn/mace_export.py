@@ -10,7 +10,7 @@ import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from deepmd_gnn.freezing import enter_stage
-from deepmd_gnn.graph import AtomGraph, guard_distance
+from deepmd_gnn.graph import AtomGraph, guard_distance, without_direction
 from deepmd_gnn.segments import edge_lists, rows_between, sum_over_edges
 
 # Inputs of the host's edge-list lower before the communication tensors.
@@ -164,7 +164,10 @@ class ExportMixin:
             allowed = torch.tensor(self.pair_allowed, dtype=torch.bool, device=atype.device)
             mask = mask & allowed[kinds[sender], kinds[center]]
         far = torch.full_like(edge_vec, guard_distance(self.rcut))
-        vectors = torch.cat([far[:1], torch.where(mask.unsqueeze(1), edge_vec, far)])
+        # A compiled graph cannot refuse atoms at the same place; it must not give them a finite energy either.
+        undefined = torch.where(without_direction(edge_vec), torch.nan, 0.0).unsqueeze(1)
+        vectors = torch.where(mask.unsqueeze(1), edge_vec + undefined, far)
+        vectors = torch.cat([far[:1], vectors])
         receiver = torch.where(center < nowned, center + 1, 0)
         index = torch.cat([edge_index.new_zeros(2, 1), torch.stack([sender + 1, receiver])], dim=1)
         types = torch.cat([atype.new_zeros(1), kinds])

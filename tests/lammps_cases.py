@@ -381,7 +381,9 @@ def adapted(case, kind):
         return case
     if case.ranks == 1 and MAP not in case.setup:
         case = replace(case, setup=f"{case.setup}\n{MAP}")
-    return replace(case, notices=case.notices and case.model == "two_layers")
+    # On one rank it has no exchange that could be taken out.
+    notices = case.notices and case.model == "two_layers" and case.ranks > 1
+    return replace(case, notices=notices)
 
 
 # A rank without atoms and ghosts is refused by the host, with a `.pt2`.
