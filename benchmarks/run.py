@@ -16,18 +16,21 @@ import lammps_step
 
 HERE = Path(__file__).parent
 PYTHON_TASKS = ("native force", "ours force", "ours scripted", "native train", "ours train")
-LAMMPS_TASK = "ours LAMMPS"
+# Model file of each task in LAMMPS.
+LAMMPS_TASKS = {"ours LAMMPS": "model.pth", "ours LAMMPS .pt2": "model.pt2"}
+COMPILED = "ours LAMMPS .pt2"
 REFERENCE = {
     "ours force": "native force",
     "ours scripted": "native force",
-    LAMMPS_TASK: "native force",
+    **dict.fromkeys(LAMMPS_TASKS, "native force"),
     "ours train": "native train",
 }
 LABELS = {
     "native force": "native, energy and forces of a ready graph",
     "ours force": "Python call: neighbours, energy, forces, virial",
     "ours scripted": "the same, TorchScript",
-    LAMMPS_TASK: "MD step, LAMMPS with `.pth`, skin 2 Å",
+    "ours LAMMPS": "MD step, LAMMPS with `.pth`, skin 2 Å",
+    COMPILED: "MD step, LAMMPS with `.pt2`, skin 2 Å",
     "native train": "native, training step",
     "ours train": "training step",
 }
@@ -39,7 +42,7 @@ def measure(task, folder, args):
     Parameters
     ----------
     task : str
-        Key of `LABELS`, or "prepare".
+        Key of `LABELS`, "prepare" or "freeze".
     folder : pathlib.Path
         Shared files of the tasks.
     args : argparse.Namespace
@@ -50,8 +53,8 @@ def measure(task, folder, args):
     dict or None
         See ``measure.py``.
     """
-    if task == LAMMPS_TASK:
-        return lammps_step.run_lammps(folder, HERE / "water192.xyz", args.steps)
+    if task in LAMMPS_TASKS:
+        return lammps_step.run_lammps(folder, HERE / "water192.xyz", args.steps, LAMMPS_TASKS[task])
     command = [sys.executable, str(HERE / "measure.py"), task, str(folder), args.model, args.precision]
     done = subprocess.run([*command, str(args.calls)], capture_output=True, text=True, check=False)
     if done.returncode != 0:
@@ -79,6 +82,9 @@ def run_rounds(tasks, args):
         folder = Path(name)
         print(f"building {args.model} {args.precision}", file=sys.stderr, flush=True)
         measure("prepare", folder, args)
+        if COMPILED in tasks:
+            frozen = measure("freeze", folder, args)
+            print(f"freezing the .pt2: {frozen['seconds'][0]:.0f} s of CPU, {frozen['peak_mb']:.0f} MB")
         for turn in range(args.rounds):
             rounds.append({})
             for task in tasks:
@@ -179,9 +185,9 @@ def main():
     """Measure and print."""
     args = parse_arguments()
     tasks = args.tasks or list(LABELS)
-    if LAMMPS_TASK in tasks and lammps_step.lammps_executable() is None:
+    if lammps_step.lammps_executable() is None:
         print("no lmp found: MD steps are not measured", file=sys.stderr)
-        tasks.remove(LAMMPS_TASK)
+        tasks = [task for task in tasks if task not in LAMMPS_TASKS]
     rounds = run_rounds(tasks, args)
     check_same_energy(rounds, args.precision)
     summary = summarise(rounds)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import assert_close, random_frame, tiny_model
-from lammps_cases import MODELS, STRONG, ModelFiles
+from lammps_cases import MODELS, STRONG
 from lammps_runner import lammps_environment
 from tolerances import NATIVE
 
@@ -41,15 +41,9 @@ print(json.dumps({name: value.tolist() for name, value in out.items()}))
 """
 
 
-@pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("c_api")
-    return {kind: ModelFiles(folder, kind) for kind in (".pth", ".pt2")}
-
-
 @pytest.mark.parametrize("periodic", [True, False])
 @pytest.mark.parametrize("kind", [".pth", pytest.param(".pt2", marks=pytest.mark.slow)])
-def test_without_a_neighbour_list(kind, periodic, models):
+def test_without_a_neighbour_list(kind, periodic, model_files):
     from deepmd.env import SHARED_LIB_DIR
 
     environment, _ = lammps_environment()
@@ -57,7 +51,7 @@ def test_without_a_neighbour_list(kind, periodic, models):
         coord, kinds, cell = random_frame(natoms=natoms, box_length=6.5, seed=natoms)
         request = {
             "library": str(SHARED_LIB_DIR / "libdeepmd_c.so"),
-            "model": str(models[kind]["two_layers"]),
+            "model": str(model_files(kind)["two_layers"]),
             "coord": coord.ravel().tolist(),
             "kinds": kinds.tolist(),
             "cell": cell.ravel().tolist() if periodic else None,

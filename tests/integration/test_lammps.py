@@ -13,7 +13,6 @@ from lammps_cases import (
     HOST_REFUSES,
     MODELS,
     NULL,
-    ModelFiles,
     adapted,
     in_python,
     on_one_rank,
@@ -31,13 +30,6 @@ RUNS = [
     for name in CASES
     if name not in HOST_REFUSES.get(kind, ())
 ]
-
-
-@pytest.fixture(scope="session")
-def model_files(tmp_path_factory):
-    """Frozen models: ``model_files(kind)[name]``."""
-    stores = {kind: ModelFiles(tmp_path_factory.mktemp("models"), kind) for kind in SUFFIXES}
-    return stores.__getitem__
 
 
 @pytest.fixture(scope="session")
