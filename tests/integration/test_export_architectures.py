@@ -59,13 +59,6 @@ def check(path, model, precision):
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_exported(name, tmp_path):
-    model = tiny_model(**STRONG, **ARCHITECTURES[name])
-    freeze(model, tmp_path / "m.pte")
-    check(tmp_path / "m.pte", model, ARCHITECTURES[name].get("precision", "float64"))
-
-
-@pytest.mark.parametrize("name", ARCHITECTURES)
 def test_compiled_for_two_threads(name, tmp_path):
     """Atomic additions would end the compilation: both programs are there, and the numbers are right."""
     from deepmd_gnn.cli import main
