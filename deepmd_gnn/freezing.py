@@ -1,17 +1,19 @@
 """What freezing to ``.pt2`` and ``.pte`` lacks in the host: progress, a file that is whole or absent, one kind of graph."""
 
+import contextlib
 import contextvars
 import functools
 import logging
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import torch._inductor.config as inductor_config
+from torch._inductor.codegen.cpp import TilingSelect
 
 log = logging.getLogger("deepmd.deepmd_gnn")
 HEARTBEAT = 30.0  # seconds between signs of life
@@ -72,6 +74,30 @@ def enter_stage(stage: str) -> None:
         progress.enter(stage)
 
 
+@contextlib.contextmanager
+def _sound_vectorisation() -> Iterator[None]:
+    """Keep TorchInductor 2.11 from writing beyond the end of tensors on the CPU.
+
+    If it vectorises a loop around a sum, with another loop between the two, it stores whole vectors for the rest of the
+    loop as well (``CppKernelProxy`` looks at the next inner loop only). Such sums are vectorised over their terms
+    instead, which is its own default for the innermost loop.
+    """
+    original = TilingSelect.select_tiling
+
+    def select_tiling(self: Any, fn_list: Any, var_sizes_list: Any) -> tuple[list[int], list[int]]:
+        factors, indices = original(self, fn_list, var_sizes_list)
+        outer, terms = max(var_sizes_list, key=lambda sizes: len(sizes[1]))
+        if indices and terms and indices[0] < len(outer) - 1:
+            return factors[:1], [len(outer) + len(terms) - 1]
+        return factors, indices
+
+    TilingSelect.select_tiling = select_tiling  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        TilingSelect.select_tiling = original  # type: ignore[method-assign]
+
+
 def improve(serialization: ModuleType) -> None:
     """Wrap the function with which the host writes exported models; other models than MACE pass through unchanged.
 
@@ -101,7 +127,7 @@ def improve(serialization: ModuleType) -> None:
         # Whatever was asked for: a padded list could truncate neighbours, and has no form for several ranks.
         def write(path: Path) -> None:
             # TorchInductor 2.11 lets vectorised code for the rest of a loop read beyond the end of a tensor.
-            with inductor_config.patch({"cpp.enable_loop_tail_vec": False}):
+            with inductor_config.patch({"cpp.enable_loop_tail_vec": False}), _sound_vectorisation():
                 original(str(path), data, model_json_override, True, "graph")
 
         _write_whole(Path(model_file), write)
