@@ -98,6 +98,17 @@ def _sound_vectorisation() -> Iterator[None]:
         TilingSelect.select_tiling = original  # type: ignore[method-assign]
 
 
+@contextlib.contextmanager
+def _kernels(data: dict[str, Any]) -> Iterator[None]:
+    """Generate the kernels of a serialised model."""
+    from deepmd_gnn.kernels.freezing import kernels_for
+    from deepmd_gnn.mace import MaceModel
+
+    enter_stage("generating kernels")
+    with kernels_for(MaceModel.deserialize(data["model"])):
+        yield
+
+
 def improve(serialization: ModuleType) -> None:
     """Wrap the function with which the host writes exported models; other models than MACE pass through unchanged.
 
@@ -127,7 +138,12 @@ def improve(serialization: ModuleType) -> None:
         # Whatever was asked for: a padded list could truncate neighbours, and has no form for several ranks.
         def write(path: Path) -> None:
             # TorchInductor 2.11 lets vectorised code for the rest of a loop read beyond the end of a tensor.
-            with inductor_config.patch({"cpp.enable_loop_tail_vec": False}), _sound_vectorisation():
+            with (
+                inductor_config.patch({"cpp.enable_loop_tail_vec": False}),
+                _sound_vectorisation(),
+                _kernels(data) if path.suffix == ".pt2" else contextlib.nullcontext(),
+            ):
+                enter_stage("building the model")
                 original(str(path), data, model_json_override, True, "graph")
 
         _write_whole(Path(model_file), write)
@@ -147,7 +163,6 @@ def _write_whole(target: Path, write: Callable[[Path], None]) -> None:
         with Progress(target.name) as progress:
             token = _current.set(progress)
             try:
-                progress.enter("building the model")
                 write(unfinished)
             finally:
                 _current.reset(token)

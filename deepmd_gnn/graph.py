@@ -28,6 +28,10 @@ class AtomGraph(NamedTuple):
     """Edges that arrive at each node, padded with −1, shape (·, nnode); see :func:`~deepmd_gnn.segments.edge_lists`."""
     outgoing: torch.Tensor | None = None
     """Edges that leave each sender; then senders and output rows are the same."""
+    order: torch.Tensor | None = None
+    """Edges grouped by receiver, int64, for generated kernels."""
+    begin: torch.Tensor | None = None
+    """Where each receiver's edges begin in `order`, and where the last one's end, int64, shape (nnode + 1,)."""
 
 
 def guard_distance(r_max: float) -> float:

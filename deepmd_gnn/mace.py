@@ -301,6 +301,8 @@ class MaceModel(InterfaceMixin, BiasMixin, GraphMixin, ExportMixin, DenseMixin, 
             graph.edge_atoms,
             graph.incoming,
             graph.outgoing,
+            graph.order,
+            graph.begin,
         )
         energy = self.atom_energies(leaf, atype.reshape(-1), comm_dict)
         differentiable = self.training or graph.edge_vec.requires_grad

@@ -11,7 +11,11 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from deepmd_gnn.freezing import enter_stage
 from deepmd_gnn.graph import AtomGraph, guard_distance, without_direction
+from deepmd_gnn.kernels.freezing import installed
 from deepmd_gnn.segments import edge_lists, rows_between, sum_over_edges
+
+if TYPE_CHECKING:
+    from deepmd_gnn.mace_energy import MaceEnergy
 
 # Inputs of the host's edge-list lower before the communication tensors.
 _INPUTS = 13
@@ -28,6 +32,7 @@ class ExportMixin:
 
         excludes_pairs: bool
         pair_allowed: list[list[bool]]
+        energy_model: MaceEnergy
         evaluate: Callable[..., tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
 
     def uses_graph_lower(self) -> bool:
@@ -171,14 +176,18 @@ class ExportMixin:
         receiver = torch.where(center < nowned, center + 1, 0)
         index = torch.cat([edge_index.new_zeros(2, 1), torch.stack([sender + 1, receiver])], dim=1)
         types = torch.cat([atype.new_zeros(1), kinds])
-        incoming, outgoing = None, None
+        incoming, outgoing, order, begin = None, None, None, None
         # Training is compiled without SIMD by the host, where atomic additions work, and cannot keep a size that
         # depends on data in one graph.
         if not self.training and lists[0] is not None:
-            incoming = _guarded_lists(lists[0], rows_between(lists[1], 0, nowned + 1))
-            outgoing = _guarded_lists(lists[2], lists[3])
+            owned = rows_between(lists[1], 0, nowned + 1)
+            # The guard's edge in front belongs to no list, because it brings nothing.
+            order, begin = lists[0] + 1, torch.cat([owned.new_zeros(1), owned])
+            incoming = edge_lists(order, begin)
+            leaving_begin = torch.cat([owned.new_zeros(1), lists[3]])  # type: ignore[list-item]
+            outgoing = edge_lists(lists[2] + 1, leaving_begin)
         nodes = rows_between(types, 0, nowned + 1)
-        return AtomGraph(nodes, types, index, vectors, index, incoming, outgoing)
+        return AtomGraph(nodes, types, index, vectors, index, incoming, outgoing, order, begin)
 
     def forward_lower_graph_exportable(
         self,
@@ -234,14 +243,10 @@ class ExportMixin:
         options.pop("destination_sorted", None)
         ranks = "several ranks" if len(samples) > _INPUTS else "one rank"
         enter_stage(f"tracing for {ranks}")
-        traced = make_fx(lower, **options)(*samples)
+        with installed(self.energy_model):
+            traced = make_fx(lower, **options)(*samples)
         enter_stage(f"exporting and compiling for {ranks}")
         return traced
-
-
-def _guarded_lists(order: torch.Tensor, row_ptr: torch.Tensor) -> torch.Tensor:
-    """Lists of edges with the guard's edge in front: it belongs to no list, because it brings nothing."""
-    return edge_lists(order + 1, torch.cat([row_ptr.new_zeros(1), row_ptr]))
 
 
 def _frame_sums(n_node: torch.Tensor, total: int, listed: bool) -> Callable[[torch.Tensor], torch.Tensor]:

@@ -248,6 +248,36 @@ class NonLinearInteraction(torch.nn.Module):
         """Skip connection around the product."""
         return self.skip_tp(features, one_hot)
 
+    def edge_inputs(
+        self,
+        edge_feats: torch.Tensor,
+        senders: torch.Tensor,
+        receivers: torch.Tensor,
+        one_hot: torch.Tensor,
+    ) -> torch.Tensor:
+        """Inputs of the networks of an edge: radial features and the embeddings of both elements.
+
+        Parameters
+        ----------
+        edge_feats : torch.Tensor
+            Shape (nedge, ·).
+        senders, receivers : torch.Tensor
+            Elements of both ends, shape (nedge,).
+        one_hot : torch.Tensor
+            Elements of the nodes, shape (nnode, ntypes); only the size is read.
+
+        Returns
+        -------
+        torch.Tensor
+            Shape (nedge, ·).
+        """
+        # One row per element, looked up for both ends of an edge.
+        ntypes = one_hot.shape[1]
+        elements = torch.eye(ntypes, dtype=edge_feats.dtype, device=edge_feats.device).unsqueeze(1)
+        source = self.source_embedding(elements, one_hot).flatten(1)
+        target = self.target_embedding(elements, one_hot).flatten(1)
+        return torch.cat([edge_feats, source[senders], target[receivers]], dim=1)
+
     def messages(
         self,
         sent: torch.Tensor,
@@ -260,16 +290,10 @@ class NonLinearInteraction(torch.nn.Module):
         avg_num_neighbors: torch.Tensor,  # noqa: ARG002 - the same for all blocks
     ) -> torch.Tensor:
         """See :meth:`Interaction.messages`."""
-        nnode, ntypes = one_hot.shape
+        nnode = one_hot.shape[0]
         up = sent.view(sent.shape[0], -1, self.linear_up.channels)
-        # The elements' embeddings are one row per element, looked up for both ends of an edge.
-        elements = torch.eye(ntypes, dtype=sent.dtype, device=sent.device).unsqueeze(1)
-        source = self.source_embedding(elements, one_hot).flatten(1)
-        target = self.target_embedding(elements, one_hot).flatten(1)
         senders, receivers = graph.edge_index[0], graph.edge_index[1]
-        inputs = torch.cat(
-            [edge_feats, source[sender_types[senders]], target[sender_types[receivers]]], dim=1
-        )
+        inputs = self.edge_inputs(edge_feats, sender_types[senders], sender_types[receivers], one_hot)
         weights = self.conv_tp_weights(inputs)
         if cutoff is not None:
             weights = weights * cutoff

@@ -1,0 +1,64 @@
+// Entry points of the kernels of a model: choice of the layer, check of the CPU.
+#include <cstdio>
+
+// Visible, for Python to call, but never bound to the kernels of another model in the same process.
+#define ENTRY extern "C" __attribute__((visibility("protected")))
+
+static bool cpu_is_suitable() {
+  static const bool suitable = @SUPPORTED@;
+  if (!suitable)
+    std::fprintf(stderr, "mace model: this .pt2 was frozen for CPUs with @FEATURES@, which this one lacks. "
+                         "Freeze the model on this machine, or use a .pth.\n");
+  return suitable;
+}
+
+ENTRY int mace_convolve(long layer, const double* vectors, const T* sent, const T* table, const int64_t* sender,
+                             const int64_t* kind, const int64_t* order, const int64_t* begin, long nnode,
+                             long nsender, long channels, long nkind, long ntable, double r_max, T* out) {
+  if (!cpu_is_suitable()) return 2;
+  const mace::Input in{vectors, sent, table, sender, kind, order, begin, nnode, nsender, channels, nkind, ntable,
+                       r_max};
+  try {
+    auto call = [&](auto* which) { mace::convolve<std::remove_pointer_t<decltype(which)>>(in, out); };
+    @CONVOLVE@
+  } catch (const std::bad_alloc&) { return 3; }
+  return 0;
+}
+
+ENTRY int mace_convolve_backward(long layer, const double* vectors, const T* sent, const T* table,
+                                      const int64_t* sender, const int64_t* kind, const int64_t* order,
+                                      const int64_t* begin, long nnode, long nsender, long channels, long nkind,
+                                      long ntable, double r_max, const T* gradient, long nedge, double* d_vectors,
+                                      T* d_sent) {
+  if (!cpu_is_suitable()) return 2;
+  const mace::Input in{vectors, sent, table, sender, kind, order, begin, nnode, nsender, channels, nkind, ntable,
+                       r_max};
+  try {
+    auto call = [&](auto* which) {
+      mace::convolve_backward<std::remove_pointer_t<decltype(which)>>(in, gradient, nedge, d_vectors, d_sent);
+    };
+    @CONVOLVE_BACKWARD@
+  } catch (const std::bad_alloc&) { return 3; }
+  return 0;
+}
+
+ENTRY int mace_contract(long layer, const T* features, const T* coefficients, const int64_t* kind, long nnode,
+                             long ntypes, long channels, T* out) {
+  if (!cpu_is_suitable()) return 2;
+  auto call = [&](auto* which) {
+    mace::contract<std::remove_pointer_t<decltype(which)>>(features, coefficients, kind, nnode, ntypes, channels, out);
+  };
+  @CONTRACT@
+  return 0;
+}
+
+ENTRY int mace_contract_backward(long layer, const T* gradient, const T* features, const T* coefficients,
+                                      const int64_t* kind, long nnode, long ntypes, long channels, T* out) {
+  if (!cpu_is_suitable()) return 2;
+  auto call = [&](auto* which) {
+    mace::contract_backward<std::remove_pointer_t<decltype(which)>>(gradient, features, coefficients, kind, nnode,
+                                                                    ntypes, channels, out);
+  };
+  @CONTRACT_BACKWARD@
+  return 0;
+}

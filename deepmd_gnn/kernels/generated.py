@@ -1,0 +1,205 @@
+"""From a model to its kernels, and the modules that call them in place of the torch code."""
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from deepmd_gnn.graph import AtomGraph
+from deepmd_gnn.kernels import operators
+from deepmd_gnn.kernels.contraction_code import Polynomials, contraction_code, monomial_tuples, polynomials
+from deepmd_gnn.kernels.convolution_code import convolution_code, convolution_shape
+from deepmd_gnn.kernels.library import Library, this_machine
+from deepmd_gnn.kernels.radial_tables import FEWEST, kinds_of_pairs, radial_table
+from deepmd_gnn.mace_interactions import AttentiveInteraction
+
+log = logging.getLogger("deepmd.deepmd_gnn")
+# Tables for every pair of many elements would fill the memory.
+LARGEST_TABLES = 512 * 2**20
+
+
+def not_covered(energy_model: Any) -> str | None:
+    """Say why there are no kernels for a model, None if there are."""
+    if any(isinstance(layer, AttentiveInteraction) for layer in energy_model.interactions):
+        return "attentive blocks have radial weights that depend on the features"
+    size = tables_size(energy_model)
+    if size > LARGEST_TABLES:
+        return (
+            f"radial tables for all pairs of {energy_model.ntypes} elements would take {size / 2**20:.0f} MB"
+        )
+    return None
+
+
+def tables_size(energy_model: Any) -> int:
+    """Bytes of the coarsest radial tables of all layers."""
+    numbers = sum(
+        len(layer.conv_tp.paths) * layer.linear_up.channels * kinds_of_pairs(energy_model, layer)
+        for layer in energy_model.interactions
+    )
+    return numbers * FEWEST[energy_model.dtype] * 4 * energy_model.dtype.itemsize
+
+
+def _blocks(values: torch.Tensor, lanes: int) -> torch.Tensor:
+    """Split the last axis, the channels, into blocks of a vector's length, shape (…, channels) → (blocks, …, lanes)."""
+    channels = values.shape[-1]
+    padded = torch.nn.functional.pad(values, (0, -channels % lanes))
+    return padded.view(*padded.shape[:-1], -1, lanes).movedim(-2, 0).contiguous()
+
+
+class GeneratedConvolution(torch.nn.Module):
+    """Radial network and convolution of a layer.
+
+    Parameters
+    ----------
+    table : torch.Tensor
+        Radial weights, shape (channel blocks, kinds, nodes, paths, 4, lanes).
+    layer, width : int
+        Which kernel; components of its result.
+    ntypes : int
+        Number of elements.
+    r_max : float
+        Cutoff, Å.
+    """
+
+    table: torch.Tensor
+
+    def __init__(self, table: torch.Tensor, layer: int, width: int, ntypes: int, r_max: float) -> None:
+        super().__init__()
+        self.register_buffer("table", table)
+        self.layer, self.width, self.ntypes, self.r_max = layer, width, ntypes, r_max
+
+    def forward(
+        self, sent: torch.Tensor, graph: AtomGraph, harmonics: torch.Tensor, radial: torch.Tensor
+    ) -> torch.Tensor:
+        """See :class:`~deepmd_gnn.mace_blocks.Convolution`; harmonics and radial weights are found in the kernel."""
+        sender, receiver = graph.edge_index[0].contiguous(), graph.edge_index[1]
+        kind = sender[:0]
+        if self.table.shape[1] > 1:
+            kind = graph.sender_types[sender] * self.ntypes + graph.sender_types[receiver]
+        assert graph.order is not None
+        assert graph.begin is not None
+        return operators.convolve(
+            -graph.edge_vec,
+            sent.contiguous(),
+            self.table,
+            sender,
+            kind,
+            graph.order,
+            graph.begin,
+            self.layer,
+            self.width,
+            self.r_max,
+        )
+
+
+class GeneratedContraction(torch.nn.Module):
+    """Symmetric contraction of a layer.
+
+    Parameters
+    ----------
+    coefficients : torch.Tensor
+        Shape (channel blocks, types, terms, lanes).
+    layer, width : int
+        Which kernel; components of its result.
+    """
+
+    coefficients: torch.Tensor
+
+    def __init__(self, coefficients: torch.Tensor, layer: int, width: int) -> None:
+        super().__init__()
+        self.register_buffer("coefficients", coefficients)
+        self.layer, self.width = layer, width
+
+    def forward(self, features: torch.Tensor, types: torch.Tensor, compiled: bool) -> torch.Tensor:
+        """See :class:`~deepmd_gnn.symmetric_contraction.SymmetricContraction`."""
+        return operators.contract(features.contiguous(), self.coefficients, types, self.layer, self.width)
+
+
+class Nothing(torch.nn.Module):
+    """Stands for a radial network whose outputs nobody reads."""
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Return the input."""
+        return features
+
+
+def _contraction(module: Any, lanes: int) -> tuple[Polynomials, torch.Tensor]:
+    """Polynomials of a layer, and their coefficients for every element and channel."""
+    parts = [contraction.coefficients.value.double() for contraction in module.contractions]
+    prefixes = [factor.index.value.tolist() for factor in module.prefixes]
+    lasts = [factor.index.value.tolist() for factor in module.lasts]
+    variables = parts[0].shape[2] - sum(len(last) for last in lasts)
+    used = torch.cat([part.abs().amax(dim=1) > 0 for part in parts]).numpy()
+    shape = polynomials(variables, monomial_tuples(variables, prefixes, lasts), used)
+    tables = []
+    for contraction, part in zip(module.contractions, parts, strict=True):
+        weights = torch.cat([contraction.weights_max, *contraction.weights], dim=1).detach().double()
+        tables.append(torch.einsum("mpa,tpc->tmac", part, weights))
+    table = torch.cat(tables, dim=1)  # (types, outputs, monomials, channels)
+    outputs, monomials = zip(*shape.terms, strict=True)
+    return shape, _blocks(table[:, list(outputs), list(monomials)], lanes)
+
+
+class Kernels:
+    """Kernels of a model.
+
+    Parameters
+    ----------
+    energy_model : MaceEnergy
+        The network, for which :func:`not_covered` is None.
+    """
+
+    def __init__(self, energy_model: Any) -> None:
+        dtype, machine = energy_model.dtype, this_machine()
+        lanes = machine.vector_bytes // dtype.itemsize
+        steps = [step.value.double().numpy() for step in energy_model.spherical_harmonics.steps]
+        structs: list[str] = []
+        self.convolutions, self.contractions = [], []
+        self.errors: list[tuple[float, float, int]] = []
+        for layer, (interaction, product) in enumerate(
+            zip(energy_model.interactions, energy_model.products, strict=True)
+        ):
+            conv = interaction.conv_tp
+            shape = convolution_shape(conv.coupling.value.double().numpy(), conv.input_dims, conv.paths)
+            structs.append(convolution_code(f"Convolution{layer}", shape, steps, machine.registers))
+            table = radial_table(energy_model, interaction, dtype)
+            nodes = table.values.shape[1]
+            self.errors.append((table.error, table.derivative_error, nodes))
+            rows = table.values.view(*table.values.shape[:2], len(shape.paths), -1, 4).transpose(3, 4)
+            blocks = _blocks(rows, lanes).to(dtype)
+            self.convolutions.append(
+                GeneratedConvolution(blocks, layer, shape.width, energy_model.ntypes, energy_model.r_max)
+            )
+            polynomial, coefficients = _contraction(product.symmetric_contractions, lanes)
+            structs.append(contraction_code(f"Contraction{layer}", polynomial))
+            self.contractions.append(
+                GeneratedContraction(coefficients.to(dtype), layer, len(polynomial.trees))
+            )
+        self.library = Library(structs, len(self.convolutions), dtype, machine)
+
+    @contextlib.contextmanager
+    def installed(self, energy_model: Any) -> Iterator[None]:
+        """Let a network with the same weights call the kernels, without derivatives with respect to the weights."""
+        swapped: list[tuple[Any, str, Any]] = []
+        required = [p for p in energy_model.parameters() if p.requires_grad]
+
+        def swap(parent: Any, name: str, module: torch.nn.Module) -> None:
+            swapped.append((parent, name, getattr(parent, name)))
+            setattr(parent, name, module)
+
+        try:
+            for parameter in required:
+                parameter.requires_grad_(False)
+            for interaction, conv in zip(energy_model.interactions, self.convolutions, strict=True):
+                swap(interaction, "conv_tp", conv)
+                swap(interaction, "conv_tp_weights", Nothing())
+            for product, contraction in zip(energy_model.products, self.contractions, strict=True):
+                swap(product, "symmetric_contractions", contraction)
+            yield
+        finally:
+            for parent, name, module in reversed(swapped):
+                setattr(parent, name, module)
+            for parameter in required:
+                parameter.requires_grad_(True)

@@ -1,0 +1,281 @@
+// Common part of the generated kernels: vectors of channels, edges of a block of atoms, radial tables.
+// The generator puts before it: the type T, VECTOR_BYTES (width of the CPU's vectors).
+#include <cmath>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <new>
+#include <type_traits>
+
+namespace mace {
+
+constexpr int LANES = VECTOR_BYTES / sizeof(T);
+constexpr int DLANES = VECTOR_BYTES / sizeof(double);
+constexpr long BLOCK = 16;  // receivers whose edges are prepared together: their data and a table share the L2 cache
+
+typedef T V __attribute__((vector_size(VECTOR_BYTES)));
+typedef T U __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(T)), may_alias));
+typedef double D __attribute__((vector_size(VECTOR_BYTES)));
+
+static inline V load(const T* p) { return *reinterpret_cast<const U*>(p); }
+static inline void store(T* p, V v) { *reinterpret_cast<U*>(p) = v; }
+static inline V zero() { return V{}; }
+
+// The last block of channels may be shorter than a vector.
+static inline V load_part(const T* p, long count) {
+  if (count >= LANES) return load(p);
+  V v{};
+  for (long i = 0; i < count; ++i) v[i] = p[i];
+  return v;
+}
+static inline void store_part(T* p, V v, long count) {
+  if (count >= LANES) { store(p, v); return; }
+  for (long i = 0; i < count; ++i) p[i] = v[i];
+}
+
+// Sums of the lanes of four vectors at once.
+typedef T Q __attribute__((vector_size(4 * sizeof(T)), may_alias));
+typedef decltype(Q{} < Q{}) QIndex;
+static inline Q fold(V v) {
+  constexpr int N = LANES / 4 > 0 ? LANES / 4 : 1;
+  union { V v; Q q[N]; } parts;
+  parts.v = v;
+  Q sum = parts.q[0];
+  for (int i = 1; i < N; ++i) sum += parts.q[i];
+  return sum;
+}
+static inline void add_sums(T* target, V a, V b, V c, V d) {
+#if VECTOR_BYTES >= 32
+  const Q A = fold(a), B = fold(b), C = fold(c), E = fold(d);
+  const QIndex even{0, 4, 1, 5}, odd{2, 6, 3, 7}, low{0, 1, 4, 5}, high{2, 3, 6, 7};
+  const Q x = __builtin_shuffle(A, B, even) + __builtin_shuffle(A, B, odd);
+  const Q y = __builtin_shuffle(C, E, even) + __builtin_shuffle(C, E, odd);
+  const Q sum = __builtin_shuffle(x, y, low) + __builtin_shuffle(x, y, high);
+  for (int i = 0; i < 4; ++i) target[i] += sum[i];
+#else
+  for (int i = 0; i < LANES; ++i) { target[0] += a[i]; target[1] += b[i]; target[2] += c[i]; target[3] += d[i]; }
+#endif
+}
+
+// Heap memory aligned for vectors.
+struct Scratch {
+  T* data;
+  explicit Scratch(long count) {
+    const size_t bytes = (count * sizeof(T) + 63) / 64 * 64 + 64;
+    data = static_cast<T*>(std::aligned_alloc(64, bytes));
+    if (!data) throw std::bad_alloc();
+  }
+  ~Scratch() { std::free(data); }
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+};
+
+// What an edge needs: sender, place in the table, interpolation weights, harmonics and their gradients.
+template <int NHARM, bool DERIVATIVE>
+struct Edge {
+  int64_t row, bin, id;
+  T w[DERIVATIVE ? 10 : 5];                   // interpolation of the table: value, then derivative
+  T y[NHARM];
+  T g[DERIVATIVE ? NHARM : 1][3];             // dY/dr
+  T u[3];                                     // direction
+  T f[4];                                     // dE/dr: from the direction, and along it
+};
+
+struct Input {
+  const double* vectors;   // (nedge, 3), receiver minus sender
+  const T* sent;           // (nsender, components, channels)
+  const T* table;          // (channel blocks, kinds, nodes, paths, NODE, LANES)
+  const int64_t* sender;   // (nedge,)
+  const int64_t* kind;     // (nedge,) or null
+  const int64_t* order;    // edges grouped by receiver
+  const int64_t* begin;    // (nnode + 1,)
+  long nnode, nsender, channels, nkind, ntable;
+  double r_max;
+};
+
+// Quintic Hermite polynomials on a grid of unit spacing: weights of slope and curvature at the first node, of the
+// difference of the values, and of slope and curvature at the second node. With the difference in the table, neither
+// value nor derivative is a difference of large numbers.
+template <bool DERIVATIVE>
+static inline void hermite(double t, double inverse, T* w) {
+  const double t2 = t * t, t3 = t2 * t, t4 = t3 * t, t5 = t4 * t;
+  w[0] = t - 6 * t3 + 8 * t4 - 3 * t5;
+  w[1] = .5 * t2 - 1.5 * t3 + 1.5 * t4 - .5 * t5;
+  w[2] = 10 * t3 - 15 * t4 + 6 * t5;
+  w[3] = -4 * t3 + 7 * t4 - 3 * t5;
+  w[4] = .5 * t3 - t4 + .5 * t5;
+  if (DERIVATIVE) {
+    w[5] = inverse * (1 - 18 * t2 + 32 * t3 - 15 * t4);
+    w[6] = inverse * (t - 4.5 * t2 + 6 * t3 - 2.5 * t4);
+    w[7] = inverse * (30 * t2 - 60 * t3 + 30 * t4);
+    w[8] = inverse * (-12 * t2 + 28 * t3 - 15 * t4);
+    w[9] = inverse * (1.5 * t2 - 4 * t3 + 2.5 * t4);
+  }
+}
+
+// A node of the table holds value, slope, curvature and the difference to the next value; p and p + stride are the
+// nodes around the edge.
+constexpr int NODE = 4;
+static inline V changes(const T* p, long stride, const T* w) {
+  return load(p + LANES) * w[0] + load(p + 2 * LANES) * w[1] + load(p + 3 * LANES) * w[2] +
+         load(p + stride + LANES) * w[3] + load(p + stride + 2 * LANES) * w[4];
+}
+static inline V radial(const T* p, long stride, const T* w) { return load(p) + changes(p, stride, w); }
+static inline V radial_slope(const T* p, long stride, const T* w) { return changes(p, stride, w + 5); }
+
+// The edges of a block of receivers; memory is kept and not cleared.
+template <class E>
+struct Edges {
+  std::unique_ptr<E[]> data;
+  long capacity = 0, count = 0;
+  void reserve(long wanted) {
+    if (wanted > capacity) data.reset(new E[capacity = wanted + wanted / 4]);
+    count = 0;
+  }
+};
+
+// Collect the edges within the cutoff of the receivers first … last, and where each receiver's edges begin.
+template <class L, bool DERIVATIVE>
+static void collect(const Input& in, long first, long last, Edges<Edge<L::NHARM, DERIVATIVE>>& edges, long* starts) {
+  typedef Edge<L::NHARM, DERIVATIVE> E;
+  const double inverse = (in.ntable - 1) / in.r_max, limit = in.r_max * in.r_max;
+  edges.reserve(in.begin[last] - in.begin[first]);
+  for (long i = first; i < last; ++i) {
+    starts[i - first] = edges.count;
+    for (int64_t k = in.begin[i]; k < in.begin[i + 1]; ++k) {
+      const int64_t id = in.order[k];
+      const double* v = in.vectors + 3 * id;
+      const double square = v[0] * v[0] + v[1] * v[1] + v[2] * v[2];
+      if (square >= limit) continue;  // an edge that is not a number stays
+      E& e = edges.data[edges.count++];
+      e.id = id;
+      e.row = in.sender[id] * L::COMPONENTS * LANES;
+      const double place = std::sqrt(square) * inverse;
+      long bin = place == place ? static_cast<long>(place) : 0;
+      if (bin > in.ntable - 2) bin = in.ntable - 2;
+      hermite<DERIVATIVE>(place - bin, inverse, e.w);
+      e.bin = ((in.kind ? in.kind[id] : 0) * in.ntable + bin) * L::PATHS * NODE * LANES;
+    }
+  }
+  const long count = edges.count;
+  starts[last - first] = count;
+  for (long begin = 0; begin < count; begin += DLANES) {
+    const long n = count - begin < DLANES ? count - begin : DLANES;
+    D x[3] = {};
+    for (long i = 0; i < DLANES; ++i) {
+      const double* v = in.vectors + 3 * edges.data[begin + (i < n ? i : 0)].id;
+      for (int k = 0; k < 3; ++k) x[k][i] = v[k];
+    }
+    D length = x[0] * x[0] + x[1] * x[1] + x[2] * x[2];
+    for (int i = 0; i < DLANES; ++i) length[i] = std::sqrt(length[i]);
+    const D reciprocal = 1.0 / length;
+    for (int k = 0; k < 3; ++k) x[k] *= reciprocal;
+    D y[L::NHARM], g[DERIVATIVE ? L::NHARM : 1][3];
+    L::template harmonics<DERIVATIVE>(x, reciprocal, y, g);
+    for (long i = 0; i < n; ++i) {
+      E& e = edges.data[begin + i];
+      for (int q = 0; q < L::NHARM; ++q) e.y[q] = y[q][i];
+      if (DERIVATIVE) {
+        for (int q = 0; q < L::NHARM; ++q)
+          for (int k = 0; k < 3; ++k) e.g[q][k] = g[q][k][i];
+        for (int k = 0; k < 3; ++k) e.u[k] = x[k][i];
+        for (int k = 0; k < 4; ++k) e.f[k] = 0;
+      }
+    }
+  }
+}
+
+// (rows, components, channels) → (channel blocks, rows, components, LANES), so that a block's rows lie together.
+static void pack(const T* rows, long count, long channels, T* packed) {
+  const long blocks = (channels + LANES - 1) / LANES;
+  for (long b = 0; b < blocks; ++b)
+    for (long i = 0; i < count; ++i)
+      store(packed + (b * count + i) * LANES, load_part(rows + i * channels + b * LANES, channels - b * LANES));
+}
+static void unpack(const T* packed, long count, long channels, T* rows) {
+  const long blocks = (channels + LANES - 1) / LANES;
+  for (long b = 0; b < blocks; ++b)
+    for (long i = 0; i < count; ++i)
+      store_part(rows + i * channels + b * LANES, load(packed + (b * count + i) * LANES), channels - b * LANES);
+}
+
+// out: (nnode, L::WIDTH, channels)
+template <class L>
+static void convolve(const Input& in, T* out) {
+  const long blocks = (in.channels + LANES - 1) / LANES, rows = in.nsender * L::COMPONENTS;
+  const long table = in.nkind * in.ntable * L::PATHS * NODE * LANES;
+  Scratch packed(blocks * rows * LANES);
+  pack(in.sent, rows, in.channels, packed.data);
+  Edges<Edge<L::NHARM, false>> edges;
+  long starts[BLOCK + 1];
+  for (long first = 0; first < in.nnode; first += BLOCK) {
+    const long last = first + BLOCK < in.nnode ? first + BLOCK : in.nnode;
+    collect<L, false>(in, first, last, edges, starts);
+    for (long b = 0; b < blocks; ++b)
+      for (long i = first; i < last; ++i)
+        L::forward(edges.data.get() + starts[i - first], edges.data.get() + starts[i - first + 1], in.table + b * table,
+                   packed.data + b * rows * LANES, out + i * L::WIDTH * in.channels + b * LANES, in.channels,
+                   in.channels - b * LANES);
+  }
+}
+
+// gradient: (nnode, L::WIDTH, channels); d_vectors: (nedge, 3); d_sent: like sent, or null
+template <class L>
+static void convolve_backward(const Input& in, const T* gradient, long nedge, double* d_vectors, T* d_sent) {
+  const long blocks = (in.channels + LANES - 1) / LANES, rows = in.nsender * L::COMPONENTS;
+  const long table = in.nkind * in.ntable * L::PATHS * NODE * LANES;
+  Scratch packed(blocks * rows * LANES), sums(d_sent ? blocks * rows * LANES : 0);
+  pack(in.sent, rows, in.channels, packed.data);
+  if (d_sent) std::memset(sums.data, 0, sizeof(T) * blocks * rows * LANES);
+  std::memset(d_vectors, 0, sizeof(double) * 3 * nedge);
+  Edges<Edge<L::NHARM, true>> edges;
+  long starts[BLOCK + 1];
+  for (long first = 0; first < in.nnode; first += BLOCK) {
+    const long last = first + BLOCK < in.nnode ? first + BLOCK : in.nnode;
+    collect<L, true>(in, first, last, edges, starts);
+    for (long b = 0; b < blocks; ++b)
+      for (long i = first; i < last; ++i) {
+        auto* begin = edges.data.get() + starts[i - first];
+        auto* end = edges.data.get() + starts[i - first + 1];
+        const T* upstream = gradient + i * L::WIDTH * in.channels + b * LANES;
+        const T* features = packed.data + b * rows * LANES;
+        if (d_sent)
+          L::template backward<true>(begin, end, in.table + b * table, features, upstream, in.channels,
+                                     in.channels - b * LANES, sums.data + b * rows * LANES);
+        else
+          L::template backward<false>(begin, end, in.table + b * table, features, upstream, in.channels,
+                                      in.channels - b * LANES, nullptr);
+      }
+    for (long n = 0; n < edges.count; ++n) {
+      const auto& e = edges.data[n];
+      for (int k = 0; k < 3; ++k) d_vectors[3 * e.id + k] = double(e.f[k]) + double(e.f[3]) * double(e.u[k]);
+    }
+  }
+  if (d_sent) unpack(sums.data, rows, in.channels, d_sent);
+}
+
+// features: (nnode, P::VARIABLES, channels); coefficients: (channel blocks, types, P::TERMS, LANES)
+template <class P>
+static void contract(const T* features, const T* coefficients, const int64_t* kind, long nnode, long ntypes,
+                     long channels, T* out) {
+  const long blocks = (channels + LANES - 1) / LANES;
+  for (long b = 0; b < blocks; ++b)
+    for (long i = 0; i < nnode; ++i)
+      P::forward(features + i * P::VARIABLES * channels + b * LANES,
+                 coefficients + (b * ntypes + kind[i]) * P::TERMS * LANES,
+                 out + i * P::WIDTH * channels + b * LANES, channels, channels - b * LANES);
+}
+template <class P>
+static void contract_backward(const T* gradient, const T* features, const T* coefficients, const int64_t* kind,
+                              long nnode, long ntypes, long channels, T* out) {
+  const long blocks = (channels + LANES - 1) / LANES;
+  for (long b = 0; b < blocks; ++b)
+    for (long i = 0; i < nnode; ++i)
+      P::backward(gradient + i * P::WIDTH * channels + b * LANES,
+                  features + i * P::VARIABLES * channels + b * LANES,
+                  coefficients + (b * ntypes + kind[i]) * P::TERMS * LANES,
+                  out + i * P::VARIABLES * channels + b * LANES, channels, channels - b * LANES);
+}
+
+}  // namespace mace

@@ -1,0 +1,227 @@
+"""The operators that stand for generated kernels in a graph.
+
+In a ``.pt2`` they are C functions of the library that is linked into the file. In Python they run the library that
+:func:`use` has set, for tests.
+"""
+
+import contextlib
+import contextvars
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+_library: contextvars.ContextVar[Any] = contextvars.ContextVar("library", default=None)
+
+
+@contextlib.contextmanager
+def use(library: Any) -> Iterator[None]:
+    """Run the operators with a :class:`~deepmd_gnn.kernels.library.Library`."""
+    token = _library.set(library)
+    try:
+        yield
+    finally:
+        _library.reset(token)
+
+
+def _current() -> Any:
+    library = _library.get()
+    if library is None:
+        raise RuntimeError("mace model: generated kernels exist inside a .pt2 only; this is not one.")
+    return library
+
+
+def _sizes(sent: torch.Tensor, table: torch.Tensor, begin: torch.Tensor) -> tuple[int, ...]:
+    """Receivers, senders, channels, kinds and nodes."""
+    return begin.shape[0] - 1, sent.shape[0], sent.shape[2], table.shape[1], table.shape[2]
+
+
+@torch.library.custom_op("deepmd_gnn::mace_convolve", mutates_args=())
+def convolve(
+    vectors: torch.Tensor,
+    sent: torch.Tensor,
+    table: torch.Tensor,
+    sender: torch.Tensor,
+    kind: torch.Tensor,
+    order: torch.Tensor,
+    begin: torch.Tensor,
+    layer: int,
+    width: int,
+    r_max: float,
+) -> torch.Tensor:
+    """Sum the messages of every receiver.
+
+    Parameters
+    ----------
+    vectors : torch.Tensor
+        Receiver minus sender, Å, float64, shape (nedge, 3).
+    sent : torch.Tensor
+        Features of the senders, shape (nsender, components, channels).
+    table : torch.Tensor
+        Radial weights, shape (channel blocks, kinds, nodes, paths, 4, lanes).
+    sender, kind : torch.Tensor
+        Row of the sender and of the table of each edge, int64, shape (nedge,); `kind` is empty if there is one table.
+    order, begin : torch.Tensor
+        Edges grouped by receiver, and where each group begins and the last one ends, int64, shapes (·,), (nnode + 1,).
+    layer, width : int
+        Which kernel; components of its result.
+    r_max : float
+        Cutoff, Å.
+
+    Returns
+    -------
+    torch.Tensor
+        Shape (nnode, width, channels).
+    """
+    out = sent.new_empty(begin.shape[0] - 1, width, sent.shape[2])
+    inputs = (vectors, sent, table, sender, kind, order, begin, *_sizes(sent, table, begin), r_max)
+    _current().call("mace_convolve", layer, *inputs, out)
+    return out
+
+
+@convolve.register_fake
+def _(
+    vectors: Any,
+    sent: Any,
+    table: Any,
+    sender: Any,
+    kind: Any,
+    order: Any,
+    begin: Any,
+    layer: int,
+    width: int,
+    r_max: float,
+) -> torch.Tensor:
+    return sent.new_empty(begin.shape[0] - 1, width, sent.shape[2])
+
+
+@torch.library.custom_op("deepmd_gnn::mace_convolve_backward", mutates_args=())
+def convolve_backward(
+    gradient: torch.Tensor,
+    vectors: torch.Tensor,
+    sent: torch.Tensor,
+    table: torch.Tensor,
+    sender: torch.Tensor,
+    kind: torch.Tensor,
+    order: torch.Tensor,
+    begin: torch.Tensor,
+    layer: int,
+    senders: int,
+    r_max: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Differentiate :func:`convolve`.
+
+    Parameters
+    ----------
+    gradient : torch.Tensor
+        With respect to the result.
+    vectors, sent, table, sender, kind, order, begin, layer, r_max :
+        As there.
+    senders : int
+        Whether the derivative with respect to `sent` is wanted; else it is empty.
+
+    Returns
+    -------
+    vectors, sent : torch.Tensor
+        Derivatives, like the inputs.
+    """
+    d_vectors = torch.empty_like(vectors)
+    d_sent = sent.new_empty(sent.shape if senders else (0,))
+    inputs = (vectors, sent, table, sender, kind, order, begin, *_sizes(sent, table, begin), r_max)
+    _current().call("mace_convolve_backward", layer, *inputs, gradient, vectors.shape[0], d_vectors, d_sent)
+    return d_vectors, d_sent
+
+
+@convolve_backward.register_fake
+def _(
+    gradient: Any,
+    vectors: Any,
+    sent: Any,
+    table: Any,
+    sender: Any,
+    kind: Any,
+    order: Any,
+    begin: Any,
+    layer: int,
+    senders: int,
+    r_max: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.empty_like(vectors), sent.new_empty(sent.shape if senders else (0,))
+
+
+def _save_convolution(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+    ctx.save_for_backward(*inputs[:7])
+    ctx.layer, _, ctx.r_max = inputs[7:]
+
+
+def _differentiate_convolution(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    senders = ctx.needs_input_grad[1]
+    d_vectors, d_sent = convolve_backward(
+        gradient.contiguous(), *ctx.saved_tensors, ctx.layer, int(senders), ctx.r_max
+    )
+    return (d_vectors, d_sent if senders else None, *[None] * 8)
+
+
+convolve.register_autograd(_differentiate_convolution, setup_context=_save_convolution)
+
+
+@torch.library.custom_op("deepmd_gnn::mace_contract", mutates_args=())
+def contract(
+    features: torch.Tensor, coefficients: torch.Tensor, kind: torch.Tensor, layer: int, width: int
+) -> torch.Tensor:
+    """Evaluate the polynomials of the product basis.
+
+    Parameters
+    ----------
+    features : torch.Tensor
+        Messages, shape (nnode, components, channels).
+    coefficients : torch.Tensor
+        Shape (channel blocks, types, terms, lanes).
+    kind : torch.Tensor
+        Type of each node, int64, shape (nnode,).
+    layer, width : int
+        Which kernel; components of its result.
+
+    Returns
+    -------
+    torch.Tensor
+        Shape (nnode, width, channels).
+    """
+    out = features.new_empty(features.shape[0], width, features.shape[2])
+    sizes = (features.shape[0], coefficients.shape[1], features.shape[2])
+    _current().call("mace_contract", layer, features, coefficients, kind, *sizes, out)
+    return out
+
+
+@contract.register_fake
+def _(features: Any, coefficients: Any, kind: Any, layer: int, width: int) -> torch.Tensor:
+    return features.new_empty(features.shape[0], width, features.shape[2])
+
+
+@torch.library.custom_op("deepmd_gnn::mace_contract_backward", mutates_args=())
+def contract_backward(
+    gradient: torch.Tensor, features: torch.Tensor, coefficients: torch.Tensor, kind: torch.Tensor, layer: int
+) -> torch.Tensor:
+    """Differentiate :func:`contract` with respect to the features."""
+    out = torch.empty_like(features)
+    sizes = (features.shape[0], coefficients.shape[1], features.shape[2])
+    _current().call("mace_contract_backward", layer, gradient, features, coefficients, kind, *sizes, out)
+    return out
+
+
+@contract_backward.register_fake
+def _(gradient: Any, features: Any, coefficients: Any, kind: Any, layer: int) -> torch.Tensor:
+    return torch.empty_like(features)
+
+
+def _save_contraction(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+    ctx.save_for_backward(*inputs[:3])
+    ctx.layer = inputs[3]
+
+
+def _differentiate_contraction(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    features, coefficients, kind = ctx.saved_tensors
+    return contract_backward(gradient.contiguous(), features, coefficients, kind, ctx.layer), *[None] * 4
+
+
+contract.register_autograd(_differentiate_contraction, setup_context=_save_contraction)

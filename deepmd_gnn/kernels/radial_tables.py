@@ -1,0 +1,155 @@
+"""Radial weights of a layer as a table: quintic Hermite interpolation on a uniform grid."""
+
+import copy
+from typing import Any, NamedTuple
+
+import torch
+
+from deepmd_gnn.mace_interactions import NonLinearInteraction
+
+# Below this distance (Å) the first bins extrapolate: derivatives of sin(x) / x lose digits there.
+SMALLEST = 1e-2
+STEP = 1e-3  # Å, of the differences
+# Where the error is measured: places between two nodes.
+BETWEEN = (0.25, 0.5)
+PROBES = 128  # bins looked at
+# Largest error of the weights and their derivatives, relative to the largest of each.
+TOLERANCE = {torch.float32: (2e-8, 5e-7), torch.float64: (1e-12, 1e-10)}
+FEWEST, MOST = {torch.float32: 128, torch.float64: 512}, 4096
+
+
+class RadialTable(NamedTuple):
+    """Values and derivatives at the nodes."""
+
+    values: torch.Tensor
+    """Value, first and second derivative in units of the spacing, and difference to the next value, float64, shape
+    (kinds, nodes, weights, 4)."""
+    error: float
+    """Largest error of a weight between nodes, relative to the largest weight."""
+    derivative_error: float
+    """The same of its derivative."""
+
+
+def kinds_of_pairs(energy_model: Any, interaction: Any) -> int:
+    """Tables of a layer: one, or one for every pair of elements (sender, receiver) if they change the weights."""
+    transformed = hasattr(energy_model.radial_embedding, "distance_transform")
+    return energy_model.ntypes**2 if transformed or isinstance(interaction, NonLinearInteraction) else 1
+
+
+class _Weights:
+    """Radial weights as a function of the distance, and its derivatives, in float64."""
+
+    def __init__(self, energy_model: Any, interaction: Any) -> None:
+        self.model = energy_model
+        self.embedding = copy.deepcopy(energy_model.radial_embedding).double()
+        self.interaction = copy.deepcopy(interaction).double()
+
+    def __call__(self, distances: torch.Tensor, kind: int) -> torch.Tensor:
+        """Evaluate for one pair of elements, shape (n,) → (n, weights)."""
+        ntypes = self.model.ntypes
+        pair = torch.tensor([kind // ntypes, kind % ntypes])
+        one_hot = torch.nn.functional.one_hot(pair, ntypes).double()
+        index = torch.tensor([[0], [1]]).expand(2, len(distances))
+        features, cutoff = self.embedding(distances.unsqueeze(1), one_hot, index, self.model.atomic_numbers)
+        if isinstance(self.interaction, NonLinearInteraction):
+            ends = pair.unsqueeze(1).expand(2, len(distances))
+            features = self.interaction.edge_inputs(features, ends[0], ends[1], one_hot)
+        weights = self.interaction.conv_tp_weights(features)
+        return weights if cutoff is None else weights * cutoff
+
+    def slope(self, distances: torch.Tensor, kind: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Value and first derivative."""
+        one = torch.ones_like(distances)
+        value, slope = torch.func.jvp(lambda r: self(r, kind), (distances,), (one,))  # type: ignore[misc]
+        return value.detach(), slope.detach()
+
+    def curvature(self, distances: torch.Tensor, kind: int) -> torch.Tensor:
+        """Second derivative.
+
+        Central differences of the first, because torch 2.11's nested ``jvp`` of a layer normalisation is wrong. A
+        table needs it to a few digits only: its weight is the squared spacing.
+        """
+        sides = [[self.slope(distances + sign * n * STEP, kind)[1] for sign in (1, -1)] for n in (1, 2)]
+        near, far = sides
+        return (8 * (near[0] - near[1]) - (far[0] - far[1])) / (12 * STEP)
+
+
+def _tabulated(weights: _Weights, r_max: float, nkind: int, nodes: int) -> RadialTable:
+    spacing = r_max / (nodes - 1)
+    grid = torch.linspace(0.0, r_max, nodes, dtype=torch.float64)
+    safe = grid.clamp(min=SMALLEST)
+    bins = torch.arange(nodes - 1)[grid[:-1] > SMALLEST][:: max(1, nodes // PROBES)]
+    tables, error, derivative_error = [], 0.0, 0.0
+    for kind in range(nkind):
+        value, slope = weights.slope(safe, kind)
+        curvature = weights.curvature(safe, kind)
+        shift = (grid - safe).unsqueeze(1)
+        value = value + shift * (slope + 0.5 * shift * curvature)
+        slope = slope + shift * curvature
+        difference = torch.nn.functional.pad(value.diff(dim=0), (0, 0, 0, 1))
+        table = torch.stack([value, slope * spacing, curvature * spacing**2, difference], dim=2)
+        tables.append(table)
+        for t in BETWEEN:
+            exact, exact_slope = weights.slope(grid[bins] + t * spacing, kind)
+            approximate, approximate_slope = hermite(table[bins], table[bins + 1], t)
+            error = max(error, float((approximate - exact).abs().max() / value.abs().max()))
+            approximate_slope = approximate_slope / spacing
+            deviation = (approximate_slope - exact_slope).abs().max()
+            derivative_error = max(derivative_error, float(deviation / slope.abs().max()))
+    return RadialTable(torch.stack(tables), error, derivative_error)
+
+
+def hermite(before: torch.Tensor, after: torch.Tensor, t: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Interpolate at the same place in every bin.
+
+    Parameters
+    ----------
+    before, after : torch.Tensor
+        Rows of the table at the nodes around, shape (bins, ·, 4).
+    t : float
+        Place between 0 and 1.
+
+    Returns
+    -------
+    value, slope : torch.Tensor
+        Shape (bins, ·), for a spacing of 1.
+    """
+    t2, t3, t4, t5 = t**2, t**3, t**4, t**5
+    first = [1.0, t - 6 * t3 + 8 * t4 - 3 * t5, 0.5 * (t2 - 3 * t3 + 3 * t4 - t5), 10 * t3 - 15 * t4 + 6 * t5]
+    second = [0.0, -4 * t3 + 7 * t4 - 3 * t5, 0.5 * t3 - t4 + 0.5 * t5, 0.0]
+    first_slope = [0.0, 1 - 18 * t2 + 32 * t3 - 15 * t4, t - 4.5 * t2 + 6 * t3 - 2.5 * t4]
+    first_slope.append(30 * t2 - 60 * t3 + 30 * t4)
+    second_slope = [0.0, -12 * t2 + 28 * t3 - 15 * t4, 1.5 * t2 - 4 * t3 + 2.5 * t4, 0.0]
+
+    def combine(left: list[float], right: list[float]) -> torch.Tensor:
+        return before @ before.new_tensor(left) + after @ after.new_tensor(right)
+
+    return combine(first, second), combine(first_slope, second_slope)
+
+
+def radial_table(energy_model: Any, interaction: Any, dtype: torch.dtype) -> RadialTable:
+    """Tabulate the radial weights of a layer, with as many nodes as the precision asks for.
+
+    Parameters
+    ----------
+    energy_model : MaceEnergy
+        The network.
+    interaction : Interaction
+        One of its layers.
+    dtype : torch.dtype
+        Precision of the network; sets the tolerance of the table.
+
+    Returns
+    -------
+    RadialTable
+        The coarsest grid whose error is within the tolerance, or the finest one tried.
+    """
+    weights = _Weights(energy_model, interaction)
+    tolerance, derivative_tolerance = TOLERANCE[dtype]
+    nodes = FEWEST[dtype]
+    while True:
+        table = _tabulated(weights, energy_model.r_max, kinds_of_pairs(energy_model, interaction), nodes)
+        fine = table.error <= tolerance and table.derivative_error <= derivative_tolerance
+        if fine or nodes >= MOST:
+            return table
+        nodes *= 2

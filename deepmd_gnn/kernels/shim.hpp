@@ -1,0 +1,86 @@
+// The operators as C functions that AOTInductor's code calls: from tensor handles to the kernels' pointers.
+#include <torch/csrc/inductor/aoti_torch/c/shim.h>
+
+#include <cstdint>
+
+typedef @T@ T;
+
+extern "C" int mace_convolve(long, const double*, const T*, const T*, const int64_t*, const int64_t*, const int64_t*,
+                             const int64_t*, long, long, long, long, long, double, T*);
+extern "C" int mace_convolve_backward(long, const double*, const T*, const T*, const int64_t*, const int64_t*,
+                                      const int64_t*, const int64_t*, long, long, long, long, long, double, const T*,
+                                      long, double*, T*);
+extern "C" int mace_contract(long, const T*, const T*, const int64_t*, long, long, long, T*);
+extern "C" int mace_contract_backward(long, const T*, const T*, const T*, const int64_t*, long, long, long, T*);
+
+namespace {
+
+template <class X>
+X* pointer(AtenTensorHandle tensor) {
+  int64_t count = 0;
+  void* data = nullptr;
+  aoti_torch_get_numel(tensor, &count);
+  aoti_torch_get_data_ptr(tensor, &data);
+  return count ? static_cast<X*>(data) : nullptr;
+}
+
+int64_t size(AtenTensorHandle tensor, int64_t axis) {
+  int64_t value = 0;
+  aoti_torch_get_size(tensor, axis, &value);
+  return value;
+}
+
+AtenTensorHandle empty(int64_t a, int64_t b, int64_t c, int ndim, AtenTensorHandle like) {
+  const int64_t sizes[3] = {a, b, c};
+  const int64_t strides[3] = {ndim > 1 ? b * (ndim > 2 ? c : 1) : 1, ndim > 2 ? c : 1, 1};
+  int32_t dtype = 0;
+  aoti_torch_get_dtype(like, &dtype);
+  AtenTensorHandle result = nullptr;
+  aoti_torch_empty_strided(ndim, sizes, strides, dtype, aoti_torch_device_type_cpu(), 0, &result);
+  return result;
+}
+
+}  // namespace
+
+extern "C" AOTITorchError aoti_torch_cpu_mace_convolve(
+    AtenTensorHandle vectors, AtenTensorHandle sent, AtenTensorHandle table, AtenTensorHandle sender,
+    AtenTensorHandle kind, AtenTensorHandle order, AtenTensorHandle begin, int64_t layer, int64_t width, double r_max,
+    AtenTensorHandle* ret0) {
+  const int64_t nnode = size(begin, 0) - 1;
+  *ret0 = empty(nnode, width, size(sent, 2), 3, sent);
+  return mace_convolve(layer, pointer<double>(vectors), pointer<T>(sent), pointer<T>(table), pointer<int64_t>(sender),
+                       pointer<int64_t>(kind), pointer<int64_t>(order), pointer<int64_t>(begin), nnode, size(sent, 0),
+                       size(sent, 2), size(table, 1), size(table, 2), r_max, pointer<T>(*ret0));
+}
+
+extern "C" AOTITorchError aoti_torch_cpu_mace_convolve_backward(
+    AtenTensorHandle gradient, AtenTensorHandle vectors, AtenTensorHandle sent, AtenTensorHandle table,
+    AtenTensorHandle sender, AtenTensorHandle kind, AtenTensorHandle order, AtenTensorHandle begin, int64_t layer,
+    int64_t senders, double r_max, AtenTensorHandle* ret0, AtenTensorHandle* ret1) {
+  *ret0 = empty(size(vectors, 0), 3, 0, 2, vectors);
+  *ret1 = senders ? empty(size(sent, 0), size(sent, 1), size(sent, 2), 3, sent) : empty(0, 0, 0, 1, sent);
+  return mace_convolve_backward(layer, pointer<double>(vectors), pointer<T>(sent), pointer<T>(table),
+                                pointer<int64_t>(sender), pointer<int64_t>(kind), pointer<int64_t>(order),
+                                pointer<int64_t>(begin), size(begin, 0) - 1, size(sent, 0), size(sent, 2),
+                                size(table, 1), size(table, 2), r_max, pointer<T>(gradient), size(vectors, 0),
+                                pointer<double>(*ret0), pointer<T>(*ret1));
+}
+
+extern "C" AOTITorchError aoti_torch_cpu_mace_contract(AtenTensorHandle features, AtenTensorHandle coefficients,
+                                                       AtenTensorHandle kind, int64_t layer, int64_t width,
+                                                       AtenTensorHandle* ret0) {
+  const int64_t nnode = size(features, 0);
+  *ret0 = empty(nnode, width, size(features, 2), 3, features);
+  return mace_contract(layer, pointer<T>(features), pointer<T>(coefficients), pointer<int64_t>(kind), nnode,
+                       size(coefficients, 1), size(features, 2), pointer<T>(*ret0));
+}
+
+extern "C" AOTITorchError aoti_torch_cpu_mace_contract_backward(AtenTensorHandle gradient, AtenTensorHandle features,
+                                                                AtenTensorHandle coefficients, AtenTensorHandle kind,
+                                                                int64_t layer, AtenTensorHandle* ret0) {
+  const int64_t nnode = size(features, 0);
+  *ret0 = empty(nnode, size(features, 1), size(features, 2), 3, features);
+  return mace_contract_backward(layer, pointer<T>(gradient), pointer<T>(features), pointer<T>(coefficients),
+                                pointer<int64_t>(kind), nnode, size(coefficients, 1), size(features, 2),
+                                pointer<T>(*ret0));
+}

@@ -1,0 +1,172 @@
+"""Generated kernels against the torch code that they replace: value and derivatives, by architecture and CPU."""
+
+import numpy as np
+import pytest
+import torch
+from helpers import assert_close, random_frame, tiny_model
+from tolerances import NATIVE
+
+from deepmd_gnn.graph import AtomGraph
+from deepmd_gnn.kernels import generated, library, operators
+from deepmd_gnn.kernels.contraction_code import contraction_code, monomial_tuples, polynomials
+from deepmd_gnn.kernels.radial_tables import TOLERANCE, radial_table
+
+THREE = {"type_map": ["O", "H", "Cu"], "atomic_energies": [-3.0, -1.0, -7.5]}
+OPTIONS = {
+    "default": {},
+    # 18 channels do not fill the last vector; correlation and irreps differ between the layers.
+    "as S": {"num_interactions": 3, "max_L": 0, "max_ell": 3, "correlation": [3, 2, 1], "num_channels": 18},
+    "as L": {"max_L": 2, "max_ell": 3, "correlation": 3, "num_channels": 5},
+    "density zbl agnesi": {
+        "interaction": "RealAgnosticDensityResidual",
+        "interaction_first": "RealAgnosticDensity",
+        "pair_repulsion": True,
+        "distance_transform": "Agnesi",
+        **THREE,
+    },
+    "soft gaussian": {
+        "distance_transform": "Soft",
+        "radial_type": "gaussian",
+        "num_radial_basis": 16,
+        "apply_cutoff": False,
+        "interaction_first": "RealAgnosticResidual",
+    },
+    "pseudoscalars": {"num_channels": None, "max_L": None, "hidden_irreps": "4x0e + 4x0o + 4x1o + 4x1e"},
+    "one layer": {"num_interactions": 1, "max_ell": 4, "correlation": 1},
+    "as MH-1": {
+        "interaction": "RealAgnosticResidualNonLinear",
+        "interaction_first": "RealAgnosticResidualNonLinear",
+        "apply_cutoff": False,
+        "edge_irreps": "2x0e + 2x1o",
+        "use_edge_irreps_first": True,
+        "use_agnostic_product": True,
+        "distance_transform": "Agnesi",
+    },
+    "non-linear": {"interaction": "RealAgnosticResidualNonLinear"},
+}
+MACHINES = {
+    "this": None,
+    "256 bits": library.Machine(32, 10, (), ()),
+    "128 bits": library.Machine(16, 10, (), ()),
+}
+
+
+def grouped(graph):
+    """The graph with its edges grouped by receiver, in a random order within each group."""
+    shuffled = torch.randperm(graph.edge_index.shape[1], generator=torch.Generator().manual_seed(0))
+    order = shuffled[torch.argsort(graph.edge_index[1][shuffled], stable=True)]
+    counts = torch.bincount(graph.edge_index[1], minlength=len(graph.node_types))
+    begin = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+    vectors = graph.edge_vec.detach().requires_grad_(True)
+    return AtomGraph(*graph[:3], vectors, graph.edge_atoms, None, None, order, begin)
+
+
+def water_graph(model, nframe=2):
+    """Periodic frames, so that some pairs are in the list twice, as one graph."""
+    frames = [random_frame(seed=seed, ntypes=len(model.get_type_map())) for seed in range(nframe)]
+    coord, atype, box = (torch.tensor(np.stack(part)) for part in zip(*frames, strict=True))
+    return grouped(model.graph_of_frames(coord, atype, box.reshape(nframe, 9)))
+
+
+def energy_and_gradient(model, graph):
+    energy, features = model.energy_model(graph, None)
+    (gradient,) = torch.autograd.grad(energy.sum(), graph.edge_vec)
+    return energy.detach().numpy(), gradient.numpy(), features[0].detach().numpy()
+
+
+def assert_kernels_match(precision, **options):
+    model = tiny_model(precision=precision, **options)
+    assert generated.not_covered(model.energy_model) is None
+    graph = water_graph(model)
+    # The same weights in float64: the torch code has its own rounding in float32.
+    expected = energy_and_gradient(tiny_model(precision="float64", **options), graph)
+    kernels = generated.Kernels(model.energy_model)
+    with operators.use(kernels.library), kernels.installed(model.energy_model):
+        found = energy_and_gradient(model, graph)
+    for name, ours, reference in zip(("energy", "gradient", "features"), found, expected, strict=True):
+        assert_close(ours, reference, NATIVE[precision], name)
+    assert all(p.requires_grad for p in model.energy_model.node_embedding.parameters())
+
+
+@pytest.mark.parametrize("precision", ["float64", "float32"])
+@pytest.mark.parametrize("option", OPTIONS)
+def test_equals_torch(option, precision):
+    assert_kernels_match(precision, **OPTIONS[option])
+
+
+@pytest.mark.parametrize("machine", ["256 bits", "128 bits"])
+@pytest.mark.parametrize("precision", ["float64", "float32"])
+def test_other_vectors(monkeypatch, machine, precision):
+    monkeypatch.setattr(generated, "this_machine", lambda: MACHINES[machine])
+    assert_kernels_match(precision, num_channels=10, max_ell=3)
+
+
+def test_unsuitable_cpu(monkeypatch, capfd):
+    # No CPU has these two: the oldest vectors of AMD and of a later Intel.
+    monkeypatch.setattr(generated, "this_machine", lambda: library.Machine(16, 10, (), ("fma4", "avx512er")))
+    model = tiny_model()
+    kernels = generated.Kernels(model.energy_model)
+    with (
+        operators.use(kernels.library),
+        kernels.installed(model.energy_model),
+        pytest.raises(RuntimeError, match="not the CPU"),
+    ):
+        model.energy_model(water_graph(model), None)
+    assert "frozen for CPUs with fma4, avx512er" in capfd.readouterr().err
+
+
+def test_attentive_blocks_are_not_covered():
+    model = tiny_model(interaction="RealAgnosticAttResidual")
+    assert "attentive" in generated.not_covered(model.energy_model)
+
+
+def test_tables_of_too_many_elements(monkeypatch):
+    model = tiny_model(distance_transform="Agnesi")
+    monkeypatch.setattr(generated, "LARGEST_TABLES", generated.tables_size(model.energy_model) - 1)
+    assert "pairs of 2 elements" in generated.not_covered(model.energy_model)
+
+
+def test_atoms_that_are_not_a_number():
+    model = tiny_model()
+    graph = water_graph(model, 1)
+    vectors = graph.edge_vec.detach().clone()
+    vectors[5] = torch.nan
+    broken = graph._replace(edge_vec=vectors.requires_grad_(True))
+    kernels = generated.Kernels(model.energy_model)
+    with operators.use(kernels.library), kernels.installed(model.energy_model):
+        energy, gradient, _ = energy_and_gradient(model, broken)
+    receiver = int(graph.edge_index[1, 5])
+    assert np.isnan(energy[receiver])
+    assert np.isnan(gradient[5]).all()
+
+
+def test_edges_beyond_the_cutoff_change_nothing():
+    model = tiny_model(interaction="RealAgnosticResidualNonLinear")
+    graph = water_graph(model, 1)
+    kernels = generated.Kernels(model.energy_model)
+    vectors = graph.edge_vec.detach().clone()
+    vectors[7] *= 4.000001 / vectors[7].norm()
+    moved = graph._replace(edge_vec=vectors.requires_grad_(True))
+    expected = energy_and_gradient(model, moved)
+    with operators.use(kernels.library), kernels.installed(model.energy_model):
+        found = energy_and_gradient(model, moved)
+    assert_close(found[0], expected[0], NATIVE["float64"], "energy")
+    assert (found[1][7] == 0).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_table_states_its_error(dtype):
+    model = tiny_model(max_ell=1).energy_model
+    table = radial_table(model, model.interactions[1], dtype)
+    assert 0 < table.error <= TOLERANCE[dtype][0]
+    assert 0 < table.derivative_error <= TOLERANCE[dtype][1]
+    assert (table.values[:, -1].abs() < 1e-12).all()  # nothing at the cutoff
+
+
+def test_polynomial_code_has_every_monomial_once():
+    monomials = monomial_tuples(3, [[0, 1], [1]], [[1, 2], [2]])
+    assert monomials == [(0,), (1,), (2,), (0, 1), (1, 2), (1, 2, 2)]
+    used = np.array([[True, False, False, True, False, True]])
+    shape = polynomials(3, monomials, used)
+    assert sorted(shape.terms) == [(0, 0), (0, 3), (0, 5)]
+    assert contraction_code("P", shape).count("load(c + ") == 2 * 3
