@@ -13,6 +13,7 @@ boundary p p p
 atom_style atomic
 atom_modify map yes
 read_data water.data
+replicate {copies}
 mass 1 15.999
 mass 2 1.008
 pair_style deepmd {model}
@@ -78,8 +79,8 @@ def _watch(child):
     return runs, "".join(lines)
 
 
-def run_lammps(folder, structure, steps, model="model.pth", skin=2.0):
-    """Run three warm-up steps and `steps` measured ones on one rank and one thread.
+def run_lammps(folder, structure, steps, model="model.pth", skin=2.0, copies=(1, 1, 1), ranks=1):
+    """Run three warm-up steps and `steps` measured ones, one thread per rank.
 
     Parameters
     ----------
@@ -93,19 +94,27 @@ def run_lammps(folder, structure, steps, model="model.pth", skin=2.0):
         File name of the model.
     skin : float
         Å.
+    copies : tuple[int, int, int]
+        Copies of the cell along its axes.
+    ranks : int
+        Processes; while one waits for another, it consumes CPU time.
 
     Returns
     -------
     dict
-        ``seconds``: CPU seconds per measured step, one value; ``first_seconds``: per warm-up step; ``peak_mb``;
-        ``energy`` of the starting structure in eV.
+        ``seconds``: CPU seconds of all ranks per measured step, one value; ``first_seconds``: per warm-up step;
+        ``peak_mb`` of the largest rank; ``energy`` of the starting structure in eV.
     """
     write_data(structure, folder / "water.data")
-    text = INPUT.format(model=model, skin=skin, steps=steps, warm_up=WARM_UP)
+    copies = " ".join(map(str, copies))
+    text = INPUT.format(model=model, skin=skin, steps=steps, warm_up=WARM_UP, copies=copies)
     (folder / "in.lammps").write_text(text)
     threads = ("OMP_NUM_THREADS", "DP_INTRA_OP_PARALLELISM_THREADS", "DP_INTER_OP_PARALLELISM_THREADS")
+    launcher = [shutil.which("mpirun", path=str(Path(lammps_executable()).parent)), "-n", str(ranks)]
+    if ranks == 1:
+        launcher = []
     child = subprocess.Popen(
-        [lammps_executable(), "-in", "in.lammps", "-log", "none", "-nonbuf"],
+        [*launcher, lammps_executable(), "-in", "in.lammps", "-log", "none", "-nonbuf"],
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

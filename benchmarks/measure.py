@@ -5,6 +5,7 @@ resident memory before the first call and at its peak in MB, energy in eV and th
 """
 
 import argparse
+import contextlib
 import json
 import os
 import resource
@@ -34,7 +35,7 @@ def prepare(folder, size, precision):
     torch.jit.script(model).save(str(folder / "model.pth"))
 
 
-def freeze(folder, size, precision):
+def freeze(folder, size, precision, kernels=True):
     """Compile the `.pt2`.
 
     Parameters
@@ -43,6 +44,8 @@ def freeze(folder, size, precision):
         Where to.
     size, precision : str
         As in :func:`prepare`.
+    kernels : bool
+        Whether with generated kernels.
 
     Returns
     -------
@@ -51,9 +54,13 @@ def freeze(folder, size, precision):
     """
     from deepmd.pt_expt.utils import serialization
 
+    from deepmd_gnn.freezing import without_kernels
+
     data = {"model": workload.our_model(size, precision).serialize(), "model_def_script": {}}
     begin = sum(os.times()[:4])
-    serialization.deserialize_to_file(str(folder / "model.pt2"), data)
+    name = "model.pt2" if kernels else "plain.pt2"
+    with contextlib.nullcontext() if kernels else without_kernels():
+        serialization.deserialize_to_file(str(folder / name), data)
     return sum(os.times()[:4]) - begin
 
 
@@ -154,7 +161,7 @@ def _peak_mb():
 def main():
     """Run one task."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("task", choices=["prepare", "freeze", *TASKS])
+    parser.add_argument("task", choices=["prepare", "freeze", "freeze plain", *TASKS])
     parser.add_argument("folder", type=Path)
     parser.add_argument("size", choices=list(workload.MODELS))
     parser.add_argument("precision", choices=list(workload.DTYPES))
@@ -165,8 +172,8 @@ def main():
     if args.task == "prepare":
         prepare(args.folder, args.size, args.precision)
         return
-    if args.task == "freeze":
-        seconds = freeze(args.folder, args.size, args.precision)
+    if args.task.startswith("freeze"):
+        seconds = freeze(args.folder, args.size, args.precision, args.task == "freeze")
         print(json.dumps({"seconds": [seconds], "peak_mb": _peak_mb()}))
         return
     call = TASKS[args.task](args.folder, args.size, args.precision)

@@ -17,8 +17,12 @@ import lammps_step
 HERE = Path(__file__).parent
 PYTHON_TASKS = ("native force", "ours force", "ours scripted", "native train", "ours train")
 # Model file of each task in LAMMPS.
-LAMMPS_TASKS = {"ours LAMMPS": "model.pth", "ours LAMMPS .pt2": "model.pt2"}
-COMPILED = "ours LAMMPS .pt2"
+LAMMPS_TASKS = {
+    "ours LAMMPS": "model.pth",
+    "ours LAMMPS .pt2": "model.pt2",
+    "ours LAMMPS .pt2 without kernels": "plain.pt2",
+}
+FREEZES = {"ours LAMMPS .pt2": "freeze", "ours LAMMPS .pt2 without kernels": "freeze plain"}
 REFERENCE = {
     "ours force": "native force",
     "ours scripted": "native force",
@@ -30,7 +34,8 @@ LABELS = {
     "ours force": "Python call: neighbours, energy, forces, virial",
     "ours scripted": "the same, TorchScript",
     "ours LAMMPS": "MD step, LAMMPS with `.pth`, skin 2 Å",
-    COMPILED: "MD step, LAMMPS with `.pt2`, skin 2 Å",
+    "ours LAMMPS .pt2": "MD step, LAMMPS with `.pt2`, skin 2 Å",
+    "ours LAMMPS .pt2 without kernels": "the same, frozen with `--no-kernels`",
     "native train": "native, training step",
     "ours train": "training step",
 }
@@ -42,7 +47,7 @@ def measure(task, folder, args):
     Parameters
     ----------
     task : str
-        Key of `LABELS`, "prepare" or "freeze".
+        Key of `LABELS`, "prepare", "freeze" or "freeze plain".
     folder : pathlib.Path
         Shared files of the tasks.
     args : argparse.Namespace
@@ -82,9 +87,12 @@ def run_rounds(tasks, args):
         folder = Path(name)
         print(f"building {args.model} {args.precision}", file=sys.stderr, flush=True)
         measure("prepare", folder, args)
-        if COMPILED in tasks:
-            frozen = measure("freeze", folder, args)
-            print(f"freezing the .pt2: {frozen['seconds'][0]:.0f} s of CPU, {frozen['peak_mb']:.0f} MB")
+        for task, freeze in FREEZES.items():
+            if task in tasks:
+                frozen = measure(freeze, folder, args)
+                print(
+                    f"{freeze}: {frozen['seconds'][0]:.0f} s of CPU, {frozen['peak_mb']:.0f} MB", flush=True
+                )
         for turn in range(args.rounds):
             rounds.append({})
             for task in tasks:

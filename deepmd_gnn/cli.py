@@ -10,6 +10,7 @@ from deepmd_gnn import __version__
 # arguments, whose result is the exit code.
 COMMANDS = (
     "deepmd_gnn.convert_command",
+    "deepmd_gnn.freeze_command",
     "deepmd_gnn.info_command",
     "deepmd_gnn.plot_command",
 )
@@ -18,6 +19,7 @@ _EXAMPLES = """\
 examples:
   deepmd-gnn info mace.pth                         what a model file holds
   deepmd-gnn info model.ckpt.pt --json             the same for programs
+  deepmd-gnn freeze model.ckpt.pt -o mace.pt2      as dp --pt-expt freeze, with a choice of evaluation
   deepmd-gnn plot lcurve lcurve.out -o lcurve.svg  learning curves of dp train
   deepmd-gnn plot parity test -o parity.png        predictions against references, after dp test -d test
 
@@ -35,7 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
     """
     parser = argparse.ArgumentParser(
         prog="deepmd-gnn",
-        description="Tools around MACE models of DeePMD-kit. Training and freezing are `dp`'s.",
+        description="Tools around MACE models of DeePMD-kit. Training is `dp`'s.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

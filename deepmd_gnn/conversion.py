@@ -5,6 +5,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from deepmd_gnn.freeze_command import freeze
 from deepmd_gnn.native_import import load_mace
 
 if TYPE_CHECKING:
@@ -60,16 +61,8 @@ def convert(
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Path(folder) / "model.pt"
         save_checkpoint(model, checkpoint)
-        _freeze(checkpoint, output)
+        freeze(checkpoint, output)
     return model
-
-
-def _freeze(checkpoint: Path, output: Path) -> None:
-    if output.suffix == ".pth":
-        from deepmd.pt.entrypoints.main import freeze
-    else:
-        from deepmd.pt_expt.entrypoints.main import freeze
-    freeze(model=str(checkpoint), output=str(output))
 
 
 def model_section(model: "MaceModel") -> dict[str, Any]:

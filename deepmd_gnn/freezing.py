@@ -98,15 +98,33 @@ def _sound_vectorisation() -> Iterator[None]:
         TilingSelect.select_tiling = original  # type: ignore[method-assign]
 
 
+_use_kernels: contextvars.ContextVar[bool] = contextvars.ContextVar("use_kernels", default=True)
+
+
 @contextlib.contextmanager
-def _kernels(data: dict[str, Any]) -> Iterator[None]:
-    """Generate the kernels of a serialised model."""
+def without_kernels() -> Iterator[None]:
+    """Freeze without generated kernels: the torch code alone, radial networks included, through TorchInductor."""
+    token = _use_kernels.set(False)
+    try:
+        yield
+    finally:
+        _use_kernels.reset(token)
+
+
+@contextlib.contextmanager
+def _with_kernels(data: dict[str, Any], suffix: str) -> Iterator[dict[str, Any]]:
+    """Generate the kernels of a serialised model, and note in it which ones."""
+    plain = {key: value for key, value in data["model"].items() if key != "@kernels"}
+    if suffix != ".pt2" or not _use_kernels.get():
+        yield {**data, "model": plain}
+        return
     from deepmd_gnn.kernels.freezing import kernels_for
     from deepmd_gnn.mace import MaceModel
 
     enter_stage("generating kernels")
-    with kernels_for(MaceModel.deserialize(data["model"])):
-        yield
+    with kernels_for(MaceModel.deserialize(plain)) as description:
+        noted = plain if description is None else {**plain, "@kernels": description}
+        yield {**data, "model": noted}
 
 
 def improve(serialization: ModuleType) -> None:
@@ -141,10 +159,10 @@ def improve(serialization: ModuleType) -> None:
             with (
                 inductor_config.patch({"cpp.enable_loop_tail_vec": False}),
                 _sound_vectorisation(),
-                _kernels(data) if path.suffix == ".pt2" else contextlib.nullcontext(),
+                _with_kernels(data, path.suffix) as content,
             ):
                 enter_stage("building the model")
-                original(str(path), data, model_json_override, True, "graph")
+                original(str(path), content, model_json_override, True, "graph")
 
         _write_whole(Path(model_file), write)
 

@@ -382,10 +382,8 @@ class MaceModel(InterfaceMixin, BiasMixin, GraphMixin, ExportMixin, DenseMixin, 
     @classmethod
     def deserialize(cls, data: dict[str, Any]) -> "MaceModel":
         """Rebuild a model from :meth:`serialize`."""
-        own = ("@class", "@version", "@versions", "type")
-        data = {key: value for key, value in data.items() if key not in own}
-        variables = data.pop("@variables")
-        model = cls(**data)
+        variables = data["@variables"]
+        model = cls(**{key: value for key, value in data.items() if key[0] != "@" and key != "type"})
         model.load_state_dict({name: to_torch_tensor(value) for name, value in variables.items()})
         return model
 

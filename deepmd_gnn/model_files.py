@@ -58,6 +58,8 @@ class StoredFile:
     """Whether a compiled file holds the second library, for several ranks."""
     compiled_for: dict[str, str] = field(default_factory=dict)
     """Of compiled files: torch's record of device and processor."""
+    kernels: dict[str, Any] | None = None
+    """Of compiled files with generated kernels: features that the CPU must have, size and errors of the tables."""
 
 
 def read_model_file(path: Path) -> StoredFile:
@@ -206,6 +208,7 @@ def _read_exported(path: Path) -> StoredFile:
         section.pop("@versions", None),
         with_comm=any(name.endswith("extra/forward_lower_with_comm.pt2") for name in names),
         compiled_for=device,
+        kernels=section.pop("@kernels", None),
     )
 
 

@@ -27,20 +27,25 @@ DECLARATIONS = {
 
 
 @contextlib.contextmanager
-def kernels_for(model: Any) -> Iterator[None]:
+def kernels_for(model: Any) -> Iterator[dict[str, Any] | None]:
     """Generate and compile the kernels of a model; exported graphs that are traced inside call them.
 
     Parameters
     ----------
     model : MaceModel
         The model to freeze, or a copy of it. If its architecture is not covered, the log says so and nothing changes.
+
+    Yields
+    ------
+    dict[str, Any] or None
+        Description for the file: the CPU's features and the errors of the tables.
     """
     reason = not_covered(model.energy_model)
     if reason is not None:
         log.info(
             "mace model: no generated kernels (%s); the .pt2 evaluates through TorchInductor alone", reason
         )
-        yield
+        yield None
         return
     kernels = Kernels(model.energy_model)
     for layer, (error, slope, nodes) in enumerate(kernels.errors, start=1):
@@ -65,7 +70,7 @@ def kernels_for(model: Any) -> Iterator[None]:
                 {"aot_inductor.custom_ops_to_c_shims": shims, "aot_inductor.custom_op_libs": [library]}
             ),
         ):
-            yield
+            yield kernels.description()
     finally:
         _kernels.reset(token)
 

@@ -179,6 +179,18 @@ class Kernels:
             )
         self.library = Library(structs, len(self.convolutions), dtype, machine)
 
+    def description(self) -> dict[str, Any]:
+        """What a frozen file says about its kernels; plain values."""
+        tables = [
+            {"nodes": nodes, "error": error, "derivative_error": slope} for error, slope, nodes in self.errors
+        ]
+        machine = self.library.machine
+        return {
+            "cpu_features": list(machine.features),
+            "vector_bits": 8 * machine.vector_bytes,
+            "tables": tables,
+        }
+
     @contextlib.contextmanager
     def installed(self, energy_model: Any) -> Iterator[None]:
         """Let a network with the same weights call the kernels, without derivatives with respect to the weights."""

@@ -1,0 +1,88 @@
+"""How time and memory of an MD step grow with the number of atoms, and what a second rank brings.
+
+``python benchmarks/growth.py --model M --precision float32`` freezes a `.pt2` and prints Markdown tables.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import lammps_step
+
+HERE = Path(__file__).parent
+# Copies of the cell of 192 atoms along its axes.
+COPIES = ((1, 1, 1), (2, 2, 2), (3, 3, 3), (3, 3, 6))
+RANK_COPIES = (2, 2, 2)
+
+
+def freeze(folder, args):
+    """Write ``model.pt2``."""
+    options = ["freeze" if args.kernels else "freeze plain", str(folder), args.model, args.precision, "1"]
+    subprocess.run([sys.executable, str(HERE / "measure.py"), *options], check=True, capture_output=True)
+    return "model.pt2" if args.kernels else "plain.pt2"
+
+
+def growth(folder, model, args):
+    """Steps on one rank, one row for each number of atoms; the sizes take turns."""
+    rows = {copies: [] for copies in COPIES[: args.sizes]}
+    for turn in range(args.rounds):
+        for copies, results in rows.items():
+            steps = max(2, args.steps // (copies[0] * copies[1] * copies[2]))
+            results.append(lammps_step.run_lammps(folder, HERE / "water192.xyz", steps, model, copies=copies))
+            print(turn, copies, results[-1], file=sys.stderr, flush=True)
+    lines = [
+        "| atoms | ms CPU per step | µs per atom | peak MB | kB per atom beyond 192 |",
+        "|---:|---:|---:|---:|---:|",
+    ]
+    first = min(result["peak_mb"] for result in rows[COPIES[0]])
+    for copies, results in rows.items():
+        atoms = 192 * copies[0] * copies[1] * copies[2]
+        seconds = min(result["seconds"][0] for result in results)
+        peak = max(result["peak_mb"] for result in results)
+        extra = f"{1e3 * (peak - first) / (atoms - 192):.1f}" if atoms > 192 else ""
+        lines.append(
+            f"| {atoms} | {1e3 * seconds:.0f} | {1e6 * seconds / atoms:.0f} | {peak:.0f} | {extra} |"
+        )
+    return "\n".join(lines)
+
+
+def ranks(folder, model, args):
+    """The same system on one and two ranks; efficiency is the ratio of their CPU times."""
+    atoms = 192 * RANK_COPIES[0] * RANK_COPIES[1] * RANK_COPIES[2]
+    lines = ["| atoms | 1 rank, ms CPU | 2 ranks, ms CPU of both | efficiency |", "|---:|---:|---:|---:|"]
+    times = {1: [], 2: []}
+    for _ in range(args.rounds):
+        for number, results in times.items():
+            result = lammps_step.run_lammps(
+                folder, HERE / "water192.xyz", args.steps // 4, model, copies=RANK_COPIES, ranks=number
+            )
+            results.append(result["seconds"][0])
+            print(number, result, file=sys.stderr, flush=True)
+    one, two = min(times[1]), min(times[2])
+    lines.append(f"| {atoms} | {1e3 * one:.0f} | {1e3 * two:.0f} | {one / two:.2f} |")
+    return "\n".join(lines)
+
+
+def main():
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--model", choices=["S", "M"], default="S", help="S: 64x0e, M: 128x0e + 128x1o")
+    parser.add_argument("--precision", choices=["float32", "float64"], default="float32")
+    parser.add_argument("--rounds", type=int, default=2, help="turns; the best of each counts")
+    parser.add_argument("--steps", type=int, default=40, help="measured steps of the smallest system")
+    parser.add_argument("--sizes", type=int, default=len(COPIES), help="how many of the systems")
+    parser.add_argument("--no-kernels", dest="kernels", action="store_false")
+    args = parser.parse_args()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        model = freeze(folder, args)
+        print(growth(folder, model, args), flush=True)
+        print(ranks(folder, model, args))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""The command ``deepmd-gnn freeze``."""
+
+import argparse
+import contextlib
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def add_parsers(subparsers: "argparse._SubParsersAction[Any]") -> None:
+    """Add the command to a command line.
+
+    Parameters
+    ----------
+    subparsers : argparse action
+        Of the main parser. The command sets ``func``, which takes the parsed arguments and returns the exit status.
+    """
+    parser = subparsers.add_parser(
+        "freeze",
+        help="freeze a checkpoint, with a choice of evaluation",
+        description="Freeze a checkpoint: what `dp --pt freeze` (.pth) and `dp --pt-expt freeze` (.pt2, .pte) do.",
+    )
+    parser.add_argument("model", help="checkpoint (.pt)")
+    parser.add_argument("-o", "--output", required=True, help=".pth, .pt2 or .pte")
+    parser.add_argument("--head", help="branch of a multi-task checkpoint")
+    parser.add_argument(
+        "--no-kernels",
+        action="store_true",
+        help=".pt2 without generated kernels and radial tables: several times slower, runs the radial networks",
+    )
+    parser.set_defaults(func=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run ``deepmd-gnn freeze``.
+
+    Parameters
+    ----------
+    args : argparse.Namespace
+        Parsed arguments.
+
+    Returns
+    -------
+    int
+        0.
+
+    Raises
+    ------
+    ValueError
+        If a file has another kind than asked for, or holds no MACE model.
+    """
+    from deepmd_gnn.model_summary import summarise
+
+    output = Path(args.output)
+    if output.suffix not in (".pth", ".pt2", ".pte"):
+        raise ValueError(f"{output}: the output must be named .pth, .pt2 or .pte")
+    if args.no_kernels and output.suffix != ".pt2":
+        raise ValueError(f"{output}: --no-kernels is for a .pt2; a {output.suffix} has no generated kernels")
+    summary = summarise(Path(args.model))
+    if summary["kind"] != "pt":
+        raise ValueError(
+            f"{args.model}: is a {summary['kind_name']}, not a checkpoint; `dp convert-backend` turns one frozen file "
+            "into another"
+        )
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    freeze(Path(args.model), output, args.head, kernels=not args.no_kernels)
+    sys.stdout.write(f"{args.model} -> {output}\n")
+    return 0
+
+
+def freeze(checkpoint: Path, output: Path, head: str | None = None, *, kernels: bool = True) -> None:
+    """Freeze a checkpoint.
+
+    Parameters
+    ----------
+    checkpoint, output : Path
+        The suffix of the output, ``.pth``, ``.pt2`` or ``.pte``, tells the kind.
+    head : str, optional
+        Branch of a multi-task checkpoint.
+    kernels : bool
+        Whether a ``.pt2`` may have generated kernels.
+    """
+    from deepmd_gnn.freezing import without_kernels
+
+    if output.suffix == ".pth":
+        from deepmd.pt.entrypoints.main import freeze as host_freeze
+    else:
+        from deepmd.pt_expt.entrypoints.main import freeze as host_freeze
+    with contextlib.nullcontext() if kernels else without_kernels():
+        host_freeze(model=str(checkpoint), output=str(output), head=head)
