@@ -9,7 +9,7 @@ from tolerances import NATIVE
 from deepmd_gnn.graph import AtomGraph
 from deepmd_gnn.kernels import generated, library, operators
 from deepmd_gnn.kernels.contraction_code import contraction_code, monomial_tuples, polynomials
-from deepmd_gnn.kernels.radial_tables import TOLERANCE, radial_table
+from deepmd_gnn.kernels.radial_tables import TOLERANCE, Weights, hermite, radial_table
 
 THREE = {"type_map": ["O", "H", "Cu"], "atomic_energies": [-3.0, -1.0, -7.5]}
 OPTIONS = {
@@ -161,6 +161,22 @@ def test_table_states_its_error(dtype):
     assert 0 < table.error <= TOLERANCE[dtype][0]
     assert 0 < table.derivative_error <= TOLERANCE[dtype][1]
     assert (table.values[:, -1].abs() < 1e-12).all()  # nothing at the cutoff
+
+
+@pytest.mark.parametrize("option", ["default", "density zbl agnesi", "soft gaussian", "as MH-1", "non-linear"])
+def test_table_up_to_the_cutoff(option):
+    """The last bin, where the third derivative of the envelope jumps."""
+    model = tiny_model(**OPTIONS[option]).energy_model
+    layer = model.interactions[-1]
+    table = radial_table(model, layer, torch.float64)
+    nodes = table.values.shape[1]
+    spacing = model.r_max / (nodes - 1)
+    exact = Weights(model, layer)
+    value, slope = exact.slope(torch.tensor([model.r_max - 0.6 * spacing], dtype=torch.float64), 0)
+    found, found_slope = hermite(table.values[0, [-2]], table.values[0, [-1]], 0.4)
+    largest, steepest = (float(x.abs().max()) for x in exact.slope(torch.linspace(1, 4, 50).double(), 0))
+    assert float((found - value).abs().max()) <= TOLERANCE[torch.float64][0] * largest
+    assert float((found_slope / spacing - slope).abs().max()) <= TOLERANCE[torch.float64][1] * steepest
 
 
 def test_polynomial_code_has_every_monomial_once():
