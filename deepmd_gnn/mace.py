@@ -11,6 +11,7 @@ from deepmd.pt.utils import env
 from deepmd.pt.utils.update_sel import UpdateSel
 from deepmd.pt.utils.utils import to_numpy_array, to_torch_tensor
 
+from deepmd_gnn.chunks import slots_per_chunk
 from deepmd_gnn.derivatives import atomic_derivatives, edge_gradient
 from deepmd_gnn.graph import AtomGraph
 from deepmd_gnn.mace_bias import BiasMixin
@@ -86,6 +87,8 @@ class MaceModel(InterfaceMixin, BiasMixin, GraphMixin, ExportMixin, DenseMixin, 
         self.preset_out_bias = preset_out_bias
         self.pairs = NeighborPairs(self.rcut)
         self.energy_model = MaceEnergy(self.config, numbers).to(env.DEVICE)
+        itemsize = self.energy_model.dtype.itemsize
+        self.slots = slots_per_chunk(self.num_channels, itemsize, env.DEVICE.type == "cuda")
         # Lists, not buffers: they belong to the input, and a checkpoint shall not bring others along.
         self.pair_allowed, self.atom_counts = exclusion_tables(
             ntypes, self.pair_exclude_types, self.atom_exclude_types
@@ -303,6 +306,9 @@ class MaceModel(InterfaceMixin, BiasMixin, GraphMixin, ExportMixin, DenseMixin, 
             graph.outgoing,
             graph.order,
             graph.begin,
+            graph.node_place,
+            graph.chunk_nodes,
+            graph.chunk_widths,
         )
         energy = self.atom_energies(leaf, atype.reshape(-1), comm_dict)
         differentiable = self.training or graph.edge_vec.requires_grad

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from deepmd_gnn.chunks import in_chunks
 from deepmd_gnn.graph import AtomGraph, drop_pairs, graph_from_list, make_graph
 from deepmd_gnn.neighbors import NeighborPairs
 
@@ -15,6 +16,7 @@ class GraphMixin:
         type_map: list[str]
         rcut: float
         nlayers: int
+        slots: int
         pairs: NeighborPairs
         excludes_pairs: bool
         pair_allowed: list[list[bool]]
@@ -33,7 +35,7 @@ class GraphMixin:
         graph = make_graph(
             types, types, neighbor, center, edge_vec, torch.stack([neighbor, center]), self.rcut
         )
-        return self.without_excluded_pairs(graph)
+        return in_chunks(self.without_excluded_pairs(graph), self.slots)
 
     def graph_of_list(
         self,
@@ -62,7 +64,7 @@ class GraphMixin:
                 "mace model: a coordinate is NaN or infinite. Check the input frame or the time step."
             )
         graph = graph_from_list(coord, atype, nlist, mapping, self.rcut)
-        return self.without_excluded_pairs(graph)
+        return in_chunks(self.without_excluded_pairs(graph), self.slots)
 
     def without_excluded_pairs(self, graph: AtomGraph) -> AtomGraph:
         """Apply ``pair_exclude_types``."""

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 from deepmd_gnn.config import MaceConfig
+from deepmd_gnn.convolution import Convolution
 from deepmd_gnn.import_order import allow_e3nn_constants, unchanged_environment
 from deepmd_gnn.mace_blocks import (
-    Convolution,
     Linear,
     LinearPath,
     RadialNetwork,

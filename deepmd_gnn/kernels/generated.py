@@ -73,7 +73,7 @@ class GeneratedConvolution(torch.nn.Module):
     def forward(
         self, sent: torch.Tensor, graph: AtomGraph, harmonics: torch.Tensor, radial: torch.Tensor
     ) -> torch.Tensor:
-        """See :class:`~deepmd_gnn.mace_blocks.Convolution`; harmonics and radial weights are found in the kernel."""
+        """See :class:`~deepmd_gnn.convolution.Convolution`; harmonics and radial weights are found in the kernel."""
         sender, receiver = graph.edge_index[0].contiguous(), graph.edge_index[1]
         kind = sender[:0]
         if self.table.shape[1] > 1:

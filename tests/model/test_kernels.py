@@ -163,7 +163,9 @@ def test_table_states_its_error(dtype):
     assert (table.values[:, -1].abs() < 1e-12).all()  # nothing at the cutoff
 
 
-@pytest.mark.parametrize("option", ["default", "density zbl agnesi", "soft gaussian", "as MH-1", "non-linear"])
+@pytest.mark.parametrize(
+    "option", ["default", "density zbl agnesi", "soft gaussian", "as MH-1", "non-linear"]
+)
 def test_table_up_to_the_cutoff(option):
     """The last bin, where the third derivative of the envelope jumps."""
     model = tiny_model(**OPTIONS[option]).energy_model
