@@ -9,9 +9,10 @@ import torch
 
 from deepmd_gnn.graph import AtomGraph
 from deepmd_gnn.kernels import operators
+from deepmd_gnn.kernels.compiler import this_machine
 from deepmd_gnn.kernels.contraction_code import Polynomials, contraction_code, monomial_tuples, polynomials
 from deepmd_gnn.kernels.convolution_code import convolution_code, convolution_shape
-from deepmd_gnn.kernels.library import Library, this_machine
+from deepmd_gnn.kernels.library import Library
 from deepmd_gnn.kernels.radial_tables import FEWEST, kinds_of_pairs, radial_table
 from deepmd_gnn.mace_interactions import AttentiveInteraction
 

@@ -1,13 +1,20 @@
 """Generated kernels against the torch code that they replace: value and derivatives, by architecture and CPU."""
 
+import shlex
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
+import torch._inductor.config as inductor_config
 from helpers import assert_close, random_frame, tiny_model
 from tolerances import NATIVE
+from torch._inductor.cpp_builder import cpp_compiler_search
 
 from deepmd_gnn.graph import AtomGraph
-from deepmd_gnn.kernels import generated, library, operators
+from deepmd_gnn.kernels import generated, operators
+from deepmd_gnn.kernels.compiler import Compiled, Machine, check_compiler, cpu_guard
 from deepmd_gnn.kernels.contraction_code import contraction_code, monomial_tuples, polynomials
 from deepmd_gnn.kernels.radial_tables import TOLERANCE, Weights, hermite, radial_table
 
@@ -46,8 +53,8 @@ OPTIONS = {
 }
 MACHINES = {
     "this": None,
-    "256 bits": library.Machine(32, 10, (), ()),
-    "128 bits": library.Machine(16, 10, (), ()),
+    "256 bits": Machine(32, 10, (), ()),
+    "128 bits": Machine(16, 10, (), ()),
 }
 
 
@@ -103,7 +110,7 @@ def test_other_vectors(monkeypatch, machine, precision):
 
 def test_unsuitable_cpu(monkeypatch, capfd):
     # No CPU has these two: the oldest vectors of AMD and of a later Intel.
-    monkeypatch.setattr(generated, "this_machine", lambda: library.Machine(16, 10, (), ("fma4", "avx512er")))
+    monkeypatch.setattr(generated, "this_machine", lambda: Machine(16, 10, (), ("fma4", "avx512er")))
     model = tiny_model()
     kernels = generated.Kernels(model.energy_model)
     with (
@@ -113,6 +120,36 @@ def test_unsuitable_cpu(monkeypatch, capfd):
     ):
         model.energy_model(water_graph(model), None)
     assert "frozen for CPUs with fma4, avx512er" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(("feature", "suitable"), [("sse2", True), ("fma4", False)])
+def test_loading_on_an_unsuitable_cpu(feature, suitable, tmp_path):
+    """The library that is linked into every ``.pt2`` ends the process with a message before other code runs."""
+    guard = cpu_guard(Machine(16, 10, (), (feature,)))
+    source = (
+        '#include <cstdio>\nstatic struct Early { Early() { std::puts("ran"); std::fflush(stdout); } } early;'
+    )
+    compiled = Compiled({"user": source}, ())
+    user = compiled.object("user")
+    library = tmp_path / "user.so"
+    command = f"{shlex.join(compiled.command)} -shared -o '{library}' '{user}' -l{guard}"
+    subprocess.run(command, shell=True, check=True)
+    code = f"import ctypes; ctypes.CDLL({str(library)!r})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode == 0) == suitable
+    assert ("ran" in done.stdout) == suitable
+    assert ("frozen for CPUs with fma4, which this one lacks" in done.stderr) != suitable
+
+
+def test_no_compiler():
+    check_compiler()
+    cpp_compiler_search.cache_clear()
+    with (
+        inductor_config.patch({"cpp.cxx": ("/nowhere/g++",)}),
+        pytest.raises(RuntimeError, match="no C\\+\\+ compiler"),
+    ):
+        check_compiler()
+    cpp_compiler_search.cache_clear()
 
 
 def test_attentive_blocks_are_not_covered():
