@@ -4,6 +4,7 @@ import torch
 
 from deepmd_gnn.graph import AtomGraph, rows_of_senders, sum_at_receivers
 from deepmd_gnn.mace_blocks import Constant, matmul
+from deepmd_gnn.slots import edge_slots, in_slots
 
 
 class Convolution(torch.nn.Module):
@@ -66,53 +67,87 @@ class Convolution(torch.nn.Module):
         torch.Tensor
             Shape (nnode, Σ_p d3, channels).
         """
+        inputs = rows_of_senders(sent, graph)
         node_place, chunk_nodes, chunk_widths = graph.node_place, graph.chunk_nodes, graph.chunk_widths
-        if node_place is None or chunk_nodes is None or chunk_widths is None:
-            return self.edge_by_edge(sent, graph, harmonics, radial)
-        channels = sent.shape[2]
+        if node_place is not None and chunk_nodes is not None and chunk_widths is not None:
+            # The guard and the padding have no harmonics.
+            harmonics = harmonics * (graph.edge_index[1] > 0).to(harmonics.dtype).unsqueeze(1)
+            return self.in_chunks(inputs, harmonics, radial, chunk_nodes, chunk_widths).index_select(
+                0, node_place
+            )
+        incoming = graph.incoming
+        if incoming is not None and not torch.jit.is_scripting():  # type: ignore[attr-defined]
+            # One chunk: their number would depend on the data, and could not be traced.
+            slots = edge_slots(graph)
+            rows = [in_slots(values, slots) for values in (inputs, harmonics, radial)]
+            return self.in_chunks(rows[0], rows[1], rows[2], [incoming.shape[1]], [incoming.shape[0]])
+        return self.edge_by_edge(inputs, graph, harmonics, radial)
+
+    def in_chunks(
+        self,
+        inputs: torch.Tensor,
+        harmonics: torch.Tensor,
+        radial: torch.Tensor,
+        chunk_nodes: list[int],
+        chunk_widths: list[int],
+    ) -> torch.Tensor:
+        """Convolve edges that are grouped by receiver and padded, those of a chunk to the same number.
+
+        Parameters
+        ----------
+        inputs : torch.Tensor
+            Features of the sender of every edge, shape (nedge, components, channels).
+        harmonics, radial : torch.Tensor
+            As in :meth:`forward`; the harmonics of the padding are zero.
+        chunk_nodes, chunk_widths : list[int]
+            Receivers of each chunk, and edges of each of its receivers.
+
+        Returns
+        -------
+        torch.Tensor
+            Shape (nnode, Σ_p d3, channels), in the order of the receivers.
+        """
+        channels = inputs.shape[2]
         sizes: list[int] = []
         for chunk, nodes in enumerate(chunk_nodes):
             sizes.append(nodes * chunk_widths[chunk])
-        # The guard and the padding have no harmonics.
-        real = (graph.edge_index[1] > 0).to(harmonics.dtype).unsqueeze(1)
         # Splitting once, not slicing: the gradients then meet in one concatenation.
-        all_harmonics = torch.split(harmonics * real, sizes)
+        all_harmonics = torch.split(harmonics, sizes)
         all_radial = torch.split(radial, sizes)
-        all_inputs = torch.split(rows_of_senders(sent, graph), sizes)
+        all_inputs = torch.split(inputs, sizes)
         sums: list[torch.Tensor] = []
         for chunk, nodes in enumerate(chunk_nodes):
             width = chunk_widths[chunk]
             factors = all_harmonics[chunk].view(nodes, width, -1).transpose(1, 2)
             weights = torch.split(all_radial[chunk], channels, dim=1)
-            inputs = torch.split(all_inputs[chunk], self.input_dims, dim=1)
+            features = torch.split(all_inputs[chunk], self.input_dims, dim=1)
             parts: list[torch.Tensor] = []
             for path, weight, degree in zip(self.paths, weights, self.degrees):  # noqa: B905 - TorchScript
-                feature = inputs[path[0]]
-                product = (feature * weight.unsqueeze(1)).view(nodes, width, -1)
+                feature = features[path[0]]
+                size = feature.shape[1] * channels
+                product = (feature * weight.unsqueeze(1)).view(nodes, width, size)
                 total = torch.bmm(factors[:, degree[0] : degree[1]], product)
-                parts.append(total.view(nodes, -1, channels))
+                parts.append(total.view(nodes, (degree[1] - degree[0]) * feature.shape[1], channels))
             sums.append(torch.cat(parts, dim=1))
+        totals = torch.cat(sums)
         # In double precision inside LAMMPS only batches of products are fast, see `matmul`.
-        mixing = self.mixing.value.expand(node_place.shape[0], -1, -1)
-        return torch.bmm(mixing, torch.cat(sums)).index_select(0, node_place)
+        return torch.bmm(self.mixing.value.expand(totals.shape[0], -1, -1), totals)
 
     def edge_by_edge(
-        self, sent: torch.Tensor, graph: AtomGraph, harmonics: torch.Tensor, radial: torch.Tensor
+        self, rows: torch.Tensor, graph: AtomGraph, harmonics: torch.Tensor, radial: torch.Tensor
     ) -> torch.Tensor:
-        """Convolve without chunks, whose number depends on the data and so cannot be traced."""
-        channels = sent.shape[2]
+        """Convolve where no size may depend on the data: in compiled training and over the host's padded list."""
+        channels = rows.shape[2]
         nedge = radial.shape[0]
         weights = torch.split(radial, channels, dim=1)
         couplings = torch.split(matmul(harmonics, self.coupling.value), self.widths, dim=1)
-        inputs = torch.split(rows_of_senders(sent, graph), self.input_dims, dim=1)
+        inputs = torch.split(rows, self.input_dims, dim=1)
         sums: list[torch.Tensor] = []
         for path, weight, coupling in zip(self.paths, weights, couplings):  # noqa: B905 - TorchScript
             irrep, dim_out = path
             feature = inputs[irrep]
             coupling = coupling.view(nedge, -1, dim_out).transpose(1, 2)
-            if graph.incoming is not None:
-                message = _short_product(coupling, feature) * weight.unsqueeze(1)
-            elif feature.shape[1] <= dim_out:
+            if feature.shape[1] <= dim_out:
                 message = torch.bmm(coupling, feature * weight.unsqueeze(1))
             else:
                 message = torch.bmm(coupling, feature) * weight.unsqueeze(1)
@@ -124,15 +159,3 @@ def _harmonics(coupling: torch.Tensor) -> tuple[int, int]:
     """First and one after the last harmonic that a path couples, from its coefficients, shape (harmonics, ·)."""
     used = coupling.abs().amax(dim=1).nonzero().flatten().tolist()
     return (used[0], used[-1] + 1) if used else (0, 1)
-
-
-def _short_product(coupling: torch.Tensor, feature: torch.Tensor) -> torch.Tensor:
-    """Multiply small matrices as a sum of outer products.
-
-    A compiled graph computes them where the messages are summed, without ever storing a message; ``bmm`` would be a
-    call of its own.
-    """
-    product = coupling[:, :, :1] * feature[:, :1]
-    for index in range(1, feature.shape[1]):
-        product = product + coupling[:, :, index : index + 1] * feature[:, index : index + 1]
-    return product
