@@ -10,7 +10,7 @@ import torch
 from deepmd_gnn.safe_pickle import FileError, Record, TorchFile, records_in
 
 _MODELS = ("MACE", "ScaleShiftMACE")
-_LAMMPS_WRAPPERS = ("LAMMPS_MACE", "LAMMPS_MLIAP_MACE")
+_LAMMPS_WRAPPERS = ("LAMMPS_MACE", "LAMMPS_MLIAP_MACE", "MACEEdgeForcesWrapper")
 _OTHER_MODELS = {
     "MACELES": "long-range electrostatics (latent Ewald summation, LES): needs the reciprocal space of the whole cell",
     "PolarMACE": "long-range electrostatics and polarisation: needs the reciprocal space of the whole cell",
@@ -237,11 +237,11 @@ def refuse(content: Record, path: str | Path) -> None:
 
 
 def _unwrapped(content: Record) -> Record:
-    """Look into the wrapper of a model that was made for LAMMPS."""
-    if content.name in _LAMMPS_WRAPPERS:
-        inner = content.state.get("model", (content.state.get("_modules") or {}).get("model"))
-        if isinstance(inner, Record) and isinstance(inner.state, dict):
-            return inner
+    """Look into the wrappers of a model that was made for LAMMPS; ML-IAP's has two."""
+    for _ in range(2):
+        if content.name in _LAMMPS_WRAPPERS and isinstance(content.state, dict):
+            inner = content.state.get("model", (content.state.get("_modules") or {}).get("model"))
+            content = inner if isinstance(inner, Record) else content
     return content
 
 

@@ -176,3 +176,9 @@ def test_export_of_excluded_types(tmp_path):
 
     with pytest.raises(ValueError, match="pair_exclude_types"):
         export_native(tiny_model(pair_exclude_types=[[0, 1]]), tmp_path / "x.model")
+
+
+def test_no_readouts(tmp_path):
+    torch.save(native(num_interactions=1, use_last_readout_only=True), tmp_path / "x.model")
+    with pytest.raises(NotConvertible, match="no readouts"):
+        load_mace(tmp_path / "x.model")
