@@ -1,6 +1,7 @@
 """A converted native model does what a model of DeePMD-kit does: ASE, training, freezing, LAMMPS on ranks."""
 
 import json
+import re
 from pathlib import Path
 
 import ase.io
@@ -53,8 +54,7 @@ atom_style atomic
 newton on
 processors {grid}
 read_data data.lmp
-pair_style deepmd {model}
-pair_coeff * * H C O
+{style}
 compute press all pressure NULL virial
 thermo_style custom step pe c_press[1] c_press[2] c_press[3] c_press[4] c_press[5] c_press[6] vol
 thermo_modify format float %.17g
@@ -64,24 +64,50 @@ run 0
 """
 
 
+def in_lammps(folder, style, ranks, grid):
+    """Energy, forces, stress (xx yy zz xy xz yz) and volume of the periodic reference structure."""
+    folder.mkdir(exist_ok=True)
+    atoms, _ = reference(10)
+    types = [["H", "C", "O"].index(symbol) for symbol in atoms.get_chemical_symbols()]
+    write_data(folder / "data.lmp", atoms.get_positions(wrap=True), types, atoms.cell.array, 3)
+    run = run_lammps(folder, SCRIPT.format(grid=grid, style=style), ranks).check()
+    lines = (folder / "log.lammps").read_text().splitlines()
+    header = next(k for k, line in enumerate(lines) if line.split()[:1] == ["Step"])
+    _, energy, *pressure, volume = map(float, lines[header + 1].split())
+    table = np.loadtxt((folder / "dump.txt").read_text().splitlines()[9:])
+    assert len(table) == len(atoms), run.output
+    return energy, table[:, 1:], -np.array(pressure) / NKTV2P, volume
+
+
 @pytest.mark.lammps
 @pytest.mark.parametrize(("ranks", "grid"), [(1, "* * *"), (2, "2 1 1")])
 def test_lammps(ranks, grid, files, tmp_path):
     """The periodic reference structure on one and two ranks: MACECalculator's numbers."""
     atoms, expected = reference(10)
-    types = [["H", "C", "O"].index(symbol) for symbol in atoms.get_chemical_symbols()]
-    write_data(tmp_path / "data.lmp", atoms.get_positions(wrap=True), types, atoms.cell.array, 3)
-    run = run_lammps(tmp_path, SCRIPT.format(grid=grid, model=files / "x.pth"), ranks).check()
-    lines = (tmp_path / "log.lammps").read_text().splitlines()
-    header = next(k for k, line in enumerate(lines) if line.split()[:1] == ["Step"])
-    _, energy, *pressure, volume = map(float, lines[header + 1].split())
-    table = np.loadtxt((tmp_path / "dump.txt").read_text().splitlines()[9:])
-    assert len(table) == len(atoms), run.output
+    style = f"pair_style deepmd {files / 'x.pth'}\npair_coeff * * H C O"
+    energy, force, stress, volume = in_lammps(tmp_path, style, ranks, grid)
     assert abs(energy - expected["energy"]) <= IMPORTED["energy"]
-    assert np.abs(table[:, 1:] - expected["forces"]).max() <= IMPORTED["force"]
-    stress = -np.array(pressure) / NKTV2P
+    assert np.abs(force - expected["forces"]).max() <= IMPORTED["force"]
     assert np.abs(stress - expected["stress"].reshape(9)[PRESSURE_ORDER]).max() <= IMPORTED["stress"]
     assert volume == pytest.approx(atoms.get_volume(), rel=1e-12)
+
+
+@pytest.mark.lammps
+def test_lammps_with_dispersion(files, tmp_path):
+    """The lines of the documentation: MACECalculator's numbers and those of D3 alone, added."""
+    page = (Path(__file__).parents[2] / "docs" / "import.md").read_text()
+    style = re.search(r"pair_style hybrid/overlay.*?(?=\n```)", page, re.DOTALL).group()
+    arguments = re.search(r"dispersion/d3 [\d\w. ]*", style).group()
+    alone = in_lammps(tmp_path / "d3", f"pair_style {arguments}\npair_coeff * * H C O", 1, "* * *")
+    assert alone[0] < -0.1
+    _, expected = reference(10)
+    native = expected["energy"], expected["forces"], expected["stress"].reshape(9)[PRESSURE_ORDER]
+    for ranks, grid in ((1, "* * *"), (2, "2 1 1")):
+        both = in_lammps(tmp_path / str(ranks), style.replace("mace.pth", str(files / "x.pth")), ranks, grid)
+        for key, value, first, second in zip(
+            ("energy", "force", "stress"), both, native, alone, strict=False
+        ):
+            assert np.abs(value - first - second).max() <= IMPORTED[key], (key, ranks)
 
 
 @pytest.fixture(scope="module")
