@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from deepmd.calculator import DP
+from deepmd.infer import DeepPot
 from deepmd_run import run_dp
 from lammps_runner import NKTV2P, PRESSURE_ORDER, run_lammps, write_data
 from tolerances import IMPORTED
@@ -143,6 +144,32 @@ def test_training_goes_on(how, files, training, tmp_path):
     assert moved
     same_energies = torch.equal(after["model.Default.out_bias"], before["model.Default.out_bias"])
     assert same_energies == (how == "--init-model")
+
+
+@pytest.mark.slow
+def test_finetune_with_other_elements(files, training, tmp_path):
+    """One new, one missing, all reordered: the network and its statistics stay, E0 fits the new data."""
+    elements = ["O", "N", "H"]
+    config = json.loads(json.dumps(training))
+    config["model"]["type_map"] = elements
+    config["learning_rate"] |= {"start_lr": 1e-12, "stop_lr": 1e-13}
+    run_dp(tmp_path, "train", config, "--finetune", str(files / "x.pt"))
+    before, after = weights(files / "x.pt"), weights(tmp_path / "model.ckpt.pt")
+    for name in ("avg_num_neighbors", "scale"):
+        key = f"model.Default.energy_model.{name}"
+        assert torch.equal(after[key], before[key])
+    folder = Path(config["training"]["training_data"]["systems"][0])
+    coord, cell, energy = (np.load(folder / "set.000" / f"{key}.npy") for key in ("coord", "box", "energy"))
+    symbols = ["OH"[int(kind)] for kind in (folder / "type.raw").read_text().split()]
+    results = []
+    for path, known in ((files / "x.pt", ["H", "C", "O"]), (tmp_path / "model.ckpt.pt", elements)):
+        model = DeepPot(str(path))
+        assert model.get_type_map() == known
+        results.append(model.eval(coord, cell, [known.index(symbol) for symbol in symbols]))
+    np.testing.assert_allclose(results[1][1], results[0][1], rtol=0, atol=1e-8)
+    errors = [(result[0] - energy.reshape(-1, 1)).mean() for result in results]
+    assert abs(errors[0]) > 1.0  # another reference of the energy
+    assert abs(errors[1]) < 1e-6
 
 
 @pytest.mark.slow
