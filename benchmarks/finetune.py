@@ -179,6 +179,8 @@ def compare(folder, args):
                 ("new", new, args.rate_new, []),
                 ("imported", section, args.rate_imported, ["--finetune", str(foundation)]),
             ):
+                if start not in args.starts:
+                    continue
                 run = folder / f"{start}_{steps}_{seed}"
                 seconds = train(run, training_input(model, frames, steps, rate, seed), options)
                 row = " | ".join(f"{x:.3g}" for x in errors(run / "model.ckpt.pt", args.test_frames))
@@ -194,6 +196,9 @@ def main():
     parser.add_argument("--test-frames", type=int, default=200, help="frames of each test set")
     parser.add_argument("--steps", type=int, nargs="+", default=[100, 300, 1000])
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
+    parser.add_argument(
+        "--starts", nargs="+", choices=["new", "imported"], default=["new", "imported"], help="which to train"
+    )
     parser.add_argument("--rate-new", type=float, default=0.01, help="learning rate of the new model")
     parser.add_argument(
         "--rate-imported", type=float, default=0.01, help="learning rate of the imported model"

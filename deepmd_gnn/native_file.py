@@ -19,8 +19,8 @@ _OTHER_MODELS = {
     "EnergyDipolesMACE": "energies and dipoles: the dipoles would be lost",
 }
 _OTHER_PARTS = {
-    "joint_embedding": "embedding of the total charge, spin or other global quantities",
-    "embedding_readout": "energy of an embedding of the total charge, spin or other global quantities",
+    "joint_embedding": "an embedding of the total charge, spin or other quantities of the whole system",
+    "embedding_readout": "the energy of an embedding of the total charge, spin or other quantities of the whole system",
     "les": "long-range electrostatics (LES)",
     "les_readouts": "long-range electrostatics (LES)",
     "coulomb_energy": "long-range electrostatics",
@@ -225,8 +225,13 @@ def refuse(content: Record, path: str | Path) -> None:
                 f"{path} holds LoRA adapters ({record.name}): merge them with MACE before converting. Not converted."
             )
     parts = NativeModule(content)
-    if parts.settings.get("embedding_specs"):
-        parts.children.setdefault("joint_embedding", parts)
+    specs = parts.settings.get("embedding_specs")
+    if specs:
+        names = ", ".join(specs) if isinstance(specs, dict) else "total charge, spin or others"
+        raise NotConvertible(
+            f"{path} has embedding_specs ({names}): its energy depends on these quantities of the whole system, which "
+            "models of this package do not take. Not converted."
+        )
     for name in parts.children:
         if name in _OTHER_PARTS:
             raise NotConvertible(f"{path} has '{name}': {_OTHER_PARTS[name]}. Not converted.")
