@@ -26,17 +26,17 @@ ROWS = {
 }
 
 
-def run(folder, module, *arguments):
+def run(folder, program, *arguments):
     """Run a training program in a folder; returns what :mod:`count_steps` counted."""
     result = folder / "steps.json"
-    command = [sys.executable, str(HERE / "count_steps.py"), str(result), module, *map(str, arguments)]
+    command = [sys.executable, str(HERE / "count_steps.py"), str(result), program, "--", *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
     with (folder / "output.log").open("w") as log:
         done = subprocess.run(
             command, cwd=folder, stdout=log, stderr=subprocess.STDOUT, env=environment, check=False
         )
     if done.returncode != 0:
-        raise RuntimeError(f"{module} failed, see {folder / 'output.log'}")
+        raise RuntimeError(f"{program} failed, see {folder / 'output.log'}")
     return json.loads(result.read_text())
 
 
@@ -44,14 +44,14 @@ def train_native(dataset, folder, seed):
     """Train native MACE; returns the counted steps and the model as ours."""
     from deepmd_gnn import load_mace
 
-    counted = run(folder, "mace.cli.run_train", *dataset.native(folder, seed))
+    counted = run(folder, "mace_run_train", *dataset.native(folder, seed))
     return counted, load_mace(folder / dataset.native_model)
 
 
 def train_ours(dataset, folder, seed, weights):
     """Train our model with the recipe of the example; returns the counted steps and the model."""
-    (folder / "input.json").write_text(json.dumps(dataset.ours(folder, seed), indent=1))
-    counted = run(folder, "deepmd.main", "--pt", "train", "input.json")
+    (folder / "input.json").write_text(json.dumps(dataset.ours(seed), indent=1))
+    counted = run(folder, "dp", "--pt", "train", "input.json")
     return counted, load_checkpoint(folder / weights)
 
 

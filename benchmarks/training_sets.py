@@ -44,7 +44,7 @@ class Acac:
         arguments += ["--energy_weight", "1", "--forces_weight", "100", "--max_num_epochs", "24"]
         return [*NATIVE, *arguments, "--swa", "--start_swa", "18", "--seed", str(seed)]
 
-    def ours(self, folder, seed):
+    def ours(self, seed):
         """Our input for a seed."""
         config = training_data.read_input(self.path, model={"seed": seed})
         training = config["training"]
