@@ -41,7 +41,7 @@ def main():
     args = parser.parse_args()
     moments = []
     register_optimizer_step_post_hook(lambda *_: moments.append(time.process_time()))
-    PROGRAMS[args.program](args.arguments[1:])
+    PROGRAMS[args.program]([a for a in args.arguments if a != "--"])
     steps = [after - before for before, after in itertools.pairwise(moments)]
     total = time.process_time()
     args.result.write_text(
