@@ -6,13 +6,16 @@ from typing import Any, Final
 
 import torch
 from ase.data import atomic_numbers as ATOMIC_NUMBERS
+from deepmd.pt.model.descriptor import BaseDescriptor
 from deepmd.pt.model.model.model import BaseModel
 from deepmd.pt.utils import env
 from deepmd.pt.utils.update_sel import UpdateSel
 from deepmd.pt.utils.utils import to_numpy_array, to_torch_tensor
 
+from deepmd_gnn.checkpoint_names import StoredNames
 from deepmd_gnn.derivatives import atomic_derivatives, edge_gradient
 from deepmd_gnn.graph import AtomGraph
+from deepmd_gnn.isolated_atoms import energies_in_section
 from deepmd_gnn.mace_bias import BiasMixin
 from deepmd_gnn.mace_dense import DenseMixin
 from deepmd_gnn.mace_energy import MaceEnergy
@@ -21,7 +24,10 @@ from deepmd_gnn.mace_graphs import GraphMixin
 from deepmd_gnn.mace_interface import InterfaceMixin
 from deepmd_gnn.neighbors import NeighborPairs
 from deepmd_gnn.options import check_type_map, config_from_options, exclusion_tables
+from deepmd_gnn.sections import set_sel
 from deepmd_gnn.segments import rows_between
+from deepmd_gnn.sharing import Descriptor
+from deepmd_gnn.trainable import freeze_parts
 from deepmd_gnn.versions import package_versions
 
 # Where the number of neighbours was not looked up (--skip-neighbor-stat): only a hint, see MaceConfig.sel.
@@ -29,7 +35,7 @@ _DEFAULT_SEL = 128
 
 
 @BaseModel.register("mace")
-class MaceModel(InterfaceMixin, BiasMixin, GraphMixin, ExportMixin, DenseMixin, BaseModel):
+class MaceModel(StoredNames, InterfaceMixin, BiasMixin, GraphMixin, ExportMixin, DenseMixin, BaseModel):
     """MACE for DeePMD-kit's PyTorch backend.
 
     Parameters
@@ -54,6 +60,8 @@ class MaceModel(InterfaceMixin, BiasMixin, GraphMixin, ExportMixin, DenseMixin, 
     model_type = "ener"
     excludes_pairs: Final[bool]  # type: ignore[misc]
     excludes_atoms: Final[bool]
+    # What the statistics were counted from, for tasks that share them; empty once weights are loaded.
+    counted: dict[str, list[float]]
     __jit_unused_properties__ = [  # noqa: RUF012 - torch's name
         "atomic_model",
         "descriptor",
@@ -85,7 +93,8 @@ class MaceModel(InterfaceMixin, BiasMixin, GraphMixin, ExportMixin, DenseMixin, 
         self.atom_exclude_types = [int(i) for i in atom_exclude_types or []]
         self.preset_out_bias = preset_out_bias
         self.pairs = NeighborPairs(self.rcut)
-        self.energy_model = MaceEnergy(self.config, numbers).to(env.DEVICE)
+        self.energy_model = self.new_network(numbers)
+        self.counted = {}
         # Lists, not buffers: they belong to the input, and a checkpoint shall not bring others along.
         self.pair_allowed, self.atom_counts = exclusion_tables(
             ntypes, self.pair_exclude_types, self.atom_exclude_types
@@ -99,6 +108,12 @@ class MaceModel(InterfaceMixin, BiasMixin, GraphMixin, ExportMixin, DenseMixin, 
         # Both travel with a frozen file. The host replaces the script by the input's model section, if it has one.
         self.model_def_script = json.dumps(self._definition())
         self.versions = package_versions()
+
+    def new_network(self, numbers: list[int]) -> MaceEnergy:
+        """Build the network for these atomic numbers; parts the user froze are not trained."""
+        network = MaceEnergy(self.config, numbers).to(env.DEVICE)
+        freeze_parts(network, self.config.freeze)
+        return network
 
     def forward(
         self,
@@ -353,12 +368,12 @@ class MaceModel(InterfaceMixin, BiasMixin, GraphMixin, ExportMixin, DenseMixin, 
     def update_sel(
         cls, train_data: Any, type_map: list[str] | None, local_jdata: dict[str, Any]
     ) -> tuple[dict[str, Any], float | None]:
-        """Fill in ``sel`` from the data; called by the trainer before the model is built."""
+        """Fill in ``sel`` from the data and E0 from their file; called by the trainer before the model is built."""
         config = config_from_options(local_jdata)
         distance, sel = UpdateSel().update_one_sel(
             train_data, type_map, config.r_max, config.sel, mixed_type=True
         )
-        return {**local_jdata, "sel": int(sel[0])}, distance
+        return set_sel(energies_in_section(local_jdata, type_map), int(sel[0])), distance
 
     def _definition(self) -> dict[str, Any]:
         return {
@@ -387,6 +402,9 @@ class MaceModel(InterfaceMixin, BiasMixin, GraphMixin, ExportMixin, DenseMixin, 
         model.load_state_dict({name: to_torch_tensor(value) for name, value in variables.items()})
         return model
 
+
+# The host looks up what it shares between tasks by the type of the section.
+BaseDescriptor.register("mace")(Descriptor)
 
 # If this module is imported before DeePMD-kit, the exportable backend has loaded its entry point while this module
 # was still half initialised: register there now.
