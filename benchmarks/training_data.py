@@ -5,8 +5,6 @@ from pathlib import Path
 
 import numpy as np
 
-DUMMY_BOX = 50.0
-
 
 def read_system(folder):
     """Read the frames of a system.
@@ -23,17 +21,19 @@ def read_system(folder):
         eV/Å (n, 3) and, where labelled, ``virial`` in eV (3, 3).
     """
     names = np.array((folder / "type_map.raw").read_text().split())
-    symbols = names[np.loadtxt(folder / "type.raw", dtype=int, ndmin=1)]
+    indices = np.loadtxt(folder / "type.raw", dtype=int, ndmin=1)
     frames = []
     for part in sorted(folder.glob("set.*")):
         data = {path.stem: np.load(path).astype(float) for path in part.glob("*.npy")}
         for k, coord in enumerate(data["coord"]):
+            kinds = data["real_atom_types"][k].astype(int) if "real_atom_types" in data else indices
+            real = kinds >= 0  # mixed-type frames are padded
             frame = {
-                "symbols": list(symbols),
-                "coord": coord.reshape(-1, 3),
+                "symbols": list(names[kinds[real]]),
+                "coord": coord.reshape(-1, 3)[real],
                 "cell": None if (folder / "nopbc").exists() else data["box"][k].reshape(3, 3),
                 "energy": float(data["energy"].reshape(-1)[k]),
-                "force": data["force"][k].reshape(-1, 3),
+                "force": data["force"][k].reshape(-1, 3)[real],
             }
             if "virial" in data:
                 frame["virial"] = data["virial"][k].reshape(3, 3)

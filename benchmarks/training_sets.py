@@ -54,4 +54,46 @@ class Acac:
         return config
 
 
-SETS = {"acac": Acac}
+class Molybdenum:
+    """Molybdenum crystals with strain, vacancies and surfaces, with virials: 175 frames, batches of 4, 616 steps.
+
+    Parameters
+    ----------
+    path : pathlib.Path, optional
+        Our input; default is the example's.
+    """
+
+    steps = 616
+    native_model = "native.model"
+
+    def __init__(self, path=None):
+        self.data = EXAMPLES / "molybdenum" / "data"
+        self.path = path or EXAMPLES / "molybdenum" / "input.json"
+
+    def tests(self):
+        """Frames by name."""
+        return {part: training_data.read_set(self.data / part) for part in ("valid", "test")}
+
+    def native(self, folder, seed):
+        """Write the data; returns the arguments of ``mace_run_train``."""
+        for part in ("train", "valid"):
+            training_data.write_xyz(folder / f"{part}.xyz", training_data.read_set(self.data / part))
+        arguments = ["--hidden_irreps", "8x0e + 8x1o", "--r_max", "4.6", "--valid_file", "valid.xyz"]
+        arguments += ["--interaction_first", "RealAgnosticDensityInteractionBlock", "--pair_repulsion"]
+        arguments += ["--interaction", "RealAgnosticDensityResidualInteractionBlock"]
+        arguments += ["--distance_transform", "Agnesi", "--E0s", "average", "--max_num_epochs", "14"]
+        arguments += ["--batch_size", "4", "--valid_batch_size", "10", "--loss", "universal"]
+        arguments += ["--energy_weight", "1", "--forces_weight", "10", "--stress_weight", "10"]
+        return [*NATIVE, *arguments, "--compute_stress", "True", "--seed", str(seed)]
+
+    def ours(self, seed):
+        """Our input for a seed."""
+        config = training_data.read_input(self.path, model={"seed": seed})
+        training = config["training"]
+        training.update(numb_steps=self.steps, seed=seed)
+        training["training_data"]["systems"] = [str(self.data / "train")]
+        training["validation_data"]["systems"] = [str(self.data / "valid")]
+        return config
+
+
+SETS = {"acac": Acac, "molybdenum": Molybdenum}

@@ -66,6 +66,13 @@ def mace_model_args() -> list[Argument]:
             "info", dict, optional=True, default={}, doc="Written by the trainer: what the data contained."
         ),
         Argument(
+            "hessian_mode",
+            bool,
+            optional=True,
+            default=False,
+            doc="Written by the trainer: second derivatives are computed.",
+        ),
+        Argument(
             "model_branch_alias", list[str], optional=True, default=[], doc="Other names of this branch."
         ),
     ]

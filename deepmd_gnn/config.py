@@ -332,6 +332,11 @@ class MaceConfig:
         "Parts of the network that are not trained, e.g. [\"node_embedding\", \"interactions.0\"]: node_embedding, "
         "interactions, products, readouts, one layer of them, or any longer name of their parameters.",
     )  # fmt: skip
+    enable_cueq: bool = _option(
+        False, [bool], _boolean,
+        "Train with NVIDIA's cuEquivariance (the extra `cueq`): other kernels for the same numbers. Checkpoints are the "
+        "same with and without it; frozen models never use it.",
+    )  # fmt: skip
     seed: Any = _option(None, [int, list[int], None], _optional(_seed), "Seed of the initial weights.")
 
     def __post_init__(self) -> None:

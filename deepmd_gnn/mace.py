@@ -13,8 +13,10 @@ from deepmd.pt.utils.update_sel import UpdateSel
 from deepmd.pt.utils.utils import to_numpy_array, to_torch_tensor
 
 from deepmd_gnn.checkpoint_names import StoredNames
+from deepmd_gnn.cuequivariance import CuEquivarianceMixin, check_available
 from deepmd_gnn.derivatives import atomic_derivatives, edge_gradient
 from deepmd_gnn.graph import AtomGraph
+from deepmd_gnn.hessian import HessianMixin
 from deepmd_gnn.isolated_atoms import energies_in_section
 from deepmd_gnn.mace_bias import BiasMixin
 from deepmd_gnn.mace_dense import DenseMixin
@@ -35,7 +37,17 @@ _DEFAULT_SEL = 128
 
 
 @BaseModel.register("mace")
-class MaceModel(StoredNames, InterfaceMixin, BiasMixin, GraphMixin, ExportMixin, DenseMixin, BaseModel):
+class MaceModel(
+    StoredNames,
+    InterfaceMixin,
+    BiasMixin,
+    GraphMixin,
+    HessianMixin,
+    CuEquivarianceMixin,
+    ExportMixin,
+    DenseMixin,
+    BaseModel,
+):
     """MACE for DeePMD-kit's PyTorch backend.
 
     Parameters
@@ -48,6 +60,8 @@ class MaceModel(StoredNames, InterfaceMixin, BiasMixin, GraphMixin, ExportMixin,
         Types whose atoms contribute no energy.
     preset_out_bias : dict, optional
         DeePMD-kit's way to give atomic energies: ``{"energy": [null, -13.6]}``.
+    hessian_mode : bool
+        Compute second derivatives too; the host's trainer sets it.
     **options : Any
         Fields of :class:`~deepmd_gnn.config.MaceConfig` (or their aliases) and generic keys of the host.
 
@@ -77,11 +91,14 @@ class MaceModel(StoredNames, InterfaceMixin, BiasMixin, GraphMixin, ExportMixin,
         pair_exclude_types: list[list[int]] | None = None,
         atom_exclude_types: list[int] | None = None,
         preset_out_bias: dict[str, list[Any]] | None = None,
+        hessian_mode: bool = False,
         **options: Any,
     ) -> None:
         super().__init__()
+        self.hessian_mode = bool(hessian_mode)
         self.type_map = list(type_map)
         self.config = config_from_options(options)
+        self.trains_with_cueq = self.config.enable_cueq
         numbers = check_type_map(self.type_map, ATOMIC_NUMBERS)
         ntypes = len(numbers)
         self.rcut = float(self.config.r_max)
@@ -144,13 +161,22 @@ class MaceModel(StoredNames, InterfaceMixin, BiasMixin, GraphMixin, ExportMixin,
         -------
         dict[str, torch.Tensor]
             ``energy`` (nf, 1) and ``atom_energy`` (nf, nloc, 1) in eV, ``force`` (nf, nloc, 3) in eV/Å,
-            ``virial`` (nf, 9) and ``atom_virial`` (nf, nloc, 9) in eV, ``mask`` (nf, nloc); float64.
+            ``virial`` (nf, 9) and ``atom_virial`` (nf, nloc, 9) in eV, ``mask`` (nf, nloc); float64. With
+            `hessian_mode` also ``hessian``, eV/Å², (nf, 3 nloc, 3 nloc).
 
         Raises
         ------
         ValueError
             If coordinates, cell or types are invalid, or atoms coincide.
         """
+        if self.hessian_mode and not torch.jit.is_scripting():  # type: ignore[attr-defined]
+            return self.predict_with_hessian(coord, atype, box, do_atomic_virial)
+        return self.predict(coord, atype, box, do_atomic_virial)
+
+    def predict(
+        self, coord: torch.Tensor, atype: torch.Tensor, box: torch.Tensor | None, do_atomic_virial: bool
+    ) -> dict[str, torch.Tensor]:
+        """:meth:`forward` without second derivatives."""
         nf, nloc = atype.shape
         graph = self.graph_of_frames(coord, atype, box)
         energy, force, atom_virial = self.evaluate(graph, atype, nloc, nloc, None)
@@ -349,12 +375,24 @@ class MaceModel(StoredNames, InterfaceMixin, BiasMixin, GraphMixin, ExportMixin,
         """
         nnode = graph.node_types.shape[0]
         kinds = rows_between(graph.node_types, 1, nnode)
-        energy = rows_between(self.energy_model(graph, comm_dict)[0], 1, nnode)
+        if (
+            not torch.jit.is_scripting()
+            and self.trains_with_cueq
+            and self.training
+            and graph.incoming is None
+        ):
+            energy = self.cuequivariance_energies(graph)
+        else:
+            energy = self.energy_model(graph, comm_dict)[0]
+        energy = rows_between(energy, 1, nnode)
         energy = energy + self.out_bias[0, :, 0][kinds]
         counts = atype >= 0
         if self.excludes_atoms:
             counts = counts & torch.tensor(self.atom_counts, device=counts.device)[kinds]
         return torch.where(counts, energy, torch.zeros_like(energy))
+
+    def _uses_cuequivariance(self, graph: AtomGraph) -> bool:
+        return self.trains_with_cueq and self.training and graph.incoming is None
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Accept a plain number for ``min_nbor_dist``, as one of the host's trainers assigns it."""
@@ -370,6 +408,8 @@ class MaceModel(StoredNames, InterfaceMixin, BiasMixin, GraphMixin, ExportMixin,
     ) -> tuple[dict[str, Any], float | None]:
         """Fill in ``sel`` from the data and E0 from their file; called by the trainer before the model is built."""
         config = config_from_options(local_jdata)
+        if config.enable_cueq:
+            check_available()  # before the work begins, not at the first step
         distance, sel = UpdateSel().update_one_sel(
             train_data, type_map, config.r_max, config.sel, mixed_type=True
         )

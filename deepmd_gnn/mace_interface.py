@@ -23,6 +23,7 @@ class InterfaceMixin:
         rcut: float
         sel: int
         nlayers: int
+        hessian_mode: bool
         out_bias: torch.Tensor
         _observed: list[str] | None
 
@@ -152,7 +153,12 @@ class InterfaceMixin:
     def fitting_output_def(self) -> FittingOutputDef:
         """Energy, differentiable in coordinates and cell."""
         energy = OutputVariableDef(
-            "energy", shape=[1], reducible=True, r_differentiable=True, c_differentiable=True
+            "energy",
+            shape=[1],
+            reducible=True,
+            r_differentiable=True,
+            c_differentiable=True,
+            r_hessian=self.hessian_mode,
         )
         return FittingOutputDef([energy])
 

@@ -19,6 +19,7 @@ _HOST_KEYS = frozenset(
         "info",
         "model_branch_alias",
         "finetune_head",
+        "hessian_mode",
         "srtab_add_bias",
     ]
 )

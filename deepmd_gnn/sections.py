@@ -12,7 +12,7 @@ from deepmd_gnn.config import MaceConfig
 FITTING_OPTIONS = ("MLP_irreps", "gate", "readout_cls", "use_last_readout_only", "scale", "atomic_energies")
 SECTIONS = {
     "descriptor": tuple(o.name for o in dataclasses.fields(MaceConfig) if o.name not in FITTING_OPTIONS),
-    "fitting_net": FITTING_OPTIONS,
+    "fitting_net": (*FITTING_OPTIONS, "seed"),
 }
 # Names of each section for a model of this type; the host's default fitting is "ener".
 _TYPES = {"descriptor": ("mace",), "fitting_net": ("ener", "mace")}
@@ -75,6 +75,9 @@ def _merge(flat: dict[str, Any], section: str, content: dict[str, Any]) -> None:
             raise ValueError(
                 f"mace model: '{key}' is no key of '{section}'. Its keys: {', '.join(SECTIONS[section])}."
             )
+        if name == "seed":  # one stream of random numbers: seeds of all places together
+            flat["seed"] = _seeds(flat.get("seed")) + _seeds(value) or None
+            continue
         spelling = next((k for k in flat if names.get(k) == name), name)
         if spelling not in flat or is_default(name, flat[spelling]):
             flat[spelling] = value
@@ -83,6 +86,12 @@ def _merge(flat: dict[str, Any], section: str, content: dict[str, Any]) -> None:
                 f"mace model: '{name}' is {flat[spelling]!r} in the model section and {value!r} in its '{section}'; "
                 "keep one."
             )
+
+
+def _seeds(value: Any) -> list[int]:
+    if value is None:
+        return []
+    return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
 def is_default(name: str, value: Any) -> bool:

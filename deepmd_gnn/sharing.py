@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from deepmd_gnn.mace import MaceModel
 
 # Not part of the architecture: where they differ the network is the same.
-_FREE = ("sel", "seed", "freeze", "atomic_energies", "scale")
+_FREE = ("sel", "seed", "freeze", "enable_cueq", "atomic_energies", "scale")
 
 
 class Part:
