@@ -375,12 +375,7 @@ class MaceModel(
         """
         nnode = graph.node_types.shape[0]
         kinds = rows_between(graph.node_types, 1, nnode)
-        if (
-            not torch.jit.is_scripting()
-            and self.trains_with_cueq
-            and self.training
-            and graph.incoming is None
-        ):
+        if self._uses_cuequivariance(graph) and not torch.jit.is_scripting():  # type: ignore[attr-defined]
             energy = self.cuequivariance_energies(graph)
         else:
             energy = self.energy_model(graph, comm_dict)[0]

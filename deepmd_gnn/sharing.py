@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -30,6 +30,12 @@ class Part:
 
     def __init__(self, model: "MaceModel") -> None:
         self.model = model
+
+    def __getattr__(self, name: str) -> Any:
+        """Torch's tools for sharded models walk to a tensor by its name in the checkpoint."""
+        if name.startswith("_") or name == "model":
+            raise AttributeError(name)
+        return getattr(self.model.energy_model, name)
 
     def share_params(
         self,
