@@ -146,12 +146,51 @@ def our_call(folder, size, precision, structure, train, scripted=False):
     return _training_step(model.train(), evaluate) if train else evaluate
 
 
+def compiled_call(folder, size, precision, simd=False):
+    """One training step as ``dp --pt-expt train`` takes it with ``"enable_compile": true``.
+
+    Parameters
+    ----------
+    folder, size, precision :
+        As in :func:`native_call`.
+    simd : bool
+        Whether to let the compiler vectorise, which the host forbids.
+
+    Returns
+    -------
+    callable
+        Returns energy and forces.
+    """
+    from deepmd.pt_expt.train import training
+
+    model = workload.our_model(size, precision)
+    model.energy_model.load_state_dict(torch.load(folder / "weights.pt"))
+    model.train()
+    buffers = training._detect_task_buffers(model, [model])
+    compiled = training._CompiledModel(
+        model,
+        training._get_model_structure_key(model),
+        task_buf_order=tuple(buffers),
+        task_buffers=buffers,
+        compile_opts={"cpp.simdlen": None} if simd else None,
+    )
+    coord, atype, cell = (torch.as_tensor(array)[None] for array in workload.read_water())
+
+    def evaluate():
+        out = compiled(coord, atype, cell.reshape(1, 9))
+        return out["energy"][0], out["force"][0]
+
+    return _training_step(compiled.train(), evaluate)
+
+
 TASKS = {
     "native force": lambda *args: native_call(*args, train=False),
     "native train": lambda *args: native_call(*args, train=True),
     "ours force": lambda *args: our_call(*args, train=False),
     "ours scripted": lambda *args: our_call(*args, train=False, scripted=True),
     "ours train": lambda *args: our_call(*args, train=True),
+    "ours compiled train": compiled_call,
+    "ours vectorised train": lambda *args: compiled_call(*args, simd=True),
 }
 
 

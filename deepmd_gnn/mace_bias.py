@@ -17,9 +17,10 @@ from deepmd.pt.utils.stat import (
 from deepmd.utils.path import DPPath
 
 from deepmd_gnn.config import MaceConfig
+from deepmd_gnn.isolated_atoms import read_atomic_energies
 from deepmd_gnn.mace_energy import MaceEnergy
 from deepmd_gnn.options import check_type_map
-from deepmd_gnn.statistics import CachedNumbers, average_num_neighbors, rms_force
+from deepmd_gnn.statistics import CachedNumbers, count_forces, count_neighbors
 from deepmd_gnn.type_map import copy_elements
 
 log = logging.getLogger("deepmd.deepmd_gnn")  # below the host's logger, so that `dp train` prints it
@@ -34,6 +35,7 @@ class BiasMixin:
         config: MaceConfig
         energy_model: MaceEnergy
         type_map: list[str]
+        counted: dict[str, list[float]]
         rcut: float
         preset_out_bias: dict[str, list[Any]] | None
         out_bias: torch.Tensor
@@ -41,6 +43,7 @@ class BiasMixin:
         training: bool
         forward: Callable[..., dict[str, torch.Tensor]]
         train: Callable[[bool], torch.nn.Module]
+        new_network: Callable[[list[int]], MaceEnergy]
         eval: Callable[[], torch.nn.Module]
 
     def compute_or_load_stat(
@@ -83,35 +86,42 @@ class BiasMixin:
     def _set_avg_num_neighbors(self, sampled_func: Callable[[], Sampled], cache: CachedNumbers) -> None:
         origin = "given"
         if self.config.avg_num_neighbors == "auto":
-            origin = "from the stat file"
-            value = cache.load("avg_num_neighbors")
-            if value is None:
-                origin = "from the training data"
-                value = average_num_neighbors(sampled_func(), self.rcut)
-                cache.save("avg_num_neighbors", value)
-            self.energy_model.avg_num_neighbors.fill_(value)
+            (edges, atoms), origin = self._count(
+                "avg_num_neighbors", cache, lambda: count_neighbors(sampled_func(), self.rcut)
+            )
+            self.energy_model.avg_num_neighbors.fill_(edges / atoms if atoms else 1.0)
         log.info("MACE avg_num_neighbors: %.4f (%s)", float(self.energy_model.avg_num_neighbors), origin)
 
     def _set_scale(self, sampled_func: Callable[[], Sampled], cache: CachedNumbers) -> None:
         origin = "given"
         if self.config.scale == "auto":
-            origin = "rms force component from the stat file"
-            value = cache.load("scale")
-            if value is None:
-                value = rms_force(sampled_func())
-                origin = "rms force component of the training data"
-                if value is None or value < 1e-6:
-                    log.warning("MACE scale: the training data has no forces or only zero forces; using 1.")
-                    value = 1.0
-                cache.save("scale", value)
+            (squares, components), origin = self._count("scale", cache, lambda: count_forces(sampled_func()))
+            value = (squares / max(components, 1.0)) ** 0.5
+            origin = f"rms force component {origin}"
+            if value < 1e-6:
+                log.warning("MACE scale: the training data has no forces or only zero forces; using 1.")
+                value = 1.0
             self.energy_model.scale.fill_(value)
         log.info("MACE scale: %.6f (%s)", float(self.energy_model.scale), origin)
+
+    def _count(
+        self, name: str, cache: CachedNumbers, count: Callable[[], list[float]]
+    ) -> tuple[list[float], str]:
+        """What a statistic is made of, kept for tasks that share it, and where it is from."""
+        numbers, origin = cache.load(name), "from the stat file"
+        if numbers is None or len(numbers) != 2:
+            numbers, origin = count(), "from the training data"
+            cache.save(name, numbers)
+        self.counted[name] = numbers
+        return numbers, origin
 
     def given_bias(self) -> dict[str, list[Any]] | None:
         """Atomic energies the user gave, in the host's format; None entries are to be fitted."""
         given = self.config.atomic_energies
         if given == "auto":
             return self.preset_out_bias
+        if isinstance(given, str):
+            given = read_atomic_energies(given, self.type_map)
         if isinstance(given, dict):
             unknown = sorted(set(given) - set(self.type_map))
             if unknown:
@@ -126,6 +136,8 @@ class BiasMixin:
         return {"energy": [None if value is None else np.array([float(value)]) for value in given]}
 
     def _set_given_bias(self) -> None:
+        if isinstance(self.config.atomic_energies, str) and self.config.atomic_energies != "auto":
+            return  # a file, read when E0 are set; a trained model does not need it any more
         given = (self.given_bias() or {}).get("energy") or []
         for index, value in enumerate(given):
             if value is not None:
@@ -187,7 +199,7 @@ class BiasMixin:
         kept = [
             (self.type_map.index(name), new) for new, name in enumerate(type_map) if name in self.type_map
         ]
-        network = MaceEnergy(self.config, numbers).to(env.DEVICE)
+        network = self.new_network(numbers)
         copy_elements(self.energy_model, network, kept)
         bias = self.out_bias.new_zeros(1, len(type_map), 1)
         if model_with_new_type_stat is not None:

@@ -1,9 +1,9 @@
 """From the model section of an input to a checked configuration. No torch here."""
 
-import dataclasses
 from typing import Any
 
 from deepmd_gnn.config import MaceConfig, fail
+from deepmd_gnn.sections import canonical_names, flatten
 
 # Generic keys of DeePMD-kit's model section; the model class handles some, the others do not change this model.
 _HOST_KEYS = frozenset(
@@ -19,6 +19,7 @@ _HOST_KEYS = frozenset(
         "info",
         "model_branch_alias",
         "finetune_head",
+        "hessian_mode",
         "srtab_add_bias",
     ]
 )
@@ -30,7 +31,8 @@ def config_from_options(options: dict[str, Any]) -> MaceConfig:
     Parameters
     ----------
     options : dict[str, Any]
-        Fields of :class:`~deepmd_gnn.config.MaceConfig` or their aliases, and generic keys of the host.
+        Fields of :class:`~deepmd_gnn.config.MaceConfig` or their aliases, and generic keys of the host; in the model
+        section itself or in its sections ``descriptor`` and ``fitting_net``.
 
     Returns
     -------
@@ -41,11 +43,9 @@ def config_from_options(options: dict[str, Any]) -> MaceConfig:
     ValueError
         If a key is unknown or given in two spellings, or a value is out of range.
     """
-    names: dict[str, str] = {}
-    for option in dataclasses.fields(MaceConfig):
-        names.update(dict.fromkeys((option.name, *option.metadata["alias"]), option.name))
+    names = canonical_names()
     given: dict[str, Any] = {}
-    for key, value in options.items():
+    for key, value in flatten(options).items():
         if key in _HOST_KEYS or key.startswith("_"):
             continue
         if key not in names:
