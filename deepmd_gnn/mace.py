@@ -20,7 +20,7 @@ from deepmd_gnn.mace_export import ExportMixin
 from deepmd_gnn.mace_graphs import GraphMixin
 from deepmd_gnn.mace_interface import InterfaceMixin
 from deepmd_gnn.neighbors import NeighborPairs
-from deepmd_gnn.options import check_type_map, config_from_options, exclusion_tables
+from deepmd_gnn.options import check_mm_types, check_type_map, config_from_options
 from deepmd_gnn.segments import rows_between
 from deepmd_gnn.versions import package_versions
 
@@ -35,9 +35,9 @@ class MaceModel(InterfaceMixin, BiasMixin, GraphMixin, ExportMixin, DenseMixin, 
     Parameters
     ----------
     type_map : list[str]
-        Chemical symbols.
+        Chemical symbols and MM types (:mod:`~deepmd_gnn.mm_types`).
     pair_exclude_types : list[list[int]], optional
-        Pairs of types that do not see each other.
+        Pairs of types that do not see each other, besides the pairs of MM types.
     atom_exclude_types : list[int], optional
         Types whose atoms contribute no energy.
     preset_out_bias : dict, optional
@@ -53,7 +53,7 @@ class MaceModel(InterfaceMixin, BiasMixin, GraphMixin, ExportMixin, DenseMixin, 
 
     model_type = "ener"
     excludes_pairs: Final[bool]  # type: ignore[misc]
-    excludes_atoms: Final[bool]
+    excludes_atoms: Final[bool]  # type: ignore[misc]
     __jit_unused_properties__ = [  # noqa: RUF012 - torch's name
         "atomic_model",
         "descriptor",
@@ -75,6 +75,7 @@ class MaceModel(InterfaceMixin, BiasMixin, GraphMixin, ExportMixin, DenseMixin, 
         self.type_map = list(type_map)
         self.config = config_from_options(options)
         numbers = check_type_map(self.type_map, ATOMIC_NUMBERS)
+        check_mm_types(self.type_map, self.config)
         ntypes = len(numbers)
         self.rcut = float(self.config.r_max)
         self.nlayers = int(self.config.num_interactions)
@@ -86,12 +87,7 @@ class MaceModel(InterfaceMixin, BiasMixin, GraphMixin, ExportMixin, DenseMixin, 
         self.preset_out_bias = preset_out_bias
         self.pairs = NeighborPairs(self.rcut)
         self.energy_model = MaceEnergy(self.config, numbers).to(env.DEVICE)
-        # Lists, not buffers: they belong to the input, and a checkpoint shall not bring others along.
-        self.pair_allowed, self.atom_counts = exclusion_tables(
-            ntypes, self.pair_exclude_types, self.atom_exclude_types
-        )
-        self.excludes_pairs = bool(self.pair_exclude_types)
-        self.excludes_atoms = bool(self.atom_exclude_types)
+        self.set_exclusions()
         self.register_buffer("out_bias", torch.zeros(1, ntypes, 1, dtype=torch.float64, device=env.DEVICE))
         self.register_buffer("out_std", torch.ones(1, ntypes, 1, dtype=torch.float64, device=env.DEVICE))
         self._observed: list[str] | None = None

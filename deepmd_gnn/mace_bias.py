@@ -18,7 +18,8 @@ from deepmd.utils.path import DPPath
 
 from deepmd_gnn.config import MaceConfig
 from deepmd_gnn.mace_energy import MaceEnergy
-from deepmd_gnn.options import check_type_map
+from deepmd_gnn.mm_types import is_mm
+from deepmd_gnn.options import check_mm_types, check_type_map
 from deepmd_gnn.statistics import CachedNumbers, average_num_neighbors, rms_force
 from deepmd_gnn.type_map import copy_elements
 
@@ -39,6 +40,11 @@ class BiasMixin:
         out_bias: torch.Tensor
         out_std: torch.Tensor
         training: bool
+        excludes_pairs: bool
+        pair_allowed: list[list[bool]]
+        pair_exclude_types: list[list[int]]
+        atom_exclude_types: list[int]
+        set_exclusions: Callable[[], None]
         forward: Callable[..., dict[str, torch.Tensor]]
         train: Callable[[bool], torch.nn.Module]
         eval: Callable[[], torch.nn.Module]
@@ -65,7 +71,7 @@ class BiasMixin:
         if self._observed is None:
             self._observed = collect_observed_types(sampled_func(), self.type_map)
             _save_observed_type_to_file(path, self._observed)
-        cache = CachedNumbers(path, f"r{self.rcut:g}")
+        cache = CachedNumbers(path, f"r{self.rcut:g}{self._exclusion_tag()}")
         self._set_avg_num_neighbors(sampled_func, cache)
         self._set_scale(sampled_func, cache)
         bias, _ = compute_output_stats(
@@ -76,7 +82,7 @@ class BiasMixin:
             preset_bias=self.given_bias(),
         )
         if "energy" in bias:
-            self.out_bias.copy_(bias["energy"].view(1, -1, 1))
+            self.out_bias.copy_(self._without_mm(bias["energy"].view(1, -1, 1)))
         for name, value in zip(self.type_map, self.out_bias.flatten().tolist(), strict=True):
             log.info("MACE atomic energy E0 of %s: %.6f eV", name, value)
 
@@ -87,7 +93,8 @@ class BiasMixin:
             value = cache.load("avg_num_neighbors")
             if value is None:
                 origin = "from the training data"
-                value = average_num_neighbors(sampled_func(), self.rcut)
+                allowed = self.pair_allowed if self.excludes_pairs else None
+                value = average_num_neighbors(sampled_func(), self.rcut, allowed)
                 cache.save("avg_num_neighbors", value)
             self.energy_model.avg_num_neighbors.fill_(value)
         log.info("MACE avg_num_neighbors: %.4f (%s)", float(self.energy_model.avg_num_neighbors), origin)
@@ -98,7 +105,7 @@ class BiasMixin:
             origin = "rms force component from the stat file"
             value = cache.load("scale")
             if value is None:
-                value = rms_force(sampled_func())
+                value = rms_force(sampled_func(), [not is_mm(name) for name in self.type_map])
                 origin = "rms force component of the training data"
                 if value is None or value < 1e-6:
                     log.warning("MACE scale: the training data has no forces or only zero forces; using 1.")
@@ -108,10 +115,16 @@ class BiasMixin:
         log.info("MACE scale: %.6f (%s)", float(self.energy_model.scale), origin)
 
     def given_bias(self) -> dict[str, list[Any]] | None:
-        """Atomic energies the user gave, in the host's format; None entries are to be fitted."""
+        """Atomic energies the user gave, in the host's format; None entries are to be fitted. MM types have zero.
+
+        Raises
+        ------
+        ValueError
+            If the given energies do not fit the type map.
+        """
         given = self.config.atomic_energies
         if given == "auto":
-            return self.preset_out_bias
+            given = (self.preset_out_bias or {}).get("energy") or [None] * len(self.type_map)
         if isinstance(given, dict):
             unknown = sorted(set(given) - set(self.type_map))
             if unknown:
@@ -123,7 +136,36 @@ class BiasMixin:
             raise ValueError(
                 f"mace model: atomic_energies has {len(given)} values, but type_map has {len(self.type_map)} elements."
             )
-        return {"energy": [None if value is None else np.array([float(value)]) for value in given]}
+        energies = [None if value is None else float(np.asarray(value).reshape(-1)[0]) for value in given]
+        for index, name in enumerate(self.type_map):
+            if not is_mm(name):
+                continue
+            if energies[index]:
+                raise ValueError(
+                    f"mace model: the atomic energy of the MM type {name} is {energies[index]} eV, but must be 0: MM atoms "
+                    "have no energy of their own. Leave it out."
+                )
+            energies[index] = 0.0
+        if all(value is None for value in energies):
+            return None
+        return {"energy": [None if value is None else np.array([value]) for value in energies]}
+
+    def _only_mm_bias(self) -> dict[str, list[Any]] | None:
+        """Zero for MM types in the host's format, everything else to be fitted."""
+        if not any(map(is_mm, self.type_map)):
+            return None
+        return {"energy": [np.zeros(1) if is_mm(name) else None for name in self.type_map]}
+
+    def _without_mm(self, bias: torch.Tensor) -> torch.Tensor:
+        """The same energies, shape (1, ntypes, 1), with zero for MM types."""
+        mm = torch.tensor([is_mm(name) for name in self.type_map], device=bias.device)
+        return torch.where(mm.view(1, -1, 1), torch.zeros_like(bias), bias)
+
+    def _exclusion_tag(self) -> str:
+        """What the number of neighbours depends on besides the cutoff; empty where all types see each other."""
+        ntypes = len(self.type_map)
+        pairs = [f"{i}-{j}" for i in range(ntypes) for j in range(i, ntypes) if not self.pair_allowed[i][j]]
+        return "".join(f"_without{pair}" for pair in pairs)
 
     def _set_given_bias(self) -> None:
         given = (self.given_bias() or {}).get("energy") or []
@@ -168,9 +210,9 @@ class BiasMixin:
             len(self.type_map),
             keys=["energy"],
             model_forward=predict,
-            preset_bias=None if predict else self.given_bias(),
+            preset_bias=self._only_mm_bias() if predict else self.given_bias(),
         )
-        change = bias["energy"].view(1, -1, 1).to(self.out_bias.device)
+        change = self._without_mm(bias["energy"].view(1, -1, 1).to(self.out_bias.device))
         self.out_bias.copy_(self.out_bias + change if predict else change)
 
     def change_type_map(self, type_map: list[str], model_with_new_type_stat: Any = None) -> None:
@@ -184,6 +226,7 @@ class BiasMixin:
             Model of the new data, with `type_map`, that gives new elements their E0.
         """
         numbers = check_type_map(type_map, ATOMIC_NUMBERS)
+        check_mm_types(type_map, self.config)
         kept = [
             (self.type_map.index(name), new) for new, name in enumerate(type_map) if name in self.type_map
         ]
@@ -198,6 +241,12 @@ class BiasMixin:
         self.out_bias = bias
         self.out_std = torch.ones_like(bias)
         self.type_map = list(type_map)
+        place = dict(kept)
+        self.pair_exclude_types = [
+            [place[i], place[j]] for i, j in self.pair_exclude_types if i in place and j in place
+        ]
+        self.atom_exclude_types = [place[i] for i in self.atom_exclude_types if i in place]
+        self.set_exclusions()
 
     def predict_atomic_outputs_for_stat(
         self,

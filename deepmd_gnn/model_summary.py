@@ -73,6 +73,38 @@ def summarise(path: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def choose_model(summary: dict[str, Any], head: str | None) -> dict[str, Any]:
+    """Pick one model of a file.
+
+    Parameters
+    ----------
+    summary : dict[str, Any]
+        From :func:`summarise`.
+    head : str, optional
+        Branch of a multi-task checkpoint; needed if there are several.
+
+    Returns
+    -------
+    dict[str, Any]
+        Its entry of ``models``.
+
+    Raises
+    ------
+    ModelFileError
+        If there is no such branch, or it holds no MACE model.
+    """
+    models = {model["head"]: model for model in summary["models"]}
+    if head is None and len(models) == 1:
+        head = next(iter(models))
+    if head not in models:
+        names = ", ".join(str(name) for name in models if name is not None) or "no branches"
+        asked = "several branches" if head is None else f"no branch '{head}'"
+        raise ModelFileError(f"{summary['file']}: has {asked}. Choose with --head; it has: {names}.")
+    if models[head]["type"] != "mace":
+        raise ModelFileError(f"{summary['file']}: branch {head} is no MACE model but {models[head]['type']}.")
+    return models[head]
+
+
 def _model(stored: StoredFile, model: StoredModel) -> dict[str, Any]:
     kind = model.section.get("type", "standard")
     if kind != "mace":

@@ -12,7 +12,9 @@ from deepmd_gnn.neighbors import NeighborPairs
 _ATOMS_PER_SEARCH = 20000
 
 
-def average_num_neighbors(sampled: list[dict[str, Any]], r_max: float) -> float:
+def average_num_neighbors(
+    sampled: list[dict[str, Any]], r_max: float, allowed: list[list[bool]] | None = None
+) -> float:
     """Mean number of neighbours of the atoms that have any, as native MACE counts them.
 
     Parameters
@@ -21,6 +23,8 @@ def average_num_neighbors(sampled: list[dict[str, Any]], r_max: float) -> float:
         Frames of each system with ``coord`` (nf, nloc, 3), ``atype`` (nf, nloc) and ``box`` (nf, 9) or None.
     r_max : float
         Cutoff in Å; neighbours within it are all counted, whatever `sel`.
+    allowed : list[list[bool]], optional
+        Which types see each other; by default all.
 
     Returns
     -------
@@ -38,19 +42,26 @@ def average_num_neighbors(sampled: list[dict[str, Any]], r_max: float) -> float:
         step = max(1, _ATOMS_PER_SEARCH // max(1, atype.shape[1]))
         for begin in range(0, atype.shape[0], step):
             part = slice(begin, begin + step)
-            center, _, _ = search(coord[part].detach(), atype[part], None if box is None else box[part])
+            center, neighbor, _ = search(
+                coord[part].detach(), atype[part], None if box is None else box[part]
+            )
+            if allowed is not None:
+                types = atype[part].reshape(-1)
+                center = center[torch.tensor(allowed)[types[center], types[neighbor]]]
             edges += center.numel()
             atoms += torch.unique(center).numel()
     return edges / atoms if atoms else 1.0
 
 
-def rms_force(sampled: list[dict[str, Any]]) -> float | None:
+def rms_force(sampled: list[dict[str, Any]], counts: list[bool] | None = None) -> float | None:
     """Root mean square of the labelled force components in eV/Å.
 
     Parameters
     ----------
     sampled : list[dict[str, Any]]
         Frames of each system with ``atype``, and where labelled ``force`` (nf, nloc, 3) and ``find_force``.
+    counts : list[bool], optional
+        Which types count; by default all.
 
     Returns
     -------
@@ -64,6 +75,8 @@ def rms_force(sampled: list[dict[str, Any]]) -> float | None:
         atype = torch.as_tensor(system["atype"], device="cpu")
         force = torch.as_tensor(system["force"], device="cpu").double().reshape(*atype.shape, 3)
         real = force[atype >= 0]
+        if counts is not None:
+            real = real[torch.tensor(counts)[atype[atype >= 0]]]
         total += float(real.square().sum())
         count += real.numel()
     return (total / count) ** 0.5 if count else None
