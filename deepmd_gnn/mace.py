@@ -22,10 +22,12 @@ from deepmd_gnn.mace_interface import InterfaceMixin
 from deepmd_gnn.neighbors import NeighborPairs
 from deepmd_gnn.options import check_mm_types, check_type_map, config_from_options
 from deepmd_gnn.segments import rows_between
-from deepmd_gnn.versions import package_versions
+from deepmd_gnn.versions import newer_writer, package_versions
 
 # Where the number of neighbours was not looked up (--skip-neighbor-stat): only a hint, see MaceConfig.sel.
 _DEFAULT_SEL = 128
+# Of serialize(): goes up when older versions of this package would misread it.
+FORMAT = 1
 
 
 @BaseModel.register("mace")
@@ -369,7 +371,7 @@ class MaceModel(InterfaceMixin, BiasMixin, GraphMixin, ExportMixin, DenseMixin, 
         """Everything that rebuilds this model, in the host's portable format."""
         return {
             "@class": "Model",
-            "@version": 1,
+            "@version": FORMAT,
             "@versions": self.versions,
             **self._definition(),
             "@variables": {name: to_numpy_array(value) for name, value in self.state_dict().items()},
@@ -377,9 +379,19 @@ class MaceModel(InterfaceMixin, BiasMixin, GraphMixin, ExportMixin, DenseMixin, 
 
     @classmethod
     def deserialize(cls, data: dict[str, Any]) -> "MaceModel":
-        """Rebuild a model from :meth:`serialize`."""
+        """Rebuild a model from :meth:`serialize`.
+
+        Raises
+        ------
+        ValueError
+            If a newer version wrote it in a format that this one does not know.
+        """
+        newer = newer_writer(data.get("@versions"))
+        if newer and data.get("@version", 1) > FORMAT:
+            raise ValueError(f"mace model: this file {newer}. (Its format is {data['@version']}.)")
         variables = data["@variables"]
-        model = cls(**{key: value for key, value in data.items() if key[0] != "@" and key != "type"})
+        options = {key: value for key, value in data.items() if key[0] != "@" and key != "type"}
+        model = cls(**options, info={"versions": data.get("@versions")})
         model.load_state_dict({name: to_torch_tensor(value) for name, value in variables.items()})
         return model
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from deepmd_gnn.config import MaceConfig, fail
 from deepmd_gnn.mm_types import element_of, is_mm
+from deepmd_gnn.versions import newer_writer
 
 # Generic keys of DeePMD-kit's model section; the model class handles some, the others do not change this model.
 _HOST_KEYS = frozenset(
@@ -42,6 +43,16 @@ def config_from_options(options: dict[str, Any]) -> MaceConfig:
     ValueError
         If a key is unknown or given in two spellings, or a value is out of range.
     """
+    try:
+        return _config(options)
+    except ValueError as error:
+        newer = newer_writer((options.get("info") or {}).get("versions"))
+        if newer:
+            raise ValueError(f"mace model: this file {newer}. ({error})") from error
+        raise
+
+
+def _config(options: dict[str, Any]) -> MaceConfig:
     names: dict[str, str] = {}
     for option in dataclasses.fields(MaceConfig):
         names.update(dict.fromkeys((option.name, *option.metadata["alias"]), option.name))
