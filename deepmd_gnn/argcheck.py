@@ -10,6 +10,7 @@ from deepmd.utils.argcheck import model_args_plugin
 
 from deepmd_gnn.config import MaceConfig
 from deepmd_gnn.sections import SECTIONS
+from deepmd_gnn.versions import package_versions
 
 DOC = "MACE, the equivariant message-passing interatomic potential (PyTorch backend)."
 
@@ -61,9 +62,15 @@ def mace_model_args() -> list[Argument]:
         One per field of :class:`~deepmd_gnn.config.MaceConfig`, the same in two sections, and the keys that
         DeePMD-kit's trainer itself writes into the model section of a checkpoint.
     """
+    # The default goes into the model section of every run, and with it into the checkpoint.
+    info = {"versions": package_versions()}
     host_keys = [
         Argument(
-            "info", dict, optional=True, default={}, doc="Written by the trainer: what the data contained."
+            "info",
+            dict,
+            optional=True,
+            default=info,
+            doc="Written by the trainer: what the data contained, and versions.",
         ),
         Argument(
             "hessian_mode",

@@ -3,12 +3,15 @@
 import argparse
 import sys
 from importlib import import_module
+from importlib.util import find_spec
 
 from deepmd_gnn import __version__
 
 # Modules with a function ``add_parsers(subparsers)``; each of their parsers sets ``func``, called with the parsed
 # arguments, whose result is the exit code.
 COMMANDS = (
+    "deepmd_gnn.bench_command",
+    "deepmd_gnn.check_command",
     "deepmd_gnn.convert_command",
     "deepmd_gnn.freeze_command",
     "deepmd_gnn.info_command",
@@ -20,6 +23,8 @@ examples:
   deepmd-gnn info mace.pth                         what a model file holds
   deepmd-gnn info model.ckpt.pt --json             the same for programs
   deepmd-gnn freeze model.ckpt.pt -o mace.pt2      as dp --pt-expt freeze, with a choice of evaluation
+  deepmd-gnn check mace.pth                        does it obey physics?
+  deepmd-gnn bench mace.pth mace.pt2 -s my.cif     how fast is it on my structure?
   deepmd-gnn plot lcurve lcurve.out -o lcurve.svg  learning curves of dp train
   deepmd-gnn plot parity test -o parity.png        predictions against references, after dp test -d test
 
@@ -42,6 +47,10 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"deepmd-gnn {__version__}")
+    if find_spec("shtab"):  # extra "completion"
+        import_module("shtab").add_argument_to(
+            parser, "--print-completion", help="print a script of completions for a shell"
+        )
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for module in COMMANDS:
         import_module(module).add_parsers(subparsers)

@@ -103,7 +103,7 @@ def save_checkpoint(model: "MaceModel", path: str | Path) -> None:
     from deepmd.pt.train.wrapper import ModelWrapper
 
     # Through JSON: the host reads checkpoints with weights_only, which admits plain values only.
-    parameters = json.loads(json.dumps(model_section(model)))
+    parameters = json.loads(json.dumps({**model_section(model), "info": {"versions": model.versions}}))
     state = ModelWrapper(model, model_params=parameters).state_dict()
     # --init-model asks for the key of the optimizer; None starts a new one.
     torch.save({"model": state, "optimizer": None}, path)

@@ -26,15 +26,17 @@ from deepmd_gnn.mace_export import ExportMixin
 from deepmd_gnn.mace_graphs import GraphMixin
 from deepmd_gnn.mace_interface import InterfaceMixin
 from deepmd_gnn.neighbors import NeighborPairs
-from deepmd_gnn.options import check_type_map, config_from_options, exclusion_tables
+from deepmd_gnn.options import check_mm_types, check_type_map, config_from_options
 from deepmd_gnn.sections import set_sel
 from deepmd_gnn.segments import rows_between
 from deepmd_gnn.sharing import Descriptor
 from deepmd_gnn.trainable import freeze_parts
-from deepmd_gnn.versions import package_versions
+from deepmd_gnn.versions import newer_writer, package_versions
 
 # Where the number of neighbours was not looked up (--skip-neighbor-stat): only a hint, see MaceConfig.sel.
 _DEFAULT_SEL = 128
+# Of serialize(): goes up when older versions of this package would misread it.
+FORMAT = 1
 
 
 @BaseModel.register("mace")
@@ -54,9 +56,9 @@ class MaceModel(
     Parameters
     ----------
     type_map : list[str]
-        Chemical symbols.
+        Chemical symbols and MM types (:mod:`~deepmd_gnn.mm_types`).
     pair_exclude_types : list[list[int]], optional
-        Pairs of types that do not see each other.
+        Pairs of types that do not see each other, besides the pairs of MM types.
     atom_exclude_types : list[int], optional
         Types whose atoms contribute no energy.
     preset_out_bias : dict, optional
@@ -74,7 +76,7 @@ class MaceModel(
 
     model_type = "ener"
     excludes_pairs: Final[bool]  # type: ignore[misc]
-    excludes_atoms: Final[bool]
+    excludes_atoms: Final[bool]  # type: ignore[misc]
     # What the statistics were counted from, for tasks that share them; empty once weights are loaded.
     counted: dict[str, list[float]]
     __jit_unused_properties__ = [  # noqa: RUF012 - torch's name
@@ -101,6 +103,7 @@ class MaceModel(
         self.config = config_from_options(options)
         self.trains_with_cueq = self.config.enable_cueq
         numbers = check_type_map(self.type_map, ATOMIC_NUMBERS)
+        check_mm_types(self.type_map, self.config)
         ntypes = len(numbers)
         self.rcut = float(self.config.r_max)
         self.nlayers = int(self.config.num_interactions)
@@ -115,12 +118,7 @@ class MaceModel(
         itemsize = self.energy_model.dtype.itemsize
         self.slots = slots_per_chunk(self.num_channels, itemsize, env.DEVICE.type == "cuda")
         self.counted = {}
-        # Lists, not buffers: they belong to the input, and a checkpoint shall not bring others along.
-        self.pair_allowed, self.atom_counts = exclusion_tables(
-            ntypes, self.pair_exclude_types, self.atom_exclude_types
-        )
-        self.excludes_pairs = bool(self.pair_exclude_types)
-        self.excludes_atoms = bool(self.atom_exclude_types)
+        self.set_exclusions()
         self.register_buffer("out_bias", torch.zeros(1, ntypes, 1, dtype=torch.float64, device=env.DEVICE))
         self.register_buffer("out_std", torch.ones(1, ntypes, 1, dtype=torch.float64, device=env.DEVICE))
         self._observed: list[str] | None = None
@@ -429,7 +427,7 @@ class MaceModel(
         """Everything that rebuilds this model, in the host's portable format."""
         return {
             "@class": "Model",
-            "@version": 1,
+            "@version": FORMAT,
             "@versions": self.versions,
             **self._definition(),
             "@variables": {name: to_numpy_array(value) for name, value in self.state_dict().items()},
@@ -437,9 +435,19 @@ class MaceModel(
 
     @classmethod
     def deserialize(cls, data: dict[str, Any]) -> "MaceModel":
-        """Rebuild a model from :meth:`serialize`."""
+        """Rebuild a model from :meth:`serialize`.
+
+        Raises
+        ------
+        ValueError
+            If a newer version wrote it in a format that this one does not know.
+        """
+        newer = newer_writer(data.get("@versions"))
+        if newer and data.get("@version", 1) > FORMAT:
+            raise ValueError(f"mace model: this file {newer}. (Its format is {data['@version']}.)")
         variables = data["@variables"]
-        model = cls(**{key: value for key, value in data.items() if key[0] != "@" and key != "type"})
+        options = {key: value for key, value in data.items() if key[0] != "@" and key != "type"}
+        model = cls(**options, info={"versions": data.get("@versions")})
         model.load_state_dict({name: to_torch_tensor(value) for name, value in variables.items()})
         return model
 

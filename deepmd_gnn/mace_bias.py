@@ -19,7 +19,8 @@ from deepmd.utils.path import DPPath
 from deepmd_gnn.config import MaceConfig
 from deepmd_gnn.isolated_atoms import read_atomic_energies
 from deepmd_gnn.mace_energy import MaceEnergy
-from deepmd_gnn.options import check_type_map
+from deepmd_gnn.mm_types import is_mm
+from deepmd_gnn.options import check_mm_types, check_type_map
 from deepmd_gnn.statistics import CachedNumbers, count_forces, count_neighbors
 from deepmd_gnn.type_map import copy_elements
 
@@ -41,6 +42,11 @@ class BiasMixin:
         out_bias: torch.Tensor
         out_std: torch.Tensor
         training: bool
+        excludes_pairs: bool
+        pair_allowed: list[list[bool]]
+        pair_exclude_types: list[list[int]]
+        atom_exclude_types: list[int]
+        set_exclusions: Callable[[], None]
         forward: Callable[..., dict[str, torch.Tensor]]
         train: Callable[[bool], torch.nn.Module]
         new_network: Callable[[list[int]], MaceEnergy]
@@ -68,7 +74,7 @@ class BiasMixin:
         if self._observed is None:
             self._observed = collect_observed_types(sampled_func(), self.type_map)
             _save_observed_type_to_file(path, self._observed)
-        cache = CachedNumbers(path, f"r{self.rcut:g}")
+        cache = CachedNumbers(path, f"r{self.rcut:g}{self._exclusion_tag()}")
         self._set_avg_num_neighbors(sampled_func, cache)
         self._set_scale(sampled_func, cache)
         bias, _ = compute_output_stats(
@@ -79,15 +85,16 @@ class BiasMixin:
             preset_bias=self.given_bias(),
         )
         if "energy" in bias:
-            self.out_bias.copy_(bias["energy"].view(1, -1, 1))
+            self.out_bias.copy_(self._without_mm(bias["energy"].view(1, -1, 1)))
         for name, value in zip(self.type_map, self.out_bias.flatten().tolist(), strict=True):
             log.info("MACE atomic energy E0 of %s: %.6f eV", name, value)
 
     def _set_avg_num_neighbors(self, sampled_func: Callable[[], Sampled], cache: CachedNumbers) -> None:
         origin = "given"
         if self.config.avg_num_neighbors == "auto":
+            allowed = self.pair_allowed if self.excludes_pairs else None
             (edges, atoms), origin = self._count(
-                "avg_num_neighbors", cache, lambda: count_neighbors(sampled_func(), self.rcut)
+                "avg_num_neighbors", cache, lambda: count_neighbors(sampled_func(), self.rcut, allowed)
             )
             self.energy_model.avg_num_neighbors.fill_(edges / atoms if atoms else 1.0)
         log.info("MACE avg_num_neighbors: %.4f (%s)", float(self.energy_model.avg_num_neighbors), origin)
@@ -95,7 +102,10 @@ class BiasMixin:
     def _set_scale(self, sampled_func: Callable[[], Sampled], cache: CachedNumbers) -> None:
         origin = "given"
         if self.config.scale == "auto":
-            (squares, components), origin = self._count("scale", cache, lambda: count_forces(sampled_func()))
+            counts = [not is_mm(name) for name in self.type_map]
+            (squares, components), origin = self._count(
+                "scale", cache, lambda: count_forces(sampled_func(), counts)
+            )
             value = (squares / max(components, 1.0)) ** 0.5
             origin = f"rms force component {origin}"
             if value < 1e-6:
@@ -116,11 +126,17 @@ class BiasMixin:
         return numbers, origin
 
     def given_bias(self) -> dict[str, list[Any]] | None:
-        """Atomic energies the user gave, in the host's format; None entries are to be fitted."""
+        """Atomic energies the user gave, in the host's format; None entries are to be fitted. MM types have zero.
+
+        Raises
+        ------
+        ValueError
+            If the given energies do not fit the type map.
+        """
         given = self.config.atomic_energies
         if given == "auto":
-            return self.preset_out_bias
-        if isinstance(given, str):
+            given = (self.preset_out_bias or {}).get("energy") or [None] * len(self.type_map)
+        elif isinstance(given, str):
             given = read_atomic_energies(given, self.type_map)
         if isinstance(given, dict):
             unknown = sorted(set(given) - set(self.type_map))
@@ -133,7 +149,36 @@ class BiasMixin:
             raise ValueError(
                 f"mace model: atomic_energies has {len(given)} values, but type_map has {len(self.type_map)} elements."
             )
-        return {"energy": [None if value is None else np.array([float(value)]) for value in given]}
+        energies = [None if value is None else float(np.asarray(value).reshape(-1)[0]) for value in given]
+        for index, name in enumerate(self.type_map):
+            if not is_mm(name):
+                continue
+            if energies[index]:
+                raise ValueError(
+                    f"mace model: the atomic energy of the MM type {name} is {energies[index]} eV, but must be 0: MM atoms "
+                    "have no energy of their own. Leave it out."
+                )
+            energies[index] = 0.0
+        if all(value is None for value in energies):
+            return None
+        return {"energy": [None if value is None else np.array([value]) for value in energies]}
+
+    def _only_mm_bias(self) -> dict[str, list[Any]] | None:
+        """Zero for MM types in the host's format, everything else to be fitted."""
+        if not any(map(is_mm, self.type_map)):
+            return None
+        return {"energy": [np.zeros(1) if is_mm(name) else None for name in self.type_map]}
+
+    def _without_mm(self, bias: torch.Tensor) -> torch.Tensor:
+        """The same energies, shape (1, ntypes, 1), with zero for MM types."""
+        mm = torch.tensor([is_mm(name) for name in self.type_map], device=bias.device)
+        return torch.where(mm.view(1, -1, 1), torch.zeros_like(bias), bias)
+
+    def _exclusion_tag(self) -> str:
+        """What the number of neighbours depends on besides the cutoff; empty where all types see each other."""
+        ntypes = len(self.type_map)
+        pairs = [f"{i}-{j}" for i in range(ntypes) for j in range(i, ntypes) if not self.pair_allowed[i][j]]
+        return "".join(f"_without{pair}" for pair in pairs)
 
     def _set_given_bias(self) -> None:
         if isinstance(self.config.atomic_energies, str) and self.config.atomic_energies != "auto":
@@ -180,9 +225,9 @@ class BiasMixin:
             len(self.type_map),
             keys=["energy"],
             model_forward=predict,
-            preset_bias=None if predict else self.given_bias(),
+            preset_bias=self._only_mm_bias() if predict else self.given_bias(),
         )
-        change = bias["energy"].view(1, -1, 1).to(self.out_bias.device)
+        change = self._without_mm(bias["energy"].view(1, -1, 1).to(self.out_bias.device))
         self.out_bias.copy_(self.out_bias + change if predict else change)
 
     def change_type_map(self, type_map: list[str], model_with_new_type_stat: Any = None) -> None:
@@ -196,6 +241,7 @@ class BiasMixin:
             Model of the new data, with `type_map`, that gives new elements their E0.
         """
         numbers = check_type_map(type_map, ATOMIC_NUMBERS)
+        check_mm_types(type_map, self.config)
         kept = [
             (self.type_map.index(name), new) for new, name in enumerate(type_map) if name in self.type_map
         ]
@@ -210,6 +256,12 @@ class BiasMixin:
         self.out_bias = bias
         self.out_std = torch.ones_like(bias)
         self.type_map = list(type_map)
+        place = dict(kept)
+        self.pair_exclude_types = [
+            [place[i], place[j]] for i, j in self.pair_exclude_types if i in place and j in place
+        ]
+        self.atom_exclude_types = [place[i] for i in self.atom_exclude_types if i in place]
+        self.set_exclusions()
 
     def predict_atomic_outputs_for_stat(
         self,

@@ -6,7 +6,9 @@ import torch
 
 from deepmd_gnn.chunks import in_chunks
 from deepmd_gnn.graph import AtomGraph, drop_pairs, graph_from_list, make_graph
+from deepmd_gnn.mm_types import mm_pairs
 from deepmd_gnn.neighbors import NeighborPairs
+from deepmd_gnn.options import exclusion_tables
 
 
 class GraphMixin:
@@ -19,7 +21,23 @@ class GraphMixin:
         slots: int
         pairs: NeighborPairs
         excludes_pairs: bool
+        excludes_atoms: bool
         pair_allowed: list[list[bool]]
+        atom_counts: list[bool]
+        pair_exclude_types: list[list[int]]
+        atom_exclude_types: list[int]
+
+    def set_exclusions(self) -> None:
+        """Tabulate the pairs of types that do not see each other, and the types without energy.
+
+        Lists, not buffers: they belong to the input, and a checkpoint shall not bring others along.
+        """
+        pairs = self.pair_exclude_types + mm_pairs(self.type_map)
+        self.pair_allowed, self.atom_counts = exclusion_tables(
+            len(self.type_map), pairs, self.atom_exclude_types
+        )
+        self.excludes_pairs = bool(pairs)
+        self.excludes_atoms = bool(self.atom_exclude_types)
 
     def graph_of_frames(
         self, coord: torch.Tensor, atype: torch.Tensor, box: torch.Tensor | None
@@ -67,7 +85,7 @@ class GraphMixin:
         return in_chunks(self.without_excluded_pairs(graph), self.slots)
 
     def without_excluded_pairs(self, graph: AtomGraph) -> AtomGraph:
-        """Apply ``pair_exclude_types``."""
+        """Drop the edges between types that do not see each other."""
         if self.excludes_pairs:
             allowed = torch.tensor(self.pair_allowed, dtype=torch.bool, device=graph.edge_vec.device)
             graph = drop_pairs(graph, allowed)

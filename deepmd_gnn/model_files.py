@@ -154,7 +154,9 @@ def _read_pt(path: Path) -> StoredFile:
         "optimizer": "optimizer" in content,
         "ema_decay": content.get("ema", {}).get("decay"),
     }
-    return StoredFile(path, "pt", models, training=training)
+    info = models[0].section.get("info") if models else None
+    versions = info.get("versions") if isinstance(info, dict) else None
+    return StoredFile(path, "pt", models, {}, versions, training)
 
 
 def _tensors(state: dict[str, Any], prefix: str = "") -> dict[str, np.ndarray]:

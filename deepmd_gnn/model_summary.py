@@ -6,6 +6,7 @@ from typing import Any
 from deepmd_gnn.config import MaceConfig
 from deepmd_gnn.model_files import KINDS, ModelFileError, StoredFile, StoredModel, read_model_file
 from deepmd_gnn.options import config_from_options
+from deepmd_gnn.versions import newer_writer
 
 # The parts of the network with learned weights; everything else is a basis, a table or a statistic.
 _LEARNED = tuple(
@@ -73,6 +74,38 @@ def summarise(path: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def choose_model(summary: dict[str, Any], head: str | None) -> dict[str, Any]:
+    """Pick one model of a file.
+
+    Parameters
+    ----------
+    summary : dict[str, Any]
+        From :func:`summarise`.
+    head : str, optional
+        Branch of a multi-task checkpoint; needed if there are several.
+
+    Returns
+    -------
+    dict[str, Any]
+        Its entry of ``models``.
+
+    Raises
+    ------
+    ModelFileError
+        If there is no such branch, or it holds no MACE model.
+    """
+    models = {model["head"]: model for model in summary["models"]}
+    if head is None and len(models) == 1:
+        head = next(iter(models))
+    if head not in models:
+        names = ", ".join(str(name) for name in models if name is not None) or "no branches"
+        asked = "several branches" if head is None else f"no branch '{head}'"
+        raise ModelFileError(f"{summary['file']}: has {asked}. Choose with --head; it has: {names}.")
+    if models[head]["type"] != "mace":
+        raise ModelFileError(f"{summary['file']}: branch {head} is no MACE model but {models[head]['type']}.")
+    return models[head]
+
+
 def _model(stored: StoredFile, model: StoredModel) -> dict[str, Any]:
     kind = model.section.get("type", "standard")
     if kind != "mace":
@@ -86,7 +119,7 @@ def _model(stored: StoredFile, model: StoredModel) -> dict[str, Any]:
             "type": kind,
             "type_map": type_map,
             "r_max": float(model.section["r_max"] if "r_max" in model.section else model.section["rcut"]),
-            "architecture": _architecture(model.section, where),
+            "architecture": _architecture(model.section, where, stored.versions),
             "precision": str(model.state["energy_model.node_embedding.linear.weight"].dtype),
             "parameters": _parameters(model),
             "avg_num_neighbors": float(model.state["energy_model.avg_num_neighbors"]),
@@ -104,7 +137,7 @@ def _model(stored: StoredFile, model: StoredModel) -> dict[str, Any]:
         ) from error
 
 
-def _architecture(section: dict[str, Any], where: str) -> dict[str, Any] | None:
+def _architecture(section: dict[str, Any], where: str, versions: Any) -> dict[str, Any] | None:
     """Resolved options; None where the file records only what the C++ interface needs."""
     options = {key: value for key, value in section.items() if not key.startswith("@")}
     if set(options) <= {"type", "type_map", "r_max"}:
@@ -112,6 +145,9 @@ def _architecture(section: dict[str, Any], where: str) -> dict[str, Any] | None:
     try:
         config: MaceConfig = config_from_options(options)
     except ValueError as error:
+        newer = newer_writer(versions)
+        if newer:
+            raise ModelFileError(f"{where}: {newer}. ({error})") from error
         raise ModelFileError(
             f"{where}: damaged, or written by another version of deepmd-gnn: {error}"
         ) from error

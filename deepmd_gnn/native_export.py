@@ -97,9 +97,9 @@ def native_from(model: "MaceModel") -> torch.nn.Module:
     """
     from deepmd_gnn.mace_network import build_native
 
-    if model.pair_exclude_types or model.atom_exclude_types:
+    if model.excludes_pairs or model.excludes_atoms:
         raise ValueError(
-            "Native MACE has no pair_exclude_types and no atom_exclude_types; the model uses them."
+            "Native MACE has no pair_exclude_types, no atom_exclude_types and no MM types; the model uses them."
         )
     network = model.energy_model
     numbers = network.atomic_numbers.tolist()

@@ -3,7 +3,9 @@
 from typing import Any
 
 from deepmd_gnn.config import MaceConfig, fail
+from deepmd_gnn.mm_types import element_of, is_mm
 from deepmd_gnn.sections import canonical_names, flatten
+from deepmd_gnn.versions import newer_writer
 
 # Generic keys of DeePMD-kit's model section; the model class handles some, the others do not change this model.
 _HOST_KEYS = frozenset(
@@ -43,6 +45,16 @@ def config_from_options(options: dict[str, Any]) -> MaceConfig:
     ValueError
         If a key is unknown or given in two spellings, or a value is out of range.
     """
+    try:
+        return _config(options)
+    except ValueError as error:
+        newer = newer_writer((options.get("info") or {}).get("versions"))
+        if newer:
+            raise ValueError(f"mace model: this file {newer}. ({error})") from error
+        raise
+
+
+def _config(options: dict[str, Any]) -> MaceConfig:
     names = canonical_names()
     given: dict[str, Any] = {}
     for key, value in flatten(options).items():
@@ -98,7 +110,7 @@ def check_type_map(type_map: list[str], atomic_numbers: dict[str, int]) -> list[
     Parameters
     ----------
     type_map : list[str]
-        Chemical symbols.
+        Chemical symbols and MM types (:mod:`~deepmd_gnn.mm_types`).
     atomic_numbers : dict[str, int]
         Atomic number of every known element.
 
@@ -116,11 +128,50 @@ def check_type_map(type_map: list[str], atomic_numbers: dict[str, int]) -> list[
         fail("type_map", type_map, 'a non-empty list of elements, e.g. ["O", "H"]')
     if len(set(type_map)) < len(type_map):
         fail("type_map", type_map, "a list that names each element once")
-    unknown = [name for name in type_map if name not in atomic_numbers or atomic_numbers[name] < 1]
+    elements = [element_of(name) for name in type_map]
+    unknown = [
+        name for name, element in zip(type_map, elements, strict=True) if atomic_numbers.get(element, 0) < 1
+    ]
     if unknown:
         fail(
             "type_map",
             type_map,
-            f'a list of chemical symbols, e.g. ["O", "H"]; not known: {", ".join(map(str, unknown))}',
+            'a list of chemical symbols, e.g. ["O", "H"], or of MM types like mH, HW and OW; not known: '
+            + ", ".join(map(str, unknown)),
         )
-    return [atomic_numbers[name] for name in type_map]
+    return [atomic_numbers[element] for element in elements]
+
+
+def check_mm_types(type_map: list[str], config: MaceConfig) -> None:
+    """Refuse architectures in which an MM atom far from all others has an energy.
+
+    Parameters
+    ----------
+    type_map : list[str]
+        Names of the types.
+    config : MaceConfig
+        Architecture.
+
+    Raises
+    ------
+    ValueError
+        If there are MM types and the first layer or the readout gives a lone atom an energy, or only MM types.
+    """
+    mm = [name for name in type_map if is_mm(name)]
+    if not mm:
+        return
+    if len(mm) == len(type_map):
+        fail("type_map", type_map, "a list with at least one type that is no MM type")
+    names = ", ".join(mm)
+    if "Residual" in str(config.interaction_first):
+        fail(
+            "interaction_first",
+            config.interaction_first,
+            f"a block without Residual: with MM types ({names}) a lone atom must have no energy but E0",
+        )
+    if config.readout_cls != "NonLinearReadoutBlock":
+        fail(
+            "readout_cls",
+            config.readout_cls,
+            f"NonLinearReadoutBlock: with MM types ({names}) a lone atom must have no energy but E0",
+        )

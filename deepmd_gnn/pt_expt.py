@@ -3,7 +3,9 @@
 from deepmd_gnn.freezing import improve
 from deepmd_gnn.import_order import allow_e3nn_constants, is_importing_model
 from deepmd_gnn.sharing import Descriptor
+from deepmd_gnn.versions import check_versions
 
+check_versions()
 allow_e3nn_constants()
 
 

@@ -12,7 +12,9 @@ from deepmd_gnn.neighbors import NeighborPairs
 _ATOMS_PER_SEARCH = 20000
 
 
-def count_neighbors(sampled: list[dict[str, Any]], r_max: float) -> list[float]:
+def count_neighbors(
+    sampled: list[dict[str, Any]], r_max: float, allowed: list[list[bool]] | None = None
+) -> list[float]:
     """Count neighbours and the atoms that have any, as native MACE does.
 
     Parameters
@@ -21,6 +23,8 @@ def count_neighbors(sampled: list[dict[str, Any]], r_max: float) -> list[float]:
         Frames of each system with ``coord`` (nf, nloc, 3), ``atype`` (nf, nloc) and ``box`` (nf, 9) or None.
     r_max : float
         Cutoff in Å; neighbours within it are all counted, whatever `sel`.
+    allowed : list[list[bool]], optional
+        Which types see each other; by default all.
 
     Returns
     -------
@@ -38,25 +42,34 @@ def count_neighbors(sampled: list[dict[str, Any]], r_max: float) -> list[float]:
         step = max(1, _ATOMS_PER_SEARCH // max(1, atype.shape[1]))
         for begin in range(0, atype.shape[0], step):
             part = slice(begin, begin + step)
-            center, _, _ = search(coord[part].detach(), atype[part], None if box is None else box[part])
+            center, neighbor, _ = search(
+                coord[part].detach(), atype[part], None if box is None else box[part]
+            )
+            if allowed is not None:
+                types = atype[part].reshape(-1)
+                center = center[torch.tensor(allowed)[types[center], types[neighbor]]]
             edges += center.numel()
             atoms += torch.unique(center).numel()
     return [float(edges), float(atoms)]
 
 
-def average_num_neighbors(sampled: list[dict[str, Any]], r_max: float) -> float:
+def average_num_neighbors(
+    sampled: list[dict[str, Any]], r_max: float, allowed: list[list[bool]] | None = None
+) -> float:
     """Mean number of neighbours of the atoms that have any; 1 if none has. See :func:`count_neighbors`."""
-    edges, atoms = count_neighbors(sampled, r_max)
+    edges, atoms = count_neighbors(sampled, r_max, allowed)
     return edges / atoms if atoms else 1.0
 
 
-def count_forces(sampled: list[dict[str, Any]]) -> list[float]:
+def count_forces(sampled: list[dict[str, Any]], counts: list[bool] | None = None) -> list[float]:
     """Sum the squares of the labelled force components.
 
     Parameters
     ----------
     sampled : list[dict[str, Any]]
         Frames of each system with ``atype``, and where labelled ``force`` (nf, nloc, 3) and ``find_force``.
+    counts : list[bool], optional
+        Which types count; by default all.
 
     Returns
     -------
@@ -70,6 +83,8 @@ def count_forces(sampled: list[dict[str, Any]]) -> list[float]:
         atype = torch.as_tensor(system["atype"], device="cpu")
         force = torch.as_tensor(system["force"], device="cpu").double().reshape(*atype.shape, 3)
         real = force[atype >= 0]
+        if counts is not None:
+            real = real[torch.tensor(counts)[atype[atype >= 0]]]
         total += float(real.square().sum())
         count += real.numel()
     return [total, float(count)]

@@ -7,7 +7,7 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
-from helpers import random_frame, tiny_model
+from helpers import TINY, random_frame, tiny_model
 from lammps_runner import PRESSURE_ORDER, Frame, Run, python_frame, read_frames, run_lammps, write_data
 from matscipy.neighbours import neighbour_list
 
@@ -30,6 +30,8 @@ MODELS = {
         "edge_irreps": "2x0e + 2x1o",
         "seed": 1,
     },
+    # QM oxygen and MM hydrogen: no edges between the latter.
+    "qm_mm": {"type_map": ["O", "HW"], "atomic_energies": {"O": -5.0}, "seed": 1},
     "second": {"seed": 4},
     "third": {"seed": 5},
 }
@@ -220,6 +222,7 @@ CASES = {
     "non-linear": Case("half_empty", 2, "2 1 1", empty=1, model="non_linear", notices=False),
     "non-linear, 2x2x1": Case("bulk", 4, "2 2 1", model="non_linear", crossing=(0, 1), notices=False),
     "float32": Case("tilted", 2, "2 1 1", model="float32"),
+    "MM types": Case("tilted", 2, "2 1 1", model="qm_mm", crossing=(0, 1)),
     "images": Case("images", 1),
     "images, 2 ranks": Case("images", 2, "2 1 1"),
     "images, 2x2x2": Case("images", 8, "2 2 2", empty=5, notices=False),
@@ -326,7 +329,8 @@ def input_script(case, models):
     null = bool(np.any(SYSTEMS[case.system]()[1] == NULL))
 
     def filled(template, name):
-        words = {"model": models[name], "types": "O H NULL" if null else "O H", **OVERLAY}
+        types = " ".join(MODELS[case.model].get("type_map", TINY["type_map"])) + " NULL" * null
+        words = {"model": models[name], "types": types, **OVERLAY}
         if "{second}" in case.pair_style:
             words.update({name: models[name] for name in ("second", "third")})
         return template.format(

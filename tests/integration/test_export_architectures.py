@@ -28,7 +28,10 @@ ARCHITECTURES = {
         "distance_transform": "Agnesi",
         "correlation": [3, 1],
         "gate": "tanh",
-        "pair_exclude_types": [[1, 1]],
+        # Edges between unlike atoms only: the first type is excluded by hand, the second as an MM type.
+        "type_map": ["O", "HW"],
+        "atomic_energies": {"O": -5.0},
+        "pair_exclude_types": [[0, 0]],
         "precision": "float32",
     },
     "attentive": {

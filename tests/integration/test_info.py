@@ -85,7 +85,7 @@ def test_checkpoint(trained):
     assert_describes(summary["models"][0], loaded(trained / "model.ckpt.pt"))
     assert summary["kind"] == "pt"
     assert summary["training"] == {"step": 1, "optimizer": True, "ema_decay": 0.9}  # dp --pt counts from 0
-    assert summary["versions"] is None
+    assert summary["versions"]["deepmd-gnn"] == __version__
     assert summary["size_bytes"] == (trained / "model.ckpt.pt").stat().st_size
     assert summary["atomic_virial"]
     assert not summary["multi_rank"]

@@ -46,7 +46,9 @@ def test_every_command_has_help_and_a_function(command, capsys):
     assert callable(COMMANDS[command].get_default("func"))
 
 
-@pytest.mark.parametrize("command", [(), ("info",), ("plot", "lcurve"), ("plot", "parity")], ids=" ".join)
+@pytest.mark.parametrize(
+    "command", [(), ("info",), ("bench",), ("check",), ("plot", "lcurve"), ("plot", "parity")], ids=" ".join
+)
 def test_help_has_examples_that_parse(command, capsys):
     out = run(capsys, *command, "--help")[1]
     examples = [line.strip() for line in out.splitlines() if line.startswith("  deepmd-gnn ")]
@@ -70,8 +72,15 @@ def test_help_and_version_load_nothing_heavy():
         "try: main(sys.argv[1:])\nexcept SystemExit as stop: assert stop.code == 0\n"
         "heavy = {'torch', 'deepmd', 'matplotlib', 'mace'} & set(sys.modules)\nassert not heavy, heavy"
     )
-    for arguments in (["--help"], ["--version"], ["info", "--help"], ["plot", "parity", "--help"]):
+    for arguments in (["--help"], ["--version"], ["bench", "--help"], ["plot", "parity", "--help"]):
         subprocess.run([sys.executable, "-c", code, *arguments], check=True, capture_output=True, timeout=60)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_completion(shell, capsys):
+    code, out, _ = run(capsys, "--print-completion", shell)
+    assert code == 0
+    assert all(name in out for name in ("bench", "check", "lcurve", "--structure"))
 
 
 def test_module_runs():
