@@ -1,42 +1,10 @@
-"""Names of a model's tensors in checkpoints: the host's words for its parts, native MACE's names below them.
-
-The host asks the names what belongs to the features (``.descriptor.``) when ``--model-branch RANDOM`` starts a new
-head and when it counts parameters.
-"""
+"""A model that uses the names of :mod:`~deepmd_gnn.tensor_names` in checkpoints."""
 
 from typing import Any
 
 import torch
 
-_NETWORK = "energy_model."
-_FITTING = ("readouts.", "scale")
-
-
-def stored_name(name: str) -> str:
-    """Name in a checkpoint of a tensor of the model, without prefix.
-
-    Parameters
-    ----------
-    name : str
-        E.g. ``energy_model.readouts.0.linear.weight``.
-
-    Returns
-    -------
-    str
-        E.g. ``fitting_net.readouts.0.linear.weight``.
-    """
-    if not name.startswith(_NETWORK):
-        return name
-    inner = name.removeprefix(_NETWORK)
-    return ("fitting_net." if inner.startswith(_FITTING) else "descriptor.") + inner
-
-
-def model_name(name: str) -> str:
-    """Inverse of :func:`stored_name`; names of the model itself, as in TorchScript files, stay."""
-    for part in ("descriptor.", "fitting_net."):
-        if name.startswith(part):
-            return _NETWORK + name.removeprefix(part)
-    return name
+from deepmd_gnn.tensor_names import NETWORK, model_name, stored_name
 
 
 def _rename_stored(
@@ -45,7 +13,7 @@ def _rename_stored(
     prefix: str,
     local_metadata: dict[str, Any],  # noqa: ARG001
 ) -> None:
-    for key in [key for key in state_dict if key.startswith(prefix + _NETWORK)]:
+    for key in [key for key in state_dict if key.startswith(prefix + NETWORK)]:
         state_dict[prefix + stored_name(key.removeprefix(prefix))] = state_dict.pop(key)
 
 
