@@ -10,7 +10,7 @@ import torch._inductor.config as inductor_config
 
 from deepmd_gnn.kernels import operators
 from deepmd_gnn.kernels.compiler import linked
-from deepmd_gnn.kernels.generated import Kernels, not_covered
+from deepmd_gnn.kernels.generated import Kernels, not_covered, radial_tables
 
 log = logging.getLogger("deepmd.deepmd_gnn")
 _kernels: contextvars.ContextVar[Kernels | None] = contextvars.ContextVar("kernels", default=None)
@@ -41,14 +41,16 @@ def kernels_for(model: Any) -> Iterator[dict[str, Any] | None]:
     dict[str, Any] or None
         Description for the file: the CPU's features and the errors of the tables.
     """
-    reason = not_covered(model.energy_model)
-    if reason is not None:
-        log.info(
-            "mace model: no generated kernels (%s); the .pt2 evaluates through TorchInductor alone", reason
-        )
+    reason, tables = not_covered(model.energy_model), None
+    if reason is None:
+        tables = radial_tables(model.energy_model)
+    if isinstance(tables, str):
+        reason = tables
+    if reason is not None or not isinstance(tables, list):
+        log.warning("mace model: no generated kernels: %s. The .pt2 will be several times slower.", reason)
         yield None
         return
-    kernels = Kernels(model.energy_model)
+    kernels = Kernels(model.energy_model, tables)
     for layer, (error, slope, nodes) in enumerate(kernels.errors, start=1):
         log.info(
             "mace model: layer %d, radial weights tabulated at %d distances, largest relative error %.1e, of their "

@@ -13,7 +13,7 @@ from deepmd_gnn.kernels.compiler import this_machine
 from deepmd_gnn.kernels.contraction_code import Polynomials, contraction_code, monomial_tuples, polynomials
 from deepmd_gnn.kernels.convolution_code import convolution_code, convolution_shape
 from deepmd_gnn.kernels.library import Library
-from deepmd_gnn.kernels.radial_tables import FEWEST, kinds_of_pairs, radial_table
+from deepmd_gnn.kernels.radial_tables import FEWEST, RadialTable, kinds_of_pairs, radial_table
 from deepmd_gnn.mace_interactions import AttentiveInteraction
 
 log = logging.getLogger("deepmd.deepmd_gnn")
@@ -31,6 +31,20 @@ def not_covered(energy_model: Any) -> str | None:
             f"radial tables for all pairs of {energy_model.ntypes} elements would take {size / 2**20:.0f} MB"
         )
     return None
+
+
+def radial_tables(energy_model: Any) -> list[RadialTable] | str:
+    """Tabulate the radial weights of all layers, or say why that is not exact enough."""
+    tables = []
+    for layer, interaction in enumerate(energy_model.interactions, start=1):
+        table = radial_table(energy_model, interaction, energy_model.dtype)
+        if not table.fine(energy_model.dtype):
+            return (
+                f"with {table.values.shape[1]} distances the radial weights of layer {layer} still have a relative error "
+                f"of {table.error:.1e}, their derivatives of {table.derivative_error:.1e}"
+            )
+        tables.append(table)
+    return tables
 
 
 def tables_size(energy_model: Any) -> int:
@@ -150,22 +164,31 @@ class Kernels:
     ----------
     energy_model : MaceEnergy
         The network, for which :func:`not_covered` is None.
+    tables : list[RadialTable], optional
+        Of all layers, from :func:`radial_tables`.
+
+    Raises
+    ------
+    ValueError
+        If the tables are not exact enough.
     """
 
-    def __init__(self, energy_model: Any) -> None:
+    def __init__(self, energy_model: Any, tables: list[RadialTable] | None = None) -> None:
+        found = tables or radial_tables(energy_model)
+        if isinstance(found, str):
+            raise ValueError(f"mace model: no generated kernels: {found}.")
         dtype, machine = energy_model.dtype, this_machine()
         lanes = machine.vector_bytes // dtype.itemsize
         steps = [step.value.double().numpy() for step in energy_model.spherical_harmonics.steps]
         structs: list[str] = []
         self.convolutions, self.contractions = [], []
         self.errors: list[tuple[float, float, int]] = []
-        for layer, (interaction, product) in enumerate(
-            zip(energy_model.interactions, energy_model.products, strict=True)
+        for layer, (interaction, product, table) in enumerate(
+            zip(energy_model.interactions, energy_model.products, found, strict=True)
         ):
             conv = interaction.conv_tp
             shape = convolution_shape(conv.coupling.value.double().numpy(), conv.input_dims, conv.paths)
             structs.append(convolution_code(f"Convolution{layer}", shape, steps, machine.registers))
-            table = radial_table(energy_model, interaction, dtype)
             nodes = table.values.shape[1]
             self.errors.append((table.error, table.derivative_error, nodes))
             rows = table.values.view(*table.values.shape[:2], len(shape.paths), -1, 4).transpose(3, 4)

@@ -29,6 +29,11 @@ class RadialTable(NamedTuple):
     derivative_error: float
     """The same of its derivative."""
 
+    def fine(self, dtype: torch.dtype) -> bool:
+        """Whether the errors are within the tolerance of a precision."""
+        tolerance, derivative_tolerance = TOLERANCE[dtype]
+        return self.error <= tolerance and self.derivative_error <= derivative_tolerance
+
 
 def kinds_of_pairs(energy_model: Any, interaction: Any) -> int:
     """Tables of a layer: one, or one for every pair of elements (sender, receiver) if they change the weights."""
@@ -158,11 +163,9 @@ def radial_table(energy_model: Any, interaction: Any, dtype: torch.dtype) -> Rad
         The coarsest grid whose error is within the tolerance, or the finest one tried.
     """
     weights = Weights(energy_model, interaction)
-    tolerance, derivative_tolerance = TOLERANCE[dtype]
     nodes = FEWEST[dtype]
     while True:
         table = _tabulated(weights, energy_model.r_max, kinds_of_pairs(energy_model, interaction), nodes)
-        fine = table.error <= tolerance and table.derivative_error <= derivative_tolerance
-        if fine or nodes >= MOST:
+        if table.fine(dtype) or nodes >= MOST:
             return table
         nodes *= 2

@@ -13,9 +13,10 @@ from tolerances import NATIVE
 from torch._inductor.cpp_builder import cpp_compiler_search
 
 from deepmd_gnn.graph import AtomGraph
-from deepmd_gnn.kernels import generated, operators
+from deepmd_gnn.kernels import generated, operators, radial_tables
 from deepmd_gnn.kernels.compiler import Compiled, Machine, check_compiler, cpu_guard
 from deepmd_gnn.kernels.contraction_code import contraction_code, monomial_tuples, polynomials
+from deepmd_gnn.kernels.freezing import kernels_for
 from deepmd_gnn.kernels.radial_tables import TOLERANCE, Weights, hermite, radial_table
 
 THREE = {"type_map": ["O", "H", "Cu"], "atomic_energies": [-3.0, -1.0, -7.5]}
@@ -161,6 +162,15 @@ def test_tables_of_too_many_elements(monkeypatch):
     model = tiny_model(distance_transform="Agnesi")
     monkeypatch.setattr(generated, "LARGEST_TABLES", generated.tables_size(model.energy_model) - 1)
     assert "pairs of 2 elements" in generated.not_covered(model.energy_model)
+
+
+def test_radial_weights_that_a_table_cannot_hold(monkeypatch, caplog):
+    """The log says why there are no kernels, and the freeze goes on without."""
+    monkeypatch.setattr(radial_tables, "MOST", 128)
+    model = tiny_model(radial_type="gaussian", num_radial_basis=60, precision="float32")
+    with kernels_for(model) as description:
+        assert description is None
+    assert "with 128 distances the radial weights of layer 1 still have" in caplog.text
 
 
 def test_atoms_that_are_not_a_number():
