@@ -21,7 +21,7 @@ SETUP = """
 units metal
 boundary p p p
 atom_style atomic
-read_data water.data
+read_data system.data
 mass 1 15.999
 mass 2 1.008
 pair_style deepmd model.pth
@@ -52,7 +52,9 @@ def build_model(folder, size, precision):
     size, precision : str
         Keys of `workload.MODELS` and `workload.DTYPES`.
     """
-    torch.jit.script(workload.our_model(size, precision)).save(str(folder / "model.pth"))
+    torch.jit.script(workload.our_model(size, precision, workload.system("water"))).save(
+        str(folder / "model.pth")
+    )
 
 
 def run_turns(folder, steps, turns):
@@ -70,7 +72,7 @@ def run_turns(folder, steps, turns):
     list[float]
         CPU seconds per step, plain and with per-atom virial in turn.
     """
-    lammps_step.write_data(Path(__file__).parent / "water192.xyz", folder / "water.data")
+    lammps_step.write_data(workload.system("water"), folder / "system.data")
     # The first run with the compute compiles; it is not measured.
     text = SETUP + ATOMIC.format(steps=5) + (PLAIN + ATOMIC).format(steps=steps) * turns
     (folder / "in.lammps").write_text(text)

@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 import lammps_step
+import workload
 
 HERE = Path(__file__).parent
 # Copies of the cell of 192 atoms along its axes.
@@ -20,7 +21,14 @@ RANK_COPIES = (2, 2, 2)
 
 def freeze(folder, args):
     """Write ``model.pt2``."""
-    options = ["freeze" if args.kernels else "freeze plain", str(folder), args.model, args.precision, "1"]
+    options = [
+        "freeze" if args.kernels else "freeze plain",
+        str(folder),
+        args.model,
+        args.precision,
+        "water",
+        "1",
+    ]
     subprocess.run([sys.executable, str(HERE / "measure.py"), *options], check=True, capture_output=True)
     return "model.pt2" if args.kernels else "plain.pt2"
 
@@ -31,7 +39,9 @@ def growth(folder, model, args):
     for turn in range(args.rounds):
         for copies, results in rows.items():
             steps = max(2, args.steps // (copies[0] * copies[1] * copies[2]))
-            results.append(lammps_step.run_lammps(folder, HERE / "water192.xyz", steps, model, copies=copies))
+            results.append(
+                lammps_step.run_lammps(folder, workload.system("water"), steps, model, copies=copies)
+            )
             print(turn, copies, results[-1], file=sys.stderr, flush=True)
     lines = [
         "| atoms | ms CPU per step | µs per atom | peak MB | kB per atom beyond 192 |",
@@ -57,7 +67,7 @@ def ranks(folder, model, args):
     for _ in range(args.rounds):
         for number, results in times.items():
             result = lammps_step.run_lammps(
-                folder, HERE / "water192.xyz", args.steps // 4, model, copies=RANK_COPIES, ranks=number
+                folder, workload.system("water"), args.steps // 4, model, copies=RANK_COPIES, ranks=number
             )
             results.append(result["seconds"][0])
             print(number, result, file=sys.stderr, flush=True)

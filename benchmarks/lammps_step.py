@@ -7,17 +7,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+from ase.data import atomic_masses, atomic_numbers
+
 INPUT = """
 units metal
-boundary p p p
+boundary {boundary}
 atom_style atomic
 atom_modify map yes
-read_data water.data
+read_data system.data
 replicate {copies}
-mass 1 15.999
-mass 2 1.008
+{masses}
 pair_style deepmd {model}
-pair_coeff * * O H
+pair_coeff * * {elements}
 neighbor {skin} bin
 neigh_modify every 10 delay 0 check no
 velocity all create 300 1
@@ -40,22 +41,29 @@ def lammps_executable():
 
 
 def write_data(structure, path):
-    """Turn the extended XYZ file of an orthorhombic cell into a LAMMPS data file.
+    """Write the data file of a structure; a molecule gets a cell that it does not fill.
 
     Parameters
     ----------
-    structure : pathlib.Path
-        Elements O and H only.
+    structure : workload.System
+        Orthorhombic cell, or none.
     path : pathlib.Path
         The data file.
     """
-    lines = structure.read_text().splitlines()
-    cell = [float(x) for x in re.search(r'Lattice="([^"]*)"', lines[1]).group(1).split()]
-    header = [f"0 {cell[4 * axis]} {name}lo {name}hi" for axis, name in enumerate("xyz")]
-    rows = [line.split() for line in lines[2:]]
-    atoms = [f"{i} {1 if row[0] == 'O' else 2} {' '.join(row[1:])}" for i, row in enumerate(rows, start=1)]
-    parts = ["water", "", f"{len(atoms)} atoms", "2 atom types", *header, "", "Atoms # atomic", "", *atoms]
-    path.write_text("\n".join(parts) + "\n")
+    atoms = structure.atoms
+    lengths = atoms.cell.lengths() if structure.periodic else [60.0] * 3
+    positions = atoms.get_positions() + (0.0 if structure.periodic else 30.0)
+    header = [f"0 {length} {name}lo {name}hi" for length, name in zip(lengths, "xyz", strict=True)]
+    rows = [
+        f"{i} {kind + 1} {x} {y} {z}"
+        for i, (kind, (x, y, z)) in enumerate(zip(structure.types, positions, strict=True), start=1)
+    ]
+    count = [f"{len(atoms)} atoms", f"{len(structure.type_map)} atom types"]
+    path.write_text("\n".join(["benchmark", "", *count, *header, "", "Atoms # atomic", "", *rows]) + "\n")
+
+
+def _children(pid):
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
 
 
 def _cpu_seconds(pid):
@@ -63,20 +71,29 @@ def _cpu_seconds(pid):
     # LAMMPS's own "% CPU use" leaves out the time in the kernel, which is much of it where large tensors come and go.
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     own = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return own + sum(map(_cpu_seconds, children))
+    return own + sum(map(_cpu_seconds, _children(pid)))
+
+
+def _peak_mb(pid):
+    """Peak memory of the largest LAMMPS process; the launchers that wait for it are left out."""
+    children = _children(pid)
+    if children:
+        return max(map(_peak_mb, children))
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(re.search(r"VmHWM:\s+(\d+) kB", status).group(1)) / 1024
 
 
 def _watch(child):
-    """CPU seconds of every run of a LAMMPS process, set-up excluded, and its output."""
-    runs, lines, begin = [], [], 0.0
+    """CPU seconds of every run of a LAMMPS process, set-up excluded, its peak memory, and its output."""
+    runs, lines, begin, peak = [], [], 0.0, 0.0
     for line in child.stdout:
         if line.startswith(BEGIN):
             begin = _cpu_seconds(child.pid)
         elif line.startswith(END):
             runs.append(_cpu_seconds(child.pid) - begin)
+            peak = _peak_mb(child.pid)
         lines.append(line)
-    return runs, "".join(lines)
+    return runs, peak, "".join(lines)
 
 
 def run_lammps(folder, structure, steps, model="model.pth", skin=2.0, copies=(1, 1, 1), ranks=1):
@@ -86,8 +103,8 @@ def run_lammps(folder, structure, steps, model="model.pth", skin=2.0, copies=(1,
     ----------
     folder : pathlib.Path
         Holds the model; everything is written here.
-    structure : pathlib.Path
-        Extended XYZ file.
+    structure : workload.System
+        What is simulated.
     steps : int
         Measured steps.
     model : str
@@ -105,9 +122,19 @@ def run_lammps(folder, structure, steps, model="model.pth", skin=2.0, copies=(1,
         ``seconds``: CPU seconds of all ranks per measured step, one value; ``first_seconds``: per warm-up step;
         ``peak_mb`` of the largest rank; ``energy`` of the starting structure in eV.
     """
-    write_data(structure, folder / "water.data")
+    write_data(structure, folder / "system.data")
     copies = " ".join(map(str, copies))
-    text = INPUT.format(model=model, skin=skin, steps=steps, warm_up=WARM_UP, copies=copies)
+    masses = [atomic_masses[atomic_numbers[symbol]] for symbol in structure.type_map]
+    text = INPUT.format(
+        model=model,
+        skin=skin,
+        steps=steps,
+        warm_up=WARM_UP,
+        copies=copies,
+        boundary="p p p" if structure.periodic else "f f f",
+        masses="\n".join(f"mass {i} {mass}" for i, mass in enumerate(masses, start=1)),
+        elements=" ".join(structure.type_map),
+    )
     (folder / "in.lammps").write_text(text)
     threads = ("OMP_NUM_THREADS", "DP_INTRA_OP_PARALLELISM_THREADS", "DP_INTER_OP_PARALLELISM_THREADS")
     launcher = [shutil.which("mpirun", path=str(Path(lammps_executable()).parent)), "-n", str(ranks)]
@@ -121,14 +148,13 @@ def run_lammps(folder, structure, steps, model="model.pth", skin=2.0, copies=(1,
         text=True,
         env={**os.environ, **dict.fromkeys(threads, "1")},
     )
-    runs, output = _watch(child)
-    _, status, usage = os.wait4(child.pid, 0)
-    child.returncode = os.waitstatus_to_exitcode(status)
+    runs, peak, output = _watch(child)
+    child.wait()
     if child.returncode != 0 or len(runs) != 2:
         raise RuntimeError(f"LAMMPS failed ({child.returncode}):\n{output[-3000:]}")
     return {
         "seconds": [runs[1] / steps],
         "first_seconds": [runs[0] / WARM_UP],
-        "peak_mb": usage.ru_maxrss / 1024,
+        "peak_mb": peak,
         "energy": float(STEP_0.search(output).group(1)),
     }

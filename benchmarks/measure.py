@@ -1,4 +1,4 @@
-"""One measurement in a process of its own: ``python measure.py TASK FOLDER SIZE PRECISION CALLS``.
+"""One measurement in a process of its own: ``python measure.py TASK FOLDER SIZE PRECISION SYSTEM CALLS``.
 
 The last line of the output is a JSON object: CPU seconds of each call, CPU seconds of the first (warm-up) calls,
 resident memory before the first call and at its peak in MB, energy in eV and the largest force component in eV/Å.
@@ -13,6 +13,7 @@ import time
 import warnings
 from pathlib import Path
 
+import numpy as np
 import torch
 import workload
 
@@ -20,7 +21,7 @@ WARM_UP = 3
 LEARNING_RATE = 1e-6  # the weights hardly move, so that every step does the same work
 
 
-def prepare(folder, size, precision):
+def prepare(folder, size, precision, structure):
     """Write the weights and the TorchScript model that the tasks read.
 
     Parameters
@@ -29,20 +30,22 @@ def prepare(folder, size, precision):
         Where to.
     size, precision : str
         Keys of `workload.MODELS` and `workload.DTYPES`.
+    structure : workload.System
+        What the model is for.
     """
-    model = workload.our_model(size, precision)
+    model = workload.our_model(size, precision, structure)
     torch.save(model.energy_model.state_dict(), folder / "weights.pt")
     torch.jit.script(model).save(str(folder / "model.pth"))
 
 
-def freeze(folder, size, precision, kernels=True):
+def freeze(folder, size, precision, structure, kernels=True):
     """Compile the `.pt2`.
 
     Parameters
     ----------
     folder : pathlib.Path
         Where to.
-    size, precision : str
+    size, precision, structure :
         As in :func:`prepare`.
     kernels : bool
         Whether with generated kernels.
@@ -56,7 +59,7 @@ def freeze(folder, size, precision, kernels=True):
 
     from deepmd_gnn.freezing import without_kernels
 
-    data = {"model": workload.our_model(size, precision).serialize(), "model_def_script": {}}
+    data = {"model": workload.our_model(size, precision, structure).serialize(), "model_def_script": {}}
     begin = sum(os.times()[:4])
     name = "model.pt2" if kernels else "plain.pt2"
     with contextlib.nullcontext() if kernels else without_kernels():
@@ -83,14 +86,14 @@ def _training_step(model, evaluate):
     return step
 
 
-def native_call(folder, size, precision, train):
+def native_call(folder, size, precision, structure, train):
     """Native MACE on a ready graph: energy and forces, or one training step.
 
     Parameters
     ----------
     folder : pathlib.Path
         Made by :func:`prepare`.
-    size, precision : str
+    size, precision, structure :
         As in :func:`prepare`.
     train : bool
         Whether to train.
@@ -100,8 +103,8 @@ def native_call(folder, size, precision, train):
     callable
         Returns energy and forces.
     """
-    model = workload.native_model(size, precision, torch.load(folder / "weights.pt"))
-    graph = workload.native_graph(precision)
+    model = workload.native_model(size, precision, structure, torch.load(folder / "weights.pt"))
+    graph = workload.native_graph(precision, structure)
 
     def evaluate():
         out = model({**graph, "positions": graph["positions"].clone()}, training=train, compute_force=True)
@@ -110,12 +113,12 @@ def native_call(folder, size, precision, train):
     return _training_step(model.train(), evaluate) if train else evaluate
 
 
-def our_call(folder, size, precision, train, scripted=False):
+def our_call(folder, size, precision, structure, train, scripted=False):
     """Our model on coordinates, neighbour search included: energy, forces and virial, or one training step.
 
     Parameters
     ----------
-    folder, size, precision, train :
+    folder, size, precision, structure, train :
         As in :func:`native_call`.
     scripted : bool
         Whether to evaluate the TorchScript file.
@@ -127,16 +130,57 @@ def our_call(folder, size, precision, train, scripted=False):
     """
     import deepmd.pt.model.model  # noqa: F401 - loads the host's operators, which the file refers to
 
-    model = torch.jit.load(folder / "model.pth") if scripted else workload.our_model(size, precision)
+    model = (
+        torch.jit.load(folder / "model.pth") if scripted else workload.our_model(size, precision, structure)
+    )
     if not scripted:
         model.energy_model.load_state_dict(torch.load(folder / "weights.pt"))
-    coord, atype, cell = (torch.as_tensor(array)[None] for array in workload.read_water())
+    coord = torch.as_tensor(structure.atoms.get_positions())[None]
+    atype = torch.as_tensor(structure.types)[None]
+    cell = torch.as_tensor(np.array(structure.atoms.cell)).reshape(1, 9) if structure.periodic else None
 
     def evaluate():
-        out = model(coord, atype, cell.reshape(1, 9))
+        out = model(coord, atype, cell)
         return out["energy"][0], out["force"][0]
 
     return _training_step(model.train(), evaluate) if train else evaluate
+
+
+def compiled_call(folder, size, precision, simd=False):
+    """One training step as ``dp --pt-expt train`` takes it with ``"enable_compile": true``.
+
+    Parameters
+    ----------
+    folder, size, precision :
+        As in :func:`native_call`.
+    simd : bool
+        Whether to let the compiler vectorise, which the host forbids.
+
+    Returns
+    -------
+    callable
+        Returns energy and forces.
+    """
+    from deepmd.pt_expt.train import training
+
+    model = workload.our_model(size, precision)
+    model.energy_model.load_state_dict(torch.load(folder / "weights.pt"))
+    model.train()
+    buffers = training._detect_task_buffers(model, [model])
+    compiled = training._CompiledModel(
+        model,
+        training._get_model_structure_key(model),
+        task_buf_order=tuple(buffers),
+        task_buffers=buffers,
+        compile_opts={"cpp.simdlen": None} if simd else None,
+    )
+    coord, atype, cell = (torch.as_tensor(array)[None] for array in workload.read_water())
+
+    def evaluate():
+        out = compiled(coord, atype, cell.reshape(1, 9))
+        return out["energy"][0], out["force"][0]
+
+    return _training_step(compiled.train(), evaluate)
 
 
 TASKS = {
@@ -145,6 +189,8 @@ TASKS = {
     "ours force": lambda *args: our_call(*args, train=False),
     "ours scripted": lambda *args: our_call(*args, train=False, scripted=True),
     "ours train": lambda *args: our_call(*args, train=True),
+    "ours compiled train": compiled_call,
+    "ours vectorised train": lambda *args: compiled_call(*args, simd=True),
 }
 
 
@@ -165,18 +211,20 @@ def main():
     parser.add_argument("folder", type=Path)
     parser.add_argument("size", choices=list(workload.MODELS))
     parser.add_argument("precision", choices=list(workload.DTYPES))
+    parser.add_argument("system", choices=workload.SYSTEMS)
     parser.add_argument("calls", type=int)
     args = parser.parse_args()
     warnings.filterwarnings("ignore")
     workload.use_one_thread()
+    common = (args.folder, args.size, args.precision, workload.system(args.system))
     if args.task == "prepare":
-        prepare(args.folder, args.size, args.precision)
+        prepare(*common)
         return
     if args.task.startswith("freeze"):
-        seconds = freeze(args.folder, args.size, args.precision, args.task == "freeze")
+        seconds = freeze(*common, args.task == "freeze")
         print(json.dumps({"seconds": [seconds], "peak_mb": _peak_mb()}))
         return
-    call = TASKS[args.task](args.folder, args.size, args.precision)
+    call = TASKS[args.task](*common)
     start_mb = _peak_mb()
     first = [_timed(call) for _ in range(WARM_UP)]
     timed = [_timed(call) for _ in range(args.calls)]

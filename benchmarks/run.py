@@ -13,6 +13,7 @@ import tempfile
 from pathlib import Path
 
 import lammps_step
+import workload
 
 HERE = Path(__file__).parent
 PYTHON_TASKS = ("native force", "ours force", "ours scripted", "native train", "ours train")
@@ -59,9 +60,11 @@ def measure(task, folder, args):
         See ``measure.py``.
     """
     if task in LAMMPS_TASKS:
-        return lammps_step.run_lammps(folder, HERE / "water192.xyz", args.steps, LAMMPS_TASKS[task])
+        return lammps_step.run_lammps(folder, workload.system(args.system), args.steps, LAMMPS_TASKS[task])
     command = [sys.executable, str(HERE / "measure.py"), task, str(folder), args.model, args.precision]
-    done = subprocess.run([*command, str(args.calls)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*command, args.system, str(args.calls)], capture_output=True, text=True, check=False
+    )
     if done.returncode != 0:
         raise RuntimeError(f"{task} failed ({done.returncode}):\n{done.stderr[-3000:]}")
     return json.loads(done.stdout.splitlines()[-1]) if task != "prepare" else None
@@ -85,7 +88,7 @@ def run_rounds(tasks, args):
     rounds = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        print(f"building {args.model} {args.precision}", file=sys.stderr, flush=True)
+        print(f"building {args.system} {args.model} {args.precision}", file=sys.stderr, flush=True)
         measure("prepare", folder, args)
         for task, freeze in FREEZES.items():
             if task in tasks:
@@ -163,13 +166,13 @@ def summarise(rounds):
 def table(summary, args):
     """Format the summary as Markdown."""
     lines = [
-        f"| {args.model}, {args.precision} | ms CPU | of native | peak MB | of native |",
+        f"| {args.system}, {args.model}, {args.precision} | ms CPU | of native | peak MB | of native |",
         "|---|---:|---:|---:|---:|",
     ]
     for task, row in summary.items():
-        ratios = [f"{row[key]:.2f}" if key in row else "1" for key in ("time_ratio", "memory_ratio")]
+        ratios = [f"{row[key]:.2g}" if key in row else "1" for key in ("time_ratio", "memory_ratio")]
         lines.append(
-            f"| {LABELS[task]} | {row['ms']:.0f} | {ratios[0]} | {row['peak_mb']:.0f} | {ratios[1]} |"
+            f"| {LABELS[task]} | {row['ms']:.3g} | {ratios[0]} | {row['peak_mb']:.0f} | {ratios[1]} |"
         )
     return "\n".join(lines)
 
@@ -179,6 +182,7 @@ def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--model", choices=["S", "M"], default="S", help="S: 64x0e, M: 128x0e + 128x1o")
     parser.add_argument("--precision", choices=["float32", "float64"], default="float32")
+    parser.add_argument("--system", choices=workload.SYSTEMS, default="water")
     parser.add_argument("--rounds", type=int, default=3, help="turns of all tasks")
     parser.add_argument("--calls", type=int, default=3, help="measured calls per turn, after three others")
     parser.add_argument(

@@ -1,36 +1,73 @@
-"""What the benchmarks evaluate: a structure, the two model sizes, native MACE and our model on the same weights."""
+"""What the benchmarks evaluate: structures, the two model sizes, native MACE and our model on the same weights."""
 
 import os
 from pathlib import Path
+from typing import NamedTuple
 
+import ase.build
+import ase.data
+import ase.io
 import numpy as np
 import torch
 
-STRUCTURE = Path(__file__).with_name("water192.xyz")
-TYPE_MAP = ["O", "H"]
-R_MAX = 6.0
-AVG_NUM_NEIGHBORS = 89.0
 MODELS = {"S": "64x0e", "M": "128x0e + 128x1o"}
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 OURS_ONLY = ("scale", "avg_num_neighbors")
 
 
-def read_water():
-    """Read the benchmark structure.
+class System(NamedTuple):
+    """A structure and what depends on it."""
+
+    atoms: ase.Atoms
+    """Orthorhombic cell, or none."""
+    type_map: list[str]
+    """Elements."""
+    r_max: float
+    """Cutoff, Å."""
+    avg_num_neighbors: float
+    """Normalisation; about the mean number of neighbours."""
+
+    @property
+    def types(self):
+        """Indices into `type_map`, shape (natom,)."""
+        return np.array([self.type_map.index(symbol) for symbol in self.atoms.get_chemical_symbols()])
+
+    @property
+    def periodic(self):
+        """Whether there is a cell."""
+        return bool(self.atoms.pbc.all())
+
+
+def system(name):
+    """Make one of the structures.
+
+    Parameters
+    ----------
+    name : str
+        ``"water"``: 192 atoms of the liquid; ``"benzene"``: one molecule; ``"copper"``: 500 atoms of the hot crystal.
 
     Returns
     -------
-    coord, atype, cell : numpy.ndarray
-        Å, shape (192, 3); indices into `TYPE_MAP`, shape (192,); Å, shape (3, 3).
+    System
     """
-    from ase.io import read
+    if name == "water":
+        atoms = ase.io.read(Path(__file__).with_name("water192.xyz"))
+        atoms.wrap()
+        return System(atoms, ["O", "H"], 6.0, 89.0)
+    if name == "benzene":
+        atoms = ase.build.molecule("C6H6")
+        atoms.rattle(0.03, seed=1)
+        return System(atoms, ["H", "C"], 5.0, 11.0)
+    atoms = ase.build.bulk("Cu", cubic=True) * (5, 5, 5)
+    atoms.rattle(0.1, seed=1)
+    atoms.wrap()
+    return System(atoms, ["Cu"], 5.0, 42.0)
 
-    atoms = read(STRUCTURE)
-    atype = np.array([TYPE_MAP.index(symbol) for symbol in atoms.get_chemical_symbols()])
-    return atoms.get_positions(wrap=True), atype, np.array(atoms.cell)
+
+SYSTEMS = ("water", "benzene", "copper")
 
 
-def our_model(size, precision):
+def our_model(size, precision, structure):
     """Build our model with random weights, the same for every precision.
 
     Parameters
@@ -39,6 +76,8 @@ def our_model(size, precision):
         Key of `MODELS`.
     precision : str
         Key of `DTYPES`.
+    structure : System
+        What it is for.
 
     Returns
     -------
@@ -49,24 +88,24 @@ def our_model(size, precision):
 
     options = {
         "type": "mace",
-        "type_map": TYPE_MAP,
-        "r_max": R_MAX,
+        "type_map": structure.type_map,
+        "r_max": structure.r_max,
         "hidden_irreps": MODELS[size],
         "precision": precision,
-        "avg_num_neighbors": AVG_NUM_NEIGHBORS,
+        "avg_num_neighbors": structure.avg_num_neighbors,
         "scale": 1.0,
-        "atomic_energies": {"O": 0.0, "H": 0.0},
+        "atomic_energies": dict.fromkeys(structure.type_map, 0.0),
         "seed": 1,
     }
     return get_model(options).eval()
 
 
-def native_model(size, precision, weights):
+def native_model(size, precision, structure, weights):
     """Build native MACE the way its users do: scripted e3nn modules, everything in one dtype.
 
     Parameters
     ----------
-    size, precision : str
+    size, precision, structure :
         As in :func:`our_model`.
     weights : dict[str, torch.Tensor]
         State of our energy model.
@@ -85,19 +124,19 @@ def native_model(size, precision, weights):
 
     with default_dtype(DTYPES[precision]):
         native = modules.ScaleShiftMACE(
-            r_max=R_MAX,
+            r_max=structure.r_max,
             num_bessel=8,
             num_polynomial_cutoff=5,
             max_ell=3,
             interaction_cls=modules.interaction_classes["RealAgnosticResidualInteractionBlock"],
             interaction_cls_first=modules.interaction_classes["RealAgnosticInteractionBlock"],
             num_interactions=2,
-            num_elements=len(TYPE_MAP),
+            num_elements=len(structure.type_map),
             hidden_irreps=o3.Irreps(MODELS[size]),
             MLP_irreps=o3.Irreps("16x0e"),
-            atomic_energies=np.zeros(len(TYPE_MAP)),
-            avg_num_neighbors=AVG_NUM_NEIGHBORS,
-            atomic_numbers=[8, 1],
+            atomic_energies=np.zeros(len(structure.type_map)),
+            avg_num_neighbors=structure.avg_num_neighbors,
+            atomic_numbers=[ase.data.atomic_numbers[symbol] for symbol in structure.type_map],
             correlation=3,
             gate=torch.nn.functional.silu,
             radial_MLP=[64, 64, 64],
@@ -112,23 +151,28 @@ def native_model(size, precision, weights):
     return native.eval()
 
 
-def native_graph(precision):
-    """Graph of the water structure as native MACE takes it, ready to use.
+def native_graph(precision, structure):
+    """Graph of the structure as native MACE takes it, ready to use.
 
     Parameters
     ----------
     precision : str
         Key of `DTYPES`.
+    structure : System
+        The structure.
 
     Returns
     -------
     dict[str, torch.Tensor]
-        Positions, edges within `R_MAX`, shifts and one-hot elements.
+        Positions, edges within the cutoff, shifts and one-hot elements.
     """
     from matscipy.neighbours import neighbour_list
 
-    coord, atype, cell = read_water()
-    i, j, shift = neighbour_list("ijS", positions=coord, cell=cell, pbc=[True] * 3, cutoff=R_MAX)
+    coord, atype = structure.atoms.get_positions(), structure.types
+    cell = np.array(structure.atoms.cell) if structure.periodic else np.eye(3) * 100.0
+    i, j, shift = neighbour_list(
+        "ijS", positions=coord, cell=cell, pbc=structure.atoms.pbc, cutoff=structure.r_max
+    )
     dtype = DTYPES[precision]
     return {
         "positions": torch.tensor(coord, dtype=dtype),
@@ -136,7 +180,7 @@ def native_graph(precision):
         "unit_shifts": torch.tensor(shift, dtype=dtype),
         "shifts": torch.tensor(shift @ cell, dtype=dtype),
         "edge_index": torch.tensor(np.stack([i, j]), dtype=torch.int64),
-        "node_attrs": torch.nn.functional.one_hot(torch.as_tensor(atype), len(TYPE_MAP)).to(dtype),
+        "node_attrs": torch.nn.functional.one_hot(torch.as_tensor(atype), len(structure.type_map)).to(dtype),
         "batch": torch.zeros(len(atype), dtype=torch.int64),
         "ptr": torch.tensor([0, len(atype)]),
         "head": torch.zeros(1, dtype=torch.int64),

@@ -160,15 +160,20 @@ def _correlation(key: str, value: Any) -> None:
 
 
 def _atomic_energies(key: str, value: Any) -> None:
-    if value is None or value == "auto":
+    if value is None or isinstance(value, str):  # "auto" or a file, looked for when it is read
         return
     values = value.values() if isinstance(value, dict) else value
     if not isinstance(value, (dict, list, tuple)) or not all(v is None or _is_number(v) for v in values):
         fail(
             key,
             value,
-            '"auto" (least squares), a dict like {"H": -13.6} or a list in the order of type_map, in eV',
+            '"auto" (least squares), a dict like {"H": -13.6}, a list in the order of type_map or a file, in eV',
         )
+
+
+def _names(key: str, value: Any) -> None:
+    if value is not None and not (isinstance(value, list) and all(isinstance(name, str) for name in value)):
+        fail(key, value, 'a list of parts of the network, e.g. ["node_embedding", "interactions.0"]')
 
 
 def _seed(key: str, value: Any) -> None:
@@ -314,12 +319,23 @@ class MaceConfig:
     atomic_energies: Any = _option(
         "auto", [str, dict, list, None], _atomic_energies,
         'E0 of each element in eV. "auto": least squares over the training data; or a dict {"O": -2043.9} or a list in '
-        "the order of type_map, where null and missing elements are fitted.",
+        "the order of type_map, where null and missing elements are fitted; or a file with the energies of isolated "
+        'atoms: JSON ({"O": -2043.9} or {"8": -2043.9}), or any format ASE reads, whose single atoms count.',
         ("E0s",),
     )  # fmt: skip
     precision: str = _option(
         "float64", [str], _choice(*PRECISIONS),
         "Precision of the network: float64 or float32. Geometry, sums of energies and E0 are always float64.",
+    )  # fmt: skip
+    freeze: Any = _option(
+        None, [list[str], None], _names,
+        "Parts of the network that are not trained, e.g. [\"node_embedding\", \"interactions.0\"]: node_embedding, "
+        "interactions, products, readouts, one layer of them, or any longer name of their parameters.",
+    )  # fmt: skip
+    enable_cueq: bool = _option(
+        False, [bool], _boolean,
+        "Train with NVIDIA's cuEquivariance (the extra `cueq`): other kernels for the same numbers. Checkpoints are the "
+        "same with and without it; frozen models never use it.",
     )  # fmt: skip
     seed: Any = _option(None, [int, list[int], None], _optional(_seed), "Seed of the initial weights.")
 

@@ -126,8 +126,11 @@ def write_input(model: "MaceModel", path: str | Path) -> None:
     path = Path(path)
     if path.exists():
         return
+    section = model_section(model)
+    # E0 comes with the weights or is refitted; without it, type_map alone has to be changed for other elements.
+    del section["atomic_energies"]
     content = {
-        "model": model_section(model),
+        "model": section,
         "learning_rate": {"type": "cosine", "start_lr": 1e-4, "stop_lr": 1e-6},
         "optimizer": {"type": "Adam"},
         "loss": {

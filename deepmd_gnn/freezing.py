@@ -113,6 +113,19 @@ def without_kernels() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def _for_this_machine(suffix: str) -> Iterator[None]:
+    """Refuse to begin without a compiler, and link a check of the CPU into a ``.pt2``."""
+    if suffix != ".pt2":
+        yield
+        return
+    from deepmd_gnn.kernels.compiler import check_compiler, cpu_guard, this_machine
+
+    check_compiler()
+    with inductor_config.patch({"aot_inductor.custom_op_libs": [cpu_guard(this_machine())]}):
+        yield
+
+
+@contextlib.contextmanager
 def _with_kernels(data: dict[str, Any], suffix: str) -> Iterator[dict[str, Any]]:
     """Generate the kernels of a serialised model, and note in it which ones."""
     plain = {key: value for key, value in data["model"].items() if key != "@kernels"}
@@ -160,6 +173,7 @@ def improve(serialization: ModuleType) -> None:
             with (
                 inductor_config.patch({"cpp.enable_loop_tail_vec": False}),
                 _sound_vectorisation(),
+                _for_this_machine(path.suffix),
                 _with_kernels(data, path.suffix) as content,
             ):
                 enter_stage("building the model")

@@ -32,6 +32,12 @@ class AtomGraph(NamedTuple):
     """Edges grouped by receiver, int64, for generated kernels."""
     begin: torch.Tensor | None = None
     """Where each receiver's edges begin in `order`, and where the last one's end, int64, shape (nnode + 1,)."""
+    node_place: torch.Tensor | None = None
+    """If the edges are in chunks (:mod:`~deepmd_gnn.chunks`): place of each node among the receivers, shape (nnode,)."""
+    chunk_nodes: list[int] | None = None
+    """Receivers of each chunk."""
+    chunk_widths: list[int] | None = None
+    """Edges of each receiver of a chunk."""
 
 
 def guard_distance(r_max: float) -> float:

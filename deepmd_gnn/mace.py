@@ -6,13 +6,19 @@ from typing import Any, Final
 
 import torch
 from ase.data import atomic_numbers as ATOMIC_NUMBERS
+from deepmd.pt.model.descriptor import BaseDescriptor
 from deepmd.pt.model.model.model import BaseModel
 from deepmd.pt.utils import env
 from deepmd.pt.utils.update_sel import UpdateSel
 from deepmd.pt.utils.utils import to_numpy_array, to_torch_tensor
 
+from deepmd_gnn.checkpoint_names import StoredNames
+from deepmd_gnn.chunks import slots_per_chunk
+from deepmd_gnn.cuequivariance import CuEquivarianceMixin, check_available
 from deepmd_gnn.derivatives import atomic_derivatives, edge_gradient
 from deepmd_gnn.graph import AtomGraph
+from deepmd_gnn.hessian import HessianMixin
+from deepmd_gnn.isolated_atoms import energies_in_section
 from deepmd_gnn.mace_bias import BiasMixin
 from deepmd_gnn.mace_dense import DenseMixin
 from deepmd_gnn.mace_energy import MaceEnergy
@@ -21,7 +27,10 @@ from deepmd_gnn.mace_graphs import GraphMixin
 from deepmd_gnn.mace_interface import InterfaceMixin
 from deepmd_gnn.neighbors import NeighborPairs
 from deepmd_gnn.options import check_mm_types, check_type_map, config_from_options
+from deepmd_gnn.sections import set_sel
 from deepmd_gnn.segments import rows_between
+from deepmd_gnn.sharing import Descriptor
+from deepmd_gnn.trainable import freeze_parts
 from deepmd_gnn.versions import newer_writer, package_versions
 
 # Where the number of neighbours was not looked up (--skip-neighbor-stat): only a hint, see MaceConfig.sel.
@@ -31,7 +40,17 @@ FORMAT = 1
 
 
 @BaseModel.register("mace")
-class MaceModel(InterfaceMixin, BiasMixin, GraphMixin, ExportMixin, DenseMixin, BaseModel):
+class MaceModel(
+    StoredNames,
+    InterfaceMixin,
+    BiasMixin,
+    GraphMixin,
+    HessianMixin,
+    CuEquivarianceMixin,
+    ExportMixin,
+    DenseMixin,
+    BaseModel,
+):
     """MACE for DeePMD-kit's PyTorch backend.
 
     Parameters
@@ -44,6 +63,8 @@ class MaceModel(InterfaceMixin, BiasMixin, GraphMixin, ExportMixin, DenseMixin, 
         Types whose atoms contribute no energy.
     preset_out_bias : dict, optional
         DeePMD-kit's way to give atomic energies: ``{"energy": [null, -13.6]}``.
+    hessian_mode : bool
+        Compute second derivatives too; the host's trainer sets it.
     **options : Any
         Fields of :class:`~deepmd_gnn.config.MaceConfig` (or their aliases) and generic keys of the host.
 
@@ -56,6 +77,8 @@ class MaceModel(InterfaceMixin, BiasMixin, GraphMixin, ExportMixin, DenseMixin, 
     model_type = "ener"
     excludes_pairs: Final[bool]  # type: ignore[misc]
     excludes_atoms: Final[bool]  # type: ignore[misc]
+    # What the statistics were counted from, for tasks that share them; empty once weights are loaded.
+    counted: dict[str, list[float]]
     __jit_unused_properties__ = [  # noqa: RUF012 - torch's name
         "atomic_model",
         "descriptor",
@@ -71,11 +94,14 @@ class MaceModel(InterfaceMixin, BiasMixin, GraphMixin, ExportMixin, DenseMixin, 
         pair_exclude_types: list[list[int]] | None = None,
         atom_exclude_types: list[int] | None = None,
         preset_out_bias: dict[str, list[Any]] | None = None,
+        hessian_mode: bool = False,
         **options: Any,
     ) -> None:
         super().__init__()
+        self.hessian_mode = bool(hessian_mode)
         self.type_map = list(type_map)
         self.config = config_from_options(options)
+        self.trains_with_cueq = self.config.enable_cueq
         numbers = check_type_map(self.type_map, ATOMIC_NUMBERS)
         check_mm_types(self.type_map, self.config)
         ntypes = len(numbers)
@@ -88,7 +114,10 @@ class MaceModel(InterfaceMixin, BiasMixin, GraphMixin, ExportMixin, DenseMixin, 
         self.atom_exclude_types = [int(i) for i in atom_exclude_types or []]
         self.preset_out_bias = preset_out_bias
         self.pairs = NeighborPairs(self.rcut)
-        self.energy_model = MaceEnergy(self.config, numbers).to(env.DEVICE)
+        self.energy_model = self.new_network(numbers)
+        itemsize = self.energy_model.dtype.itemsize
+        self.slots = slots_per_chunk(self.num_channels, itemsize, env.DEVICE.type == "cuda")
+        self.counted = {}
         self.set_exclusions()
         self.register_buffer("out_bias", torch.zeros(1, ntypes, 1, dtype=torch.float64, device=env.DEVICE))
         self.register_buffer("out_std", torch.ones(1, ntypes, 1, dtype=torch.float64, device=env.DEVICE))
@@ -97,6 +126,12 @@ class MaceModel(InterfaceMixin, BiasMixin, GraphMixin, ExportMixin, DenseMixin, 
         # Both travel with a frozen file. The host replaces the script by the input's model section, if it has one.
         self.model_def_script = json.dumps(self._definition())
         self.versions = package_versions()
+
+    def new_network(self, numbers: list[int]) -> MaceEnergy:
+        """Build the network for these atomic numbers; parts the user froze are not trained."""
+        network = MaceEnergy(self.config, numbers).to(env.DEVICE)
+        freeze_parts(network, self.config.freeze)
+        return network
 
     def forward(
         self,
@@ -127,13 +162,22 @@ class MaceModel(InterfaceMixin, BiasMixin, GraphMixin, ExportMixin, DenseMixin, 
         -------
         dict[str, torch.Tensor]
             ``energy`` (nf, 1) and ``atom_energy`` (nf, nloc, 1) in eV, ``force`` (nf, nloc, 3) in eV/Å,
-            ``virial`` (nf, 9) and ``atom_virial`` (nf, nloc, 9) in eV, ``mask`` (nf, nloc); float64.
+            ``virial`` (nf, 9) and ``atom_virial`` (nf, nloc, 9) in eV, ``mask`` (nf, nloc); float64. With
+            `hessian_mode` also ``hessian``, eV/Å², (nf, 3 nloc, 3 nloc).
 
         Raises
         ------
         ValueError
             If coordinates, cell or types are invalid, or atoms coincide.
         """
+        if self.hessian_mode and not torch.jit.is_scripting():  # type: ignore[attr-defined]
+            return self.predict_with_hessian(coord, atype, box, do_atomic_virial)
+        return self.predict(coord, atype, box, do_atomic_virial)
+
+    def predict(
+        self, coord: torch.Tensor, atype: torch.Tensor, box: torch.Tensor | None, do_atomic_virial: bool
+    ) -> dict[str, torch.Tensor]:
+        """:meth:`forward` without second derivatives."""
         nf, nloc = atype.shape
         graph = self.graph_of_frames(coord, atype, box)
         energy, force, atom_virial = self.evaluate(graph, atype, nloc, nloc, None)
@@ -301,6 +345,9 @@ class MaceModel(InterfaceMixin, BiasMixin, GraphMixin, ExportMixin, DenseMixin, 
             graph.outgoing,
             graph.order,
             graph.begin,
+            graph.node_place,
+            graph.chunk_nodes,
+            graph.chunk_widths,
         )
         energy = self.atom_energies(leaf, atype.reshape(-1), comm_dict)
         differentiable = self.training or graph.edge_vec.requires_grad
@@ -332,12 +379,19 @@ class MaceModel(InterfaceMixin, BiasMixin, GraphMixin, ExportMixin, DenseMixin, 
         """
         nnode = graph.node_types.shape[0]
         kinds = rows_between(graph.node_types, 1, nnode)
-        energy = rows_between(self.energy_model(graph, comm_dict)[0], 1, nnode)
+        if self._uses_cuequivariance(graph) and not torch.jit.is_scripting():  # type: ignore[attr-defined]
+            energy = self.cuequivariance_energies(graph)
+        else:
+            energy = self.energy_model(graph, comm_dict)[0]
+        energy = rows_between(energy, 1, nnode)
         energy = energy + self.out_bias[0, :, 0][kinds]
         counts = atype >= 0
         if self.excludes_atoms:
             counts = counts & torch.tensor(self.atom_counts, device=counts.device)[kinds]
         return torch.where(counts, energy, torch.zeros_like(energy))
+
+    def _uses_cuequivariance(self, graph: AtomGraph) -> bool:
+        return self.trains_with_cueq and self.training and graph.incoming is None
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Accept a plain number for ``min_nbor_dist``, as one of the host's trainers assigns it."""
@@ -351,12 +405,14 @@ class MaceModel(InterfaceMixin, BiasMixin, GraphMixin, ExportMixin, DenseMixin, 
     def update_sel(
         cls, train_data: Any, type_map: list[str] | None, local_jdata: dict[str, Any]
     ) -> tuple[dict[str, Any], float | None]:
-        """Fill in ``sel`` from the data; called by the trainer before the model is built."""
+        """Fill in ``sel`` from the data and E0 from their file; called by the trainer before the model is built."""
         config = config_from_options(local_jdata)
+        if config.enable_cueq:
+            check_available()  # before the work begins, not at the first step
         distance, sel = UpdateSel().update_one_sel(
             train_data, type_map, config.r_max, config.sel, mixed_type=True
         )
-        return {**local_jdata, "sel": int(sel[0])}, distance
+        return set_sel(energies_in_section(local_jdata, type_map), int(sel[0])), distance
 
     def _definition(self) -> dict[str, Any]:
         return {
@@ -395,6 +451,9 @@ class MaceModel(InterfaceMixin, BiasMixin, GraphMixin, ExportMixin, DenseMixin, 
         model.load_state_dict({name: to_torch_tensor(value) for name, value in variables.items()})
         return model
 
+
+# The host looks up what it shares between tasks by the type of the section.
+BaseDescriptor.register("mace")(Descriptor)
 
 # If this module is imported before DeePMD-kit, the exportable backend has loaded its entry point while this module
 # was still half initialised: register there now.

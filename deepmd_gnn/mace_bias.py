@@ -17,10 +17,11 @@ from deepmd.pt.utils.stat import (
 from deepmd.utils.path import DPPath
 
 from deepmd_gnn.config import MaceConfig
+from deepmd_gnn.isolated_atoms import read_atomic_energies
 from deepmd_gnn.mace_energy import MaceEnergy
 from deepmd_gnn.mm_types import is_mm
 from deepmd_gnn.options import check_mm_types, check_type_map
-from deepmd_gnn.statistics import CachedNumbers, average_num_neighbors, rms_force
+from deepmd_gnn.statistics import CachedNumbers, count_forces, count_neighbors
 from deepmd_gnn.type_map import copy_elements
 
 log = logging.getLogger("deepmd.deepmd_gnn")  # below the host's logger, so that `dp train` prints it
@@ -35,6 +36,7 @@ class BiasMixin:
         config: MaceConfig
         energy_model: MaceEnergy
         type_map: list[str]
+        counted: dict[str, list[float]]
         rcut: float
         preset_out_bias: dict[str, list[Any]] | None
         out_bias: torch.Tensor
@@ -47,6 +49,7 @@ class BiasMixin:
         set_exclusions: Callable[[], None]
         forward: Callable[..., dict[str, torch.Tensor]]
         train: Callable[[bool], torch.nn.Module]
+        new_network: Callable[[list[int]], MaceEnergy]
         eval: Callable[[], torch.nn.Module]
 
     def compute_or_load_stat(
@@ -89,30 +92,38 @@ class BiasMixin:
     def _set_avg_num_neighbors(self, sampled_func: Callable[[], Sampled], cache: CachedNumbers) -> None:
         origin = "given"
         if self.config.avg_num_neighbors == "auto":
-            origin = "from the stat file"
-            value = cache.load("avg_num_neighbors")
-            if value is None:
-                origin = "from the training data"
-                allowed = self.pair_allowed if self.excludes_pairs else None
-                value = average_num_neighbors(sampled_func(), self.rcut, allowed)
-                cache.save("avg_num_neighbors", value)
-            self.energy_model.avg_num_neighbors.fill_(value)
+            allowed = self.pair_allowed if self.excludes_pairs else None
+            (edges, atoms), origin = self._count(
+                "avg_num_neighbors", cache, lambda: count_neighbors(sampled_func(), self.rcut, allowed)
+            )
+            self.energy_model.avg_num_neighbors.fill_(edges / atoms if atoms else 1.0)
         log.info("MACE avg_num_neighbors: %.4f (%s)", float(self.energy_model.avg_num_neighbors), origin)
 
     def _set_scale(self, sampled_func: Callable[[], Sampled], cache: CachedNumbers) -> None:
         origin = "given"
         if self.config.scale == "auto":
-            origin = "rms force component from the stat file"
-            value = cache.load("scale")
-            if value is None:
-                value = rms_force(sampled_func(), [not is_mm(name) for name in self.type_map])
-                origin = "rms force component of the training data"
-                if value is None or value < 1e-6:
-                    log.warning("MACE scale: the training data has no forces or only zero forces; using 1.")
-                    value = 1.0
-                cache.save("scale", value)
+            counts = [not is_mm(name) for name in self.type_map]
+            (squares, components), origin = self._count(
+                "scale", cache, lambda: count_forces(sampled_func(), counts)
+            )
+            value = (squares / max(components, 1.0)) ** 0.5
+            origin = f"rms force component {origin}"
+            if value < 1e-6:
+                log.warning("MACE scale: the training data has no forces or only zero forces; using 1.")
+                value = 1.0
             self.energy_model.scale.fill_(value)
         log.info("MACE scale: %.6f (%s)", float(self.energy_model.scale), origin)
+
+    def _count(
+        self, name: str, cache: CachedNumbers, count: Callable[[], list[float]]
+    ) -> tuple[list[float], str]:
+        """What a statistic is made of, kept for tasks that share it, and where it is from."""
+        numbers, origin = cache.load(name), "from the stat file"
+        if numbers is None or len(numbers) != 2:
+            numbers, origin = count(), "from the training data"
+            cache.save(name, numbers)
+        self.counted[name] = numbers
+        return numbers, origin
 
     def given_bias(self) -> dict[str, list[Any]] | None:
         """Atomic energies the user gave, in the host's format; None entries are to be fitted. MM types have zero.
@@ -125,6 +136,8 @@ class BiasMixin:
         given = self.config.atomic_energies
         if given == "auto":
             given = (self.preset_out_bias or {}).get("energy") or [None] * len(self.type_map)
+        elif isinstance(given, str):
+            given = read_atomic_energies(given, self.type_map)
         if isinstance(given, dict):
             unknown = sorted(set(given) - set(self.type_map))
             if unknown:
@@ -168,6 +181,8 @@ class BiasMixin:
         return "".join(f"_without{pair}" for pair in pairs)
 
     def _set_given_bias(self) -> None:
+        if isinstance(self.config.atomic_energies, str) and self.config.atomic_energies != "auto":
+            return  # a file, read when E0 are set; a trained model does not need it any more
         given = (self.given_bias() or {}).get("energy") or []
         for index, value in enumerate(given):
             if value is not None:
@@ -230,7 +245,7 @@ class BiasMixin:
         kept = [
             (self.type_map.index(name), new) for new, name in enumerate(type_map) if name in self.type_map
         ]
-        network = MaceEnergy(self.config, numbers).to(env.DEVICE)
+        network = self.new_network(numbers)
         copy_elements(self.energy_model, network, kept)
         bias = self.out_bias.new_zeros(1, len(type_map), 1)
         if model_with_new_type_stat is not None:

@@ -10,8 +10,6 @@ from typing import Final, NamedTuple
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
-from deepmd_gnn.graph import AtomGraph, rows_of_senders, sum_at_receivers
-
 
 def matmul(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     """Multiply two matrices.
@@ -26,18 +24,18 @@ def matmul(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     torch.Tensor
         Shape (n, m).
     """
-    if torch.jit.is_scripting():  # type: ignore[attr-defined]
-        # The frozen file runs inside LAMMPS, whose library exports a slow reference `dgemm_` that torch's plain
-        # products in float64 are bound to. Batches of two or more go to the library that torch brings.
-        nrow = left.shape[0]
-        half = (nrow + 1) // 2
-        rows = left if 2 * half == nrow else torch.cat([left, left.new_zeros(1, left.shape[1])])
-        product = torch.bmm(rows.reshape(2, half, -1), right.unsqueeze(0).expand(2, -1, -1))
-        return product.view(2 * half, -1)[:nrow]
-    else:  # noqa: RET505 - TorchScript compiles only the branch that applies
-        if left.dtype == torch.float64 and (isinstance(left, FakeTensor) or isinstance(right, FakeTensor)):
+    if left.dtype == torch.float64:
+        # Inside LAMMPS, whose library exports a slow reference `dgemm_` that torch's plain products in float64 are
+        # bound to. Batches of two or more go to the library that torch brings.
+        if torch.jit.is_scripting():  # type: ignore[attr-defined]
+            nrow = left.shape[0]
+            half = (nrow + 1) // 2
+            rows = left if 2 * half == nrow else torch.cat([left, left.new_zeros(1, left.shape[1])])
+            product = torch.bmm(rows.reshape(2, half, -1), right.unsqueeze(0).expand(2, -1, -1))
+            return product.view(2 * half, -1)[:nrow]
+        elif isinstance(left, FakeTensor) or isinstance(right, FakeTensor):  # noqa: RET505 - TorchScript
             return _traced_product(left, right)
-        return left @ right
+    return left @ right
 
 
 def _traced_product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
@@ -252,85 +250,3 @@ class Linear(torch.nn.Module):
                 outputs.append(mixed)
             last = target
         return torch.cat(outputs, dim=1)
-
-
-class Convolution(torch.nn.Module):
-    r"""Messages along edges, summed at the receivers.
-
-    Path p couples component m1 of the sender with the spherical harmonics to component m3:
-    :math:`A_{i,p,m_3,c} = \sum_j R_{p,c}(r_{ij}) \sum_{m_1} h_{j,m_1,c} \sum_{m_2} C^p_{m_1 m_2 m_3} Y_{m_2}`.
-    The innermost sum has no channels and is one matrix product for all paths.
-
-    Parameters
-    ----------
-    coupling : torch.Tensor
-        :math:`C^p_{m_1 m_2 m_3}` of all paths side by side, shape (harmonics, Σ_p d1 * d3).
-    input_dims : list[int]
-        Components of each irrep of the sender's features.
-    paths : list[tuple[int, int]]
-        Irrep of the sender's features and number of components d3 of the result, for each path.
-    """
-
-    def __init__(self, coupling: torch.Tensor, input_dims: list[int], paths: list[tuple[int, int]]) -> None:
-        super().__init__()
-        self.coupling = Constant(coupling)
-        self.input_dims = input_dims
-        self.paths = paths
-        self.widths = [input_dims[irrep] * dim_out for irrep, dim_out in paths]
-
-    def forward(
-        self,
-        sent: torch.Tensor,
-        graph: AtomGraph,
-        harmonics: torch.Tensor,
-        radial: torch.Tensor,
-    ) -> torch.Tensor:
-        """Convolve.
-
-        Parameters
-        ----------
-        sent : torch.Tensor
-            Features of the senders, shape (nsender, components, channels).
-        graph : AtomGraph
-            Senders and receivers.
-        harmonics : torch.Tensor
-            Spherical harmonics, shape (nedge, ·).
-        radial : torch.Tensor
-            Radial weights, shape (nedge, npath * channels).
-
-        Returns
-        -------
-        torch.Tensor
-            Shape (nnode, Σ_p d3, channels).
-        """
-        channels = sent.shape[2]
-        nedge = radial.shape[0]
-        # Splitting once, not slicing per path: the gradients then meet in one concatenation.
-        weights = torch.split(radial, channels, dim=1)
-        couplings = torch.split(matmul(harmonics, self.coupling.value), self.widths, dim=1)
-        inputs = torch.split(rows_of_senders(sent, graph), self.input_dims, dim=1)
-        sums: list[torch.Tensor] = []
-        for path, weight, coupling in zip(self.paths, weights, couplings):  # noqa: B905 - TorchScript
-            irrep, dim_out = path
-            feature = inputs[irrep]
-            coupling = coupling.view(nedge, -1, dim_out).transpose(1, 2)
-            if graph.incoming is not None:
-                message = _short_product(coupling, feature) * weight.unsqueeze(1)
-            elif feature.shape[1] <= dim_out:
-                message = torch.bmm(coupling, feature * weight.unsqueeze(1))
-            else:
-                message = torch.bmm(coupling, feature) * weight.unsqueeze(1)
-            sums.append(sum_at_receivers(message, graph))
-        return torch.cat(sums, dim=1)
-
-
-def _short_product(coupling: torch.Tensor, feature: torch.Tensor) -> torch.Tensor:
-    """Multiply small matrices as a sum of outer products.
-
-    A compiled graph computes them where the messages are summed, without ever storing a message; ``bmm`` would be a
-    call of its own.
-    """
-    product = coupling[:, :, :1] * feature[:, :1]
-    for index in range(1, feature.shape[1]):
-        product = product + coupling[:, :, index : index + 1] * feature[:, index : index + 1]
-    return product

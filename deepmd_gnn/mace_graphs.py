@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from deepmd_gnn.chunks import in_chunks
 from deepmd_gnn.graph import AtomGraph, drop_pairs, graph_from_list, make_graph
 from deepmd_gnn.mm_types import mm_pairs
 from deepmd_gnn.neighbors import NeighborPairs
@@ -17,6 +18,7 @@ class GraphMixin:
         type_map: list[str]
         rcut: float
         nlayers: int
+        slots: int
         pairs: NeighborPairs
         excludes_pairs: bool
         excludes_atoms: bool
@@ -51,7 +53,7 @@ class GraphMixin:
         graph = make_graph(
             types, types, neighbor, center, edge_vec, torch.stack([neighbor, center]), self.rcut
         )
-        return self.without_excluded_pairs(graph)
+        return in_chunks(self.without_excluded_pairs(graph), self.slots)
 
     def graph_of_list(
         self,
@@ -80,7 +82,7 @@ class GraphMixin:
                 "mace model: a coordinate is NaN or infinite. Check the input frame or the time step."
             )
         graph = graph_from_list(coord, atype, nlist, mapping, self.rcut)
-        return self.without_excluded_pairs(graph)
+        return in_chunks(self.without_excluded_pairs(graph), self.slots)
 
     def without_excluded_pairs(self, graph: AtomGraph) -> AtomGraph:
         """Drop the edges between types that do not see each other."""

@@ -9,8 +9,9 @@ from typing import Final
 
 import torch
 
+from deepmd_gnn.convolution import Convolution
 from deepmd_gnn.graph import AtomGraph, rows_of_receivers, rows_of_senders, sum_at_receivers
-from deepmd_gnn.mace_blocks import Convolution, Linear, RadialNetwork, matmul
+from deepmd_gnn.mace_blocks import Linear, RadialNetwork, matmul
 from deepmd_gnn.segments import rows_between
 from deepmd_gnn.symmetric_contraction import Factor
 

@@ -1,12 +1,16 @@
 """What DeePMD-kit asks a model about itself."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from deepmd.dpmodel.output_def import FittingOutputDef, ModelOutputDef, OutputVariableDef
 
 from deepmd_gnn.config import MaceConfig
 from deepmd_gnn.mace_energy import MaceEnergy
+from deepmd_gnn.sharing import Descriptor, FittingNet
+
+if TYPE_CHECKING:
+    from deepmd_gnn.mace import MaceModel
 
 
 class InterfaceMixin:
@@ -19,6 +23,7 @@ class InterfaceMixin:
         rcut: float
         sel: int
         nlayers: int
+        hessian_mode: bool
         out_bias: torch.Tensor
         _observed: list[str] | None
 
@@ -148,7 +153,12 @@ class InterfaceMixin:
     def fitting_output_def(self) -> FittingOutputDef:
         """Energy, differentiable in coordinates and cell."""
         energy = OutputVariableDef(
-            "energy", shape=[1], reducible=True, r_differentiable=True, c_differentiable=True
+            "energy",
+            shape=[1],
+            reducible=True,
+            r_differentiable=True,
+            c_differentiable=True,
+            r_hessian=self.hessian_mode,
         )
         return FittingOutputDef([energy])
 
@@ -160,9 +170,29 @@ class InterfaceMixin:
         """Outputs of the whole model."""
         return ModelOutputDef(self.atomic_output_def())
 
-    def get_fitting_net(self) -> None:
-        """MACE has no separate fitting network."""
-        return
+    @property
+    def descriptor(self) -> Descriptor:
+        """What multi-task training can share: everything before the readouts."""
+        return Descriptor(cast("MaceModel", self))
+
+    @property
+    def fitting_net(self) -> FittingNet:
+        """What belongs to one task: readouts and scale."""
+        return FittingNet(cast("MaceModel", self))
+
+    def get_descriptor(self) -> Descriptor:
+        """See :attr:`descriptor`."""
+        return self.descriptor
+
+    def get_fitting_net(self) -> FittingNet:
+        """See :attr:`fitting_net`."""
+        return self.fitting_net
+
+    def __getattr__(self, name: str) -> Any:
+        """The host looks its parts up as if they were submodules (``atomic_model.__getattr__("fitting_net")``)."""
+        if name in ("descriptor", "fitting_net"):
+            return object.__getattribute__(self, name)
+        return super().__getattr__(name)  # type: ignore[misc]
 
     def do_grad_r(self, var_name: str | None = None) -> bool:  # noqa: ARG002 - the host's signature
         """Forces are available."""

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 from deepmd_gnn.config import MaceConfig
+from deepmd_gnn.convolution import Convolution
 from deepmd_gnn.import_order import allow_e3nn_constants, unchanged_environment
 from deepmd_gnn.mace_blocks import (
-    Convolution,
     Linear,
     LinearPath,
     RadialNetwork,
@@ -62,7 +62,22 @@ def _construction(seed: int | list[int] | None) -> Iterator[None]:
             torch.random.set_rng_state(state)
 
 
-def build_native(config: MaceConfig, atomic_numbers: list[int]) -> torch.nn.Module:
+def build_cuequivariance(config: MaceConfig, atomic_numbers: list[int]) -> torch.nn.Module:
+    """Build native MACE on cuEquivariance, as native's own conversion configures it. See :func:`build_native`."""
+    from mace.modules.wrapper_ops import CuEquivarianceConfig
+
+    settings = CuEquivarianceConfig(
+        enabled=True,
+        layout="ir_mul",
+        group="O3_e3nn",
+        optimize_all=True,
+        # The fused convolution is a CUDA kernel.
+        conv_fusion=torch.cuda.is_available(),
+    )
+    return build_native(config, atomic_numbers, cueq_config=settings)
+
+
+def build_native(config: MaceConfig, atomic_numbers: list[int], cueq_config: Any = None) -> torch.nn.Module:
     """Build native MACE for a configuration.
 
     Parameters
@@ -71,6 +86,8 @@ def build_native(config: MaceConfig, atomic_numbers: list[int]) -> torch.nn.Modu
         Architecture. Statistics that are "auto" become 1.
     atomic_numbers : list[int]
         Elements in the order of the type map.
+    cueq_config : mace.modules.wrapper_ops.CuEquivarianceConfig, optional
+        Evaluate with cuEquivariance.
 
     Returns
     -------
@@ -111,6 +128,7 @@ def build_native(config: MaceConfig, atomic_numbers: list[int]) -> torch.nn.Modu
             use_edge_irreps_first=config.use_edge_irreps_first,
             keep_last_layer_irreps=config.keep_last_layer_irreps,
             readout_cls=getattr(mace_modules, config.readout_cls),
+            cueq_config=cueq_config,
         )
 
 

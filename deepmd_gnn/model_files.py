@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from deepmd_gnn.tensor_names import model_name
+
 KINDS = {
     "pt": "checkpoint (.pt)",
     "pth": "frozen model (.pth)",
@@ -159,7 +161,7 @@ def _read_pt(path: Path) -> StoredFile:
 
 def _tensors(state: dict[str, Any], prefix: str = "") -> dict[str, np.ndarray]:
     return {
-        name.removeprefix(prefix): value.detach().numpy()
+        model_name(name.removeprefix(prefix)): value.detach().numpy()
         for name, value in state.items()
         if name.startswith(prefix) and hasattr(value, "detach")
     }
@@ -198,7 +200,7 @@ def _read_exported(path: Path) -> StoredFile:
         device = _json(archive, ".wrapper_metadata.json")
     variables = section.pop("@variables", {})
     state = {
-        name: np.asarray(entry["value"], dtype=entry["dtype"])
+        model_name(name): np.asarray(entry["value"], dtype=entry["dtype"])
         for name, entry in variables.items()
         if isinstance(entry, dict) and "value" in entry
     }

@@ -171,6 +171,8 @@ def _radial_options(model: NativeModule) -> dict[str, Any]:
 def _readout_options(model: NativeModule, heads: int) -> dict[str, Any]:
     readouts = model.layers("readouts")
     layers = len(model.layers("interactions"))
+    if not readouts:  # use_last_readout_only with a single layer
+        raise NotConvertible("The model has no readouts, so its energy is constant. Not converted.")
     last = readouts[-1]
     names = [readout.name for readout in readouts]
     allowed = ("LinearReadoutBlock",) if layers == 1 else READOUTS

@@ -10,7 +10,7 @@ import torch
 from deepmd_gnn.safe_pickle import FileError, Record, TorchFile, records_in
 
 _MODELS = ("MACE", "ScaleShiftMACE")
-_LAMMPS_WRAPPERS = ("LAMMPS_MACE", "LAMMPS_MLIAP_MACE")
+_LAMMPS_WRAPPERS = ("LAMMPS_MACE", "LAMMPS_MLIAP_MACE", "MACEEdgeForcesWrapper")
 _OTHER_MODELS = {
     "MACELES": "long-range electrostatics (latent Ewald summation, LES): needs the reciprocal space of the whole cell",
     "PolarMACE": "long-range electrostatics and polarisation: needs the reciprocal space of the whole cell",
@@ -19,8 +19,8 @@ _OTHER_MODELS = {
     "EnergyDipolesMACE": "energies and dipoles: the dipoles would be lost",
 }
 _OTHER_PARTS = {
-    "joint_embedding": "embedding of the total charge, spin or other global quantities",
-    "embedding_readout": "energy of an embedding of the total charge, spin or other global quantities",
+    "joint_embedding": "an embedding of the total charge, spin or other quantities of the whole system",
+    "embedding_readout": "the energy of an embedding of the total charge, spin or other quantities of the whole system",
     "les": "long-range electrostatics (LES)",
     "les_readouts": "long-range electrostatics (LES)",
     "coulomb_energy": "long-range electrostatics",
@@ -225,8 +225,13 @@ def refuse(content: Record, path: str | Path) -> None:
                 f"{path} holds LoRA adapters ({record.name}): merge them with MACE before converting. Not converted."
             )
     parts = NativeModule(content)
-    if parts.settings.get("embedding_specs"):
-        parts.children.setdefault("joint_embedding", parts)
+    specs = parts.settings.get("embedding_specs")
+    if specs:
+        names = ", ".join(specs) if isinstance(specs, dict) else "total charge, spin or others"
+        raise NotConvertible(
+            f"{path} has embedding_specs ({names}): its energy depends on these quantities of the whole system, which "
+            "models of this package do not take. Not converted."
+        )
     for name in parts.children:
         if name in _OTHER_PARTS:
             raise NotConvertible(f"{path} has '{name}': {_OTHER_PARTS[name]}. Not converted.")
@@ -237,11 +242,11 @@ def refuse(content: Record, path: str | Path) -> None:
 
 
 def _unwrapped(content: Record) -> Record:
-    """Look into the wrapper of a model that was made for LAMMPS."""
-    if content.name in _LAMMPS_WRAPPERS:
-        inner = content.state.get("model", (content.state.get("_modules") or {}).get("model"))
-        if isinstance(inner, Record) and isinstance(inner.state, dict):
-            return inner
+    """Look into the wrappers of a model that was made for LAMMPS; ML-IAP's has two."""
+    for _ in range(2):
+        if content.name in _LAMMPS_WRAPPERS and isinstance(content.state, dict):
+            inner = content.state.get("model", (content.state.get("_modules") or {}).get("model"))
+            content = inner if isinstance(inner, Record) else content
     return content
 
 

@@ -1,10 +1,10 @@
 """From the model section of an input to a checked configuration. No torch here."""
 
-import dataclasses
 from typing import Any
 
 from deepmd_gnn.config import MaceConfig, fail
 from deepmd_gnn.mm_types import element_of, is_mm
+from deepmd_gnn.sections import canonical_names, flatten
 from deepmd_gnn.versions import newer_writer
 
 # Generic keys of DeePMD-kit's model section; the model class handles some, the others do not change this model.
@@ -21,6 +21,7 @@ _HOST_KEYS = frozenset(
         "info",
         "model_branch_alias",
         "finetune_head",
+        "hessian_mode",
         "srtab_add_bias",
     ]
 )
@@ -32,7 +33,8 @@ def config_from_options(options: dict[str, Any]) -> MaceConfig:
     Parameters
     ----------
     options : dict[str, Any]
-        Fields of :class:`~deepmd_gnn.config.MaceConfig` or their aliases, and generic keys of the host.
+        Fields of :class:`~deepmd_gnn.config.MaceConfig` or their aliases, and generic keys of the host; in the model
+        section itself or in its sections ``descriptor`` and ``fitting_net``.
 
     Returns
     -------
@@ -53,11 +55,9 @@ def config_from_options(options: dict[str, Any]) -> MaceConfig:
 
 
 def _config(options: dict[str, Any]) -> MaceConfig:
-    names: dict[str, str] = {}
-    for option in dataclasses.fields(MaceConfig):
-        names.update(dict.fromkeys((option.name, *option.metadata["alias"]), option.name))
+    names = canonical_names()
     given: dict[str, Any] = {}
-    for key, value in options.items():
+    for key, value in flatten(options).items():
         if key in _HOST_KEYS or key.startswith("_"):
             continue
         if key not in names:

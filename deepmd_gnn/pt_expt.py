@@ -2,6 +2,7 @@
 
 from deepmd_gnn.freezing import improve
 from deepmd_gnn.import_order import allow_e3nn_constants, is_importing_model
+from deepmd_gnn.sharing import Descriptor
 from deepmd_gnn.versions import check_versions
 
 check_versions()
@@ -17,10 +18,12 @@ def register(model_class: type) -> None:
         :class:`~deepmd_gnn.mace.MaceModel`; the backend needs its methods, not a common base class.
     """
     try:
+        from deepmd.pt_expt.descriptor.base_descriptor import BaseDescriptor
         from deepmd.pt_expt.model.model import BaseModel
     except ImportError:  # being imported itself; its own entry point comes later
         return
     BaseModel.register("mace")(model_class)
+    BaseDescriptor.register("mace")(Descriptor)
     from deepmd.pt_expt.utils import serialization
 
     improve(serialization)

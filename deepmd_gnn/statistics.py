@@ -12,10 +12,10 @@ from deepmd_gnn.neighbors import NeighborPairs
 _ATOMS_PER_SEARCH = 20000
 
 
-def average_num_neighbors(
+def count_neighbors(
     sampled: list[dict[str, Any]], r_max: float, allowed: list[list[bool]] | None = None
-) -> float:
-    """Mean number of neighbours of the atoms that have any, as native MACE counts them.
+) -> list[float]:
+    """Count neighbours and the atoms that have any, as native MACE does.
 
     Parameters
     ----------
@@ -28,8 +28,8 @@ def average_num_neighbors(
 
     Returns
     -------
-    float
-        1 if no atom has a neighbour.
+    list[float]
+        Pairs of an atom and a neighbour, and atoms that have a neighbour.
     """
     search = NeighborPairs(r_max)
     edges, atoms = 0, 0
@@ -50,11 +50,19 @@ def average_num_neighbors(
                 center = center[torch.tensor(allowed)[types[center], types[neighbor]]]
             edges += center.numel()
             atoms += torch.unique(center).numel()
+    return [float(edges), float(atoms)]
+
+
+def average_num_neighbors(
+    sampled: list[dict[str, Any]], r_max: float, allowed: list[list[bool]] | None = None
+) -> float:
+    """Mean number of neighbours of the atoms that have any; 1 if none has. See :func:`count_neighbors`."""
+    edges, atoms = count_neighbors(sampled, r_max, allowed)
     return edges / atoms if atoms else 1.0
 
 
-def rms_force(sampled: list[dict[str, Any]], counts: list[bool] | None = None) -> float | None:
-    """Root mean square of the labelled force components in eV/Å.
+def count_forces(sampled: list[dict[str, Any]], counts: list[bool] | None = None) -> list[float]:
+    """Sum the squares of the labelled force components.
 
     Parameters
     ----------
@@ -65,8 +73,8 @@ def rms_force(sampled: list[dict[str, Any]], counts: list[bool] | None = None) -
 
     Returns
     -------
-    float or None
-        None without force labels.
+    list[float]
+        Sum of squares in (eV/Å)², and number of components; zeros without force labels.
     """
     total, count = 0.0, 0
     for system in sampled:
@@ -79,7 +87,7 @@ def rms_force(sampled: list[dict[str, Any]], counts: list[bool] | None = None) -
             real = real[torch.tensor(counts)[atype[atype >= 0]]]
         total += float(real.square().sum())
         count += real.numel()
-    return (total / count) ** 0.5 if count else None
+    return [total, float(count)]
 
 
 class CachedNumbers:
@@ -97,15 +105,15 @@ class CachedNumbers:
         self._path = path
         self._tag = tag
 
-    def load(self, name: str) -> float | None:
-        """Read a number, None if it is not there."""
+    def load(self, name: str) -> list[float] | None:
+        """Read numbers, None if they are not there."""
         if self._path is None or not (self._path / f"mace_{name}_{self._tag}").is_file():
             return None
-        return float((self._path / f"mace_{name}_{self._tag}").load_numpy().item())
+        return [float(x) for x in (self._path / f"mace_{name}_{self._tag}").load_numpy().ravel()]
 
-    def save(self, name: str, value: float) -> None:
-        """Write a number."""
+    def save(self, name: str, values: list[float]) -> None:
+        """Write numbers."""
         if self._path is None:
             return
         self._path.mkdir(exist_ok=True, parents=True)
-        (self._path / f"mace_{name}_{self._tag}").save_numpy(np.array([value]))
+        (self._path / f"mace_{name}_{self._tag}").save_numpy(np.array(values))

@@ -68,7 +68,7 @@ def native(kind="ScaleShiftMACE", seed=0, dtype=torch.float64, **options):
     return model
 
 
-def native_evaluation(model, coord, symbols, cell, head=0):
+def native_evaluation(model, coord, symbols, cell, head=0, pbc=None):
     """Energy, forces and virial of a native model in float64; cell None for free boundaries."""
     model = model.double()
     table = utils.AtomicNumberTable([int(z) for z in model.atomic_numbers])
@@ -76,7 +76,7 @@ def native_evaluation(model, coord, symbols, cell, head=0):
     types = torch.tensor([table.z_to_index(z) for z in numbers])
     box = np.eye(3) * (np.ptp(coord, axis=0).max() + 30.0) if cell is None else np.asarray(cell)
     i, j, shift = neighbour_list(
-        "ijS", positions=coord, cell=box, pbc=[cell is not None] * 3, cutoff=float(model.r_max)
+        "ijS", positions=coord, cell=box, pbc=pbc or [cell is not None] * 3, cutoff=float(model.r_max)
     )
     data = {
         "positions": torch.tensor(coord, requires_grad=True),

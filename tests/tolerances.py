@@ -8,6 +8,8 @@ RANKS = {"float64": 1e-8, "float32": 1e-5}
 FINITE_DIFFERENCE = 1e-6
 # Relative to the largest component of each parameter's gradient: double backward, float64.
 TRAINING_GRADIENT = 1e-9
+# Relative: loss of a batch and its gradients against native MACE; absolute: weights after one step of the optimiser.
+LOSS = 1e-8
 # Relative: numbers that the host prints with seven digits.
 PRINTED = 1e-6
 # A lower bound, eV and eV/Å: how far results must be off when something is taken out that a test is about.

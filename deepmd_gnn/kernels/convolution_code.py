@@ -46,7 +46,7 @@ class ConvolutionShape(NamedTuple):
 def convolution_shape(
     coupling: Array, input_dims: list[int], paths: list[tuple[int, int]]
 ) -> ConvolutionShape:
-    """Collect the coefficients of a :class:`~deepmd_gnn.mace_blocks.Convolution`.
+    """Collect the coefficients of a :class:`~deepmd_gnn.convolution.Convolution`.
 
     Parameters
     ----------

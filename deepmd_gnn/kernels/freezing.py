@@ -9,6 +9,7 @@ from typing import Any
 import torch._inductor.config as inductor_config
 
 from deepmd_gnn.kernels import operators
+from deepmd_gnn.kernels.compiler import linked
 from deepmd_gnn.kernels.generated import Kernels, not_covered
 
 log = logging.getLogger("deepmd.deepmd_gnn")
@@ -57,17 +58,15 @@ def kernels_for(model: Any) -> Iterator[dict[str, Any] | None]:
             error,
             slope,
         )
-    archive = kernels.library.archive()
     shims = {op._opoverload: [f"AOTITorchError aoti_torch_cpu_{text}"] for op, text in DECLARATIONS.items()}
-    # The setting has names of libraries only; what follows the name becomes an option of the linker's command line.
-    library = f"{archive.stem.removeprefix('lib')} -L'{archive.parent}'"
+    libraries = [*(inductor_config.aot_inductor.custom_op_libs or []), linked(kernels.library.archive())]
     token = _kernels.set(kernels)
     try:
         # The host runs the traced graph once, to check it: in Python.
         with (
             operators.use(kernels.library),
             inductor_config.patch(
-                {"aot_inductor.custom_ops_to_c_shims": shims, "aot_inductor.custom_op_libs": [library]}
+                {"aot_inductor.custom_ops_to_c_shims": shims, "aot_inductor.custom_op_libs": libraries}
             ),
         ):
             yield kernels.description()

@@ -9,9 +9,10 @@ import torch
 
 from deepmd_gnn.graph import AtomGraph
 from deepmd_gnn.kernels import operators
+from deepmd_gnn.kernels.compiler import this_machine
 from deepmd_gnn.kernels.contraction_code import Polynomials, contraction_code, monomial_tuples, polynomials
 from deepmd_gnn.kernels.convolution_code import convolution_code, convolution_shape
-from deepmd_gnn.kernels.library import Library, this_machine
+from deepmd_gnn.kernels.library import Library
 from deepmd_gnn.kernels.radial_tables import FEWEST, kinds_of_pairs, radial_table
 from deepmd_gnn.mace_interactions import AttentiveInteraction
 
@@ -73,7 +74,7 @@ class GeneratedConvolution(torch.nn.Module):
     def forward(
         self, sent: torch.Tensor, graph: AtomGraph, harmonics: torch.Tensor, radial: torch.Tensor
     ) -> torch.Tensor:
-        """See :class:`~deepmd_gnn.mace_blocks.Convolution`; harmonics and radial weights are found in the kernel."""
+        """See :class:`~deepmd_gnn.convolution.Convolution`; harmonics and radial weights are found in the kernel."""
         sender, receiver = graph.edge_index[0].contiguous(), graph.edge_index[1]
         kind = sender[:0]
         if self.table.shape[1] > 1:

@@ -36,8 +36,16 @@ def kinds_of_pairs(energy_model: Any, interaction: Any) -> int:
     return energy_model.ntypes**2 if transformed or isinstance(interaction, NonLinearInteraction) else 1
 
 
-class _Weights:
-    """Radial weights as a function of the distance, and its derivatives, in float64."""
+class Weights:
+    """Radial weights of a layer as a function of the distance, and its derivatives, in float64.
+
+    Parameters
+    ----------
+    energy_model : MaceEnergy
+        The network.
+    interaction : Interaction
+        One of its layers.
+    """
 
     def __init__(self, energy_model: Any, interaction: Any) -> None:
         self.model = energy_model
@@ -64,21 +72,26 @@ class _Weights:
         return value.detach(), slope.detach()
 
     def curvature(self, distances: torch.Tensor, kind: int) -> torch.Tensor:
-        """Second derivative.
+        """Second derivative, at the cutoff that from inside: the third one jumps there.
 
-        Central differences of the first, because torch 2.11's nested ``jvp`` of a layer normalisation is wrong. A
-        table needs it to a few digits only: its weight is the squared spacing.
+        Differences of the first, because torch 2.11's nested ``jvp`` of a layer normalisation is wrong. A table needs
+        it to a few digits only: its weight is the squared spacing.
         """
-        sides = [[self.slope(distances + sign * n * STEP, kind)[1] for sign in (1, -1)] for n in (1, 2)]
-        near, far = sides
-        return (8 * (near[0] - near[1]) - (far[0] - far[1])) / (12 * STEP)
+        inside = distances + 2 * STEP < self.model.r_max
+        # Five points around the distance, or before it.
+        shifts = torch.zeros_like(distances).masked_fill(~inside, -2.0)
+        at = [self.slope(distances + (shifts + n) * STEP, kind)[1] for n in range(-2, 3)]
+        around = (at[0] - 8 * at[1] + 8 * at[3] - at[4]) / (12 * STEP)
+        before = (3 * at[0] - 16 * at[1] + 36 * at[2] - 48 * at[3] + 25 * at[4]) / (12 * STEP)
+        return torch.where(inside.unsqueeze(1), around, before)
 
 
-def _tabulated(weights: _Weights, r_max: float, nkind: int, nodes: int) -> RadialTable:
+def _tabulated(weights: Weights, r_max: float, nkind: int, nodes: int) -> RadialTable:
     spacing = r_max / (nodes - 1)
     grid = torch.linspace(0.0, r_max, nodes, dtype=torch.float64)
     safe = grid.clamp(min=SMALLEST)
-    bins = torch.arange(nodes - 1)[grid[:-1] > SMALLEST][:: max(1, nodes // PROBES)]
+    # The last bin included: the weights are least smooth at the cutoff.
+    bins = torch.arange(nodes - 1)[grid[:-1] > SMALLEST].flip(0)[:: max(1, nodes // PROBES)]
     tables, error, derivative_error = [], 0.0, 0.0
     for kind in range(nkind):
         value, slope = weights.slope(safe, kind)
@@ -144,7 +157,7 @@ def radial_table(energy_model: Any, interaction: Any, dtype: torch.dtype) -> Rad
     RadialTable
         The coarsest grid whose error is within the tolerance, or the finest one tried.
     """
-    weights = _Weights(energy_model, interaction)
+    weights = Weights(energy_model, interaction)
     tolerance, derivative_tolerance = TOLERANCE[dtype]
     nodes = FEWEST[dtype]
     while True:

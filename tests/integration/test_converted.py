@@ -1,6 +1,7 @@
 """A converted native model does what a model of DeePMD-kit does: ASE, training, freezing, LAMMPS on ranks."""
 
 import json
+import re
 from pathlib import Path
 
 import ase.io
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from deepmd.calculator import DP
+from deepmd.infer import DeepPot
 from deepmd_run import run_dp
 from lammps_runner import NKTV2P, PRESSURE_ORDER, run_lammps, write_data
 from tolerances import IMPORTED
@@ -53,8 +55,7 @@ atom_style atomic
 newton on
 processors {grid}
 read_data data.lmp
-pair_style deepmd {model}
-pair_coeff * * H C O
+{style}
 compute press all pressure NULL virial
 thermo_style custom step pe c_press[1] c_press[2] c_press[3] c_press[4] c_press[5] c_press[6] vol
 thermo_modify format float %.17g
@@ -64,24 +65,50 @@ run 0
 """
 
 
+def in_lammps(folder, style, ranks, grid):
+    """Energy, forces, stress (xx yy zz xy xz yz) and volume of the periodic reference structure."""
+    folder.mkdir(exist_ok=True)
+    atoms, _ = reference(10)
+    types = [["H", "C", "O"].index(symbol) for symbol in atoms.get_chemical_symbols()]
+    write_data(folder / "data.lmp", atoms.get_positions(wrap=True), types, atoms.cell.array, 3)
+    run = run_lammps(folder, SCRIPT.format(grid=grid, style=style), ranks).check()
+    lines = (folder / "log.lammps").read_text().splitlines()
+    header = next(k for k, line in enumerate(lines) if line.split()[:1] == ["Step"])
+    _, energy, *pressure, volume = map(float, lines[header + 1].split())
+    table = np.loadtxt((folder / "dump.txt").read_text().splitlines()[9:])
+    assert len(table) == len(atoms), run.output
+    return energy, table[:, 1:], -np.array(pressure) / NKTV2P, volume
+
+
 @pytest.mark.lammps
 @pytest.mark.parametrize(("ranks", "grid"), [(1, "* * *"), (2, "2 1 1")])
 def test_lammps(ranks, grid, files, tmp_path):
     """The periodic reference structure on one and two ranks: MACECalculator's numbers."""
     atoms, expected = reference(10)
-    types = [["H", "C", "O"].index(symbol) for symbol in atoms.get_chemical_symbols()]
-    write_data(tmp_path / "data.lmp", atoms.get_positions(wrap=True), types, atoms.cell.array, 3)
-    run = run_lammps(tmp_path, SCRIPT.format(grid=grid, model=files / "x.pth"), ranks).check()
-    lines = (tmp_path / "log.lammps").read_text().splitlines()
-    header = next(k for k, line in enumerate(lines) if line.split()[:1] == ["Step"])
-    _, energy, *pressure, volume = map(float, lines[header + 1].split())
-    table = np.loadtxt((tmp_path / "dump.txt").read_text().splitlines()[9:])
-    assert len(table) == len(atoms), run.output
+    style = f"pair_style deepmd {files / 'x.pth'}\npair_coeff * * H C O"
+    energy, force, stress, volume = in_lammps(tmp_path, style, ranks, grid)
     assert abs(energy - expected["energy"]) <= IMPORTED["energy"]
-    assert np.abs(table[:, 1:] - expected["forces"]).max() <= IMPORTED["force"]
-    stress = -np.array(pressure) / NKTV2P
+    assert np.abs(force - expected["forces"]).max() <= IMPORTED["force"]
     assert np.abs(stress - expected["stress"].reshape(9)[PRESSURE_ORDER]).max() <= IMPORTED["stress"]
     assert volume == pytest.approx(atoms.get_volume(), rel=1e-12)
+
+
+@pytest.mark.lammps
+def test_lammps_with_dispersion(files, tmp_path):
+    """The lines of the documentation: MACECalculator's numbers and those of D3 alone, added."""
+    page = (Path(__file__).parents[2] / "docs" / "import.md").read_text()
+    style = re.search(r"pair_style hybrid/overlay.*?(?=\n```)", page, re.DOTALL).group()
+    arguments = re.search(r"dispersion/d3 [\d\w. ]*", style).group()
+    alone = in_lammps(tmp_path / "d3", f"pair_style {arguments}\npair_coeff * * H C O", 1, "* * *")
+    assert alone[0] < -0.1
+    _, expected = reference(10)
+    native = expected["energy"], expected["forces"], expected["stress"].reshape(9)[PRESSURE_ORDER]
+    for ranks, grid in ((1, "* * *"), (2, "2 1 1")):
+        both = in_lammps(tmp_path / str(ranks), style.replace("mace.pth", str(files / "x.pth")), ranks, grid)
+        for key, value, first, second in zip(
+            ("energy", "force", "stress"), both, native, alone, strict=False
+        ):
+            assert np.abs(value - first - second).max() <= IMPORTED[key], (key, ranks)
 
 
 @pytest.fixture(scope="module")
@@ -111,12 +138,38 @@ def test_training_goes_on(how, files, training, tmp_path):
     assert set(before) == set(after)
     moved = False
     for name, value in before.items():
-        if ".energy_model." in name and value.is_floating_point():
+        if (".descriptor." in name or ".fitting_net." in name) and value.is_floating_point():
             assert (after[name] - value).abs().max() < 1e-3, name
             moved = moved or not torch.equal(after[name], value)
     assert moved
     same_energies = torch.equal(after["model.Default.out_bias"], before["model.Default.out_bias"])
     assert same_energies == (how == "--init-model")
+
+
+@pytest.mark.slow
+def test_finetune_with_other_elements(files, training, tmp_path):
+    """One new, one missing, all reordered: the network and its statistics stay, E0 fits the new data."""
+    elements = ["O", "N", "H"]
+    config = json.loads(json.dumps(training))
+    config["model"]["type_map"] = elements
+    config["learning_rate"] |= {"start_lr": 1e-12, "stop_lr": 1e-13}
+    run_dp(tmp_path, "train", config, "--finetune", str(files / "x.pt"))
+    before, after = weights(files / "x.pt"), weights(tmp_path / "model.ckpt.pt")
+    for name in ("avg_num_neighbors", "scale"):
+        key = f"model.Default.energy_model.{name}"
+        assert torch.equal(after[key], before[key])
+    folder = Path(config["training"]["training_data"]["systems"][0])
+    coord, cell, energy = (np.load(folder / "set.000" / f"{key}.npy") for key in ("coord", "box", "energy"))
+    symbols = ["OH"[int(kind)] for kind in (folder / "type.raw").read_text().split()]
+    results = []
+    for path, known in ((files / "x.pt", ["H", "C", "O"]), (tmp_path / "model.ckpt.pt", elements)):
+        model = DeepPot(str(path))
+        assert model.get_type_map() == known
+        results.append(model.eval(coord, cell, [known.index(symbol) for symbol in symbols]))
+    np.testing.assert_allclose(results[1][1], results[0][1], rtol=0, atol=1e-8)
+    errors = [(result[0] - energy.reshape(-1, 1)).mean() for result in results]
+    assert abs(errors[0]) > 1.0  # another reference of the energy
+    assert abs(errors[1]) < 1e-6
 
 
 @pytest.mark.slow

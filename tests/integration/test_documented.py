@@ -29,10 +29,10 @@ ELSEWHERE = {
     "docs/recipes.md": "test_inputs_of_dp_gen, test_examples.py",
     "docs/qmmm.md": "test_mm_types.py",
     "examples/acac/README.md": "test_examples.py",
-    "examples/active_learning/README.md": "test_workflows.py",
-    "examples/heat_flux/README.md": "test_workflows.py",
-    "examples/mo/README.md": "test_workflows.py",
-    "examples/water/README.md": "test_examples.py, test_workflows.py",
+    "examples/active_learning/README.md": "test_example_workflows.py",
+    "examples/heat_flux/README.md": "test_example_workflows.py",
+    "examples/mo/README.md": "test_example_workflows.py",
+    "examples/water/README.md": "test_examples.py, test_example_workflows.py",
 }
 HERE = {
     "docs/getting_started.md",

@@ -95,8 +95,8 @@ def test_checkpoints_have_the_same_contents(trained):
     states = [weights(folder / "model.ckpt.pt") for folder in trained.values()]
     tensors = [{k: v for k, v in state.items() if isinstance(v, torch.Tensor)} for state in states]
     assert tensors[0].keys() == tensors[1].keys()
-    for name in ("avg_num_neighbors", "scale"):
-        key = f"model.Default.energy_model.{name}"
+    for name in ("descriptor.avg_num_neighbors", "fitting_net.scale"):
+        key = f"model.Default.{name}"
         # Both sample batches at random.
         assert_close(tensors[0][key].numpy(), tensors[1][key].numpy(), 2e-2, name)
 

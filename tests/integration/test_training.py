@@ -70,11 +70,11 @@ def test_statistics_come_from_the_data(trained, data):
         box = np.load(f"{data[key]}/set.000/box.npy")
         sampled.append({"coord": coord, "atype": np.tile(atype, (len(coord), 1)), "box": box})
         forces.append(np.load(f"{data[key]}/set.000/force.npy").ravel())
-    average = float(state["model.Default.energy_model.avg_num_neighbors"])
+    average = float(state["model.Default.descriptor.avg_num_neighbors"])
     assert average == pytest.approx(average_num_neighbors(sampled, 4.0), rel=1e-6)
     assert average == pytest.approx(brute_force_neighbors(sampled, 4.0), rel=1e-6)
     rms = float(np.sqrt(np.mean(np.concatenate(forces) ** 2)))
-    assert float(state["model.Default.energy_model.scale"]) == pytest.approx(rms, rel=1e-6)
+    assert float(state["model.Default.fitting_net.scale"]) == pytest.approx(rms, rel=1e-6)
     log = (trained / "train.log").read_text()
     assert "MACE avg_num_neighbors" in log
     assert "MACE scale" in log
@@ -99,8 +99,8 @@ def test_given_statistics_are_kept(data, tmp_path):
     config["model"].update(avg_num_neighbors=3.5, scale=2.5, atomic_energies={"O": -7.0, "H": -1.0})
     run_dp(tmp_path, "train", config)
     state = weights(tmp_path / "model.ckpt.pt")
-    assert float(state["model.Default.energy_model.avg_num_neighbors"]) == 3.5
-    assert float(state["model.Default.energy_model.scale"]) == 2.5
+    assert float(state["model.Default.descriptor.avg_num_neighbors"]) == 3.5
+    assert float(state["model.Default.fitting_net.scale"]) == 2.5
     assert state["model.Default.out_bias"].flatten().tolist() == [-7.0, -1.0]
 
 
@@ -126,7 +126,7 @@ def test_stat_file_is_read_back(trained, data, tmp_path):
     config["training"]["stat_file"] = str(trained / "stat.hdf5")
     run_dp(tmp_path, "train", config)
     old, new = weights(trained / "model.ckpt.pt"), weights(tmp_path / "model.ckpt.pt")
-    for name in ("energy_model.avg_num_neighbors", "energy_model.scale"):
+    for name in ("descriptor.avg_num_neighbors", "fitting_net.scale"):
         assert float(new["model.Default." + name]) == float(old["model.Default." + name])
 
 
@@ -134,9 +134,9 @@ def test_restart_continues_and_keeps_statistics(trained, data, tmp_path):
     config = base_input([data["free"]], None, steps=82)
     run_dp(tmp_path, "train", config, "--restart", str(trained / "model.ckpt.pt"))
     old, new = weights(trained / "model.ckpt.pt"), weights(tmp_path / "model.ckpt.pt")
-    for name in ("energy_model.avg_num_neighbors", "energy_model.scale", "out_bias"):
+    for name in ("descriptor.avg_num_neighbors", "fitting_net.scale", "out_bias"):
         assert torch.equal(new["model.Default." + name], old["model.Default." + name])
-    name = "model.Default.energy_model.interactions.0.linear_up.weight"
+    name = "model.Default.descriptor.interactions.0.linear_up.weight"
     assert not torch.equal(new[name], old[name])
     assert "step" in lcurve(tmp_path).dtype.names[0]
 
@@ -168,7 +168,7 @@ def test_finetune(trained, data, tmp_path, type_map):
     config["model"]["type_map"] = type_map
     run_dp(tmp_path, "train", config, "--finetune", str(trained / "model.ckpt.pt"))
     old, new = weights(trained / "model.ckpt.pt"), weights(tmp_path / "model.ckpt.pt")
-    for name in ("energy_model.avg_num_neighbors", "energy_model.scale"):
+    for name in ("descriptor.avg_num_neighbors", "fitting_net.scale"):
         assert torch.equal(new["model.Default." + name], old["model.Default." + name])
     coord, cell = np.load(f"{data['b']}/set.000/coord.npy"), np.load(f"{data['b']}/set.000/box.npy")
     label, atype = np.load(f"{data['b']}/set.000/energy.npy"), np.loadtxt(f"{data['b']}/type.raw", dtype=int)
@@ -198,7 +198,7 @@ def test_same_seed_same_model(data, tmp_path):
     other["model"]["seed"] = 5
     (tmp_path / "three").mkdir()
     run_dp(tmp_path / "three", "train", other)
-    name = "model.Default.energy_model.interactions.0.linear_up.weight"
+    name = "model.Default.descriptor.interactions.0.linear_up.weight"
     assert not torch.equal(weights(tmp_path / "three" / "model.ckpt.pt")[name], states[0][name])
 
 

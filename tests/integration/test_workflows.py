@@ -1,250 +1,272 @@
-"""The workflows of the examples, shortened, and their scripts on inputs with a known answer."""
+"""What the host's trainer offers besides the plain loop: data formats, schedules, optimisers, losses, committees."""
 
 import json
-import os
-import runpy
-import shutil
-import subprocess
-import sys
-from pathlib import Path
-from unittest.mock import patch
 
+import lmdb
+import msgpack
 import numpy as np
 import pytest
-from deepmd.main import main as dp
-from deepmd_run import run_dp, working_directory
-from helpers import random_frame, tiny_model
-from lammps_cases import STRONG, freeze
+import torch
+from deepmd.infer import DeepPot
+from deepmd_run import base_input, run_dp
+from helpers import tiny_model
+from training_data import E0, composition_frames, label, write_system
 
-ROOT = Path(__file__).parents[2]
-EXAMPLES = ROOT / "examples"
+from deepmd_gnn.statistics import average_num_neighbors, count_forces
 
-
-def script(name):
-    """Functions of a script."""
-    return runpy.run_path(str(EXAMPLES / name), run_name="example")
+pytestmark = pytest.mark.slow
 
 
-def run(folder, *command):
-    environment = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [str(word) for word in command],
-        cwd=folder,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=600,
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    return write_system(root / "a", composition_frames(6, 6, 0, box_length=4.5))
+
+
+def lcurve(folder):
+    return np.genfromtxt(folder / "lcurve.out", names=True)
+
+
+def column(folder, name):
+    """A column of the learning curve, with or without validation data beside it."""
+    curve = lcurve(folder)
+    return curve[next(key for key in curve.dtype.names if key in (name, f"{name}_trn"))]
+
+
+def weights(folder):
+    state = torch.load(folder / "model.ckpt.pt", map_location="cpu", weights_only=True)["model"]
+    return {key: value for key, value in state.items() if key != "_extra_state"}
+
+
+def every_step(config):
+    """Print every step, with the learning rate."""
+    config["training"].update(disp_freq=1, disp_avg=False)
+    return config
+
+
+def test_cosine_with_warmup_epochs_clipping_and_tensorboard(data, tmp_path):
+    config = every_step(base_input([data], None, steps=1))
+    config["learning_rate"] = {"type": "cosine", "start_lr": 0.01, "stop_lr": 1e-4, "warmup_steps": 3}
+    training = config["training"]
+    del training["numb_steps"]
+    training.update(
+        numb_epoch=3, gradient_max_norm=1.0, tensorboard=True, tensorboard_freq=1, tensorboard_log_dir="log"
     )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return done.stdout
+    run_dp(tmp_path, "train", config)
+    curve = lcurve(tmp_path)
+    assert curve["step"][-1] == 9  # 3 epochs of 6 frames in batches of 2
+    rates = curve["lr"]
+    assert (np.diff(rates[:3]) > 0).all()
+    assert (np.diff(rates[3:]) < 0).all()
+    assert rates.max() == pytest.approx(0.01, rel=1e-6)
+    assert any((tmp_path / "log").glob("events*"))
 
 
-# --- radial distribution functions -------------------------------------------------------------------------------
+def test_wsd_schedule(data, tmp_path):
+    config = every_step(base_input([data], None, steps=10))
+    config["learning_rate"] = {"type": "wsd", "start_lr": 0.01, "stop_lr": 1e-4, "decay_phase_ratio": 0.4}
+    run_dp(tmp_path, "train", config)
+    rates = lcurve(tmp_path)["lr"]
+    assert rates[:5] == pytest.approx(0.01)
+    assert (np.diff(rates[6:]) < 0).all()
 
 
-def write_dump(path, types, frames, length):
-    with path.open("w") as file:
-        for step, coord in enumerate(frames):
-            file.write(
-                f"ITEM: TIMESTEP\n{step}\nITEM: NUMBER OF ATOMS\n{len(types)}\nITEM: BOX BOUNDS pp pp pp\n"
-            )
-            file.write(f"0 {length}\n" * 3 + "ITEM: ATOMS id type x y z\n")
-            for index, (kind, position) in enumerate(zip(types, coord, strict=True)):
-                file.write(f"{index + 1} {kind} " + " ".join(map(str, position)) + "\n")
+def test_clipping_bounds_the_step(data, tmp_path):
+    """Gradients scaled to nothing leave Adam's first step, but hardly any with its epsilon as large as this."""
+    moved = []
+    for name, norm in (("free", 0.0), ("clipped", 1e-12)):
+        (tmp_path / name).mkdir()
+        config = base_input([data], None, steps=1)
+        config["training"]["gradient_max_norm"] = norm
+        run_dp(tmp_path / name, "train", config)
+        moved.append(weights(tmp_path / name)["model.Default.descriptor.products.0.linear.weight"])
+    start = tiny_model(avg_num_neighbors="auto", scale="auto", atomic_energies="auto")
+    start = start.state_dict()["descriptor.products.0.linear.weight"]
+    assert (moved[0] - start).abs().max() > 5e-3
+    assert (moved[1] - start).abs().max() < 1e-4
 
 
-def test_rdf_of_an_ideal_gas_is_one(tmp_path):
-    rng = np.random.default_rng(0)
-    types = np.repeat([1, 2], [100, 200])
-    write_dump(tmp_path / "gas", types, rng.uniform(0, 12, (20, 300, 3)), 12)
-    distribution = script("water/rdf.py")["distribution"]
-    for pair in ((1, 1), (1, 2), (2, 2)):
-        assert distribution(tmp_path / "gas", pair, np.linspace(2, 6, 5)) == pytest.approx(1, abs=0.03)
-
-
-def test_rdf_of_a_lattice_counts_neighbours(tmp_path):
-    points = np.array(list(np.ndindex(4, 4, 4)), dtype=float) * 3.0
-    write_dump(tmp_path / "lattice", np.ones(64, int), [points], 12)
-    edges = np.array([2.9, 3.1, 4.1, 4.4])
-    found = script("water/rdf.py")["distribution"](tmp_path / "lattice", (1, 1), edges)
-    shells = 4 / 3 * np.pi * np.diff(edges**3) * 63 / 12**3
-    assert found * shells == pytest.approx([6, 0, 12])
-
-
-@pytest.mark.slow
-@pytest.mark.lammps
-def test_water_rdf(tmp_path):
-    shutil.copytree(EXAMPLES / "water", tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("data"))
-    freeze(tiny_model(precision="float32", r_max=3.0, num_channels=2), tmp_path / "mace.pth")
-    short = ("-var", "equilibrate", "2", "-var", "steps", "4", "-var", "every", "2")
-    run(tmp_path, "mpirun", "-n", "2", "lmp", "-in", "in.rdf", *short)
-    assert "rdf.png" in run(tmp_path, "python", "rdf.py", "positions.txt")
-    table = np.loadtxt(tmp_path / "rdf.txt")
-    # The O–H bond of water, whatever the model does in two femtoseconds.
-    assert 0.9 < table[np.argmax(table[:, 2]), 0] < 1.1
-
-
-# --- elastic constants -------------------------------------------------------------------------------------------
-
-
-def test_elastic_constants_are_second_derivatives_of_the_energy():
-    from ase.calculators.emt import EMT
-    from ase.units import GPa
-
-    functions = script("mo/elastic.py")
-    atoms = functions["relaxed"](EMT(), "Cu", "fcc", 3.7)
-    assert np.abs(atoms.get_stress()).max() < 1e-5
-    found = functions["stiffness"](atoms, 1e-3)
-
-    def energy(strain):
-        moved = atoms.copy()
-        moved.calc = atoms.calc
-        moved.set_cell(atoms.cell @ (np.eye(3) + strain), scale_atoms=True)
-        return moved.get_potential_energy()
-
-    h = 2e-3
-    uniaxial, shear = np.diag([h, 0, 0]), 0.5 * h * (np.eye(3)[[1, 0, 2]] - np.diag([0, 0, 1]))
-    for strain, value in ((uniaxial, found[0, 0]), (shear, found[5, 5])):
-        expected = (energy(strain) - 2 * energy(0 * strain) + energy(-strain)) / h**2 / atoms.get_volume()
-        assert value == pytest.approx(expected / GPa, rel=2e-3)
-
-
-@pytest.mark.slow
-def test_molybdenum(tmp_path):
-    settings = json.loads((EXAMPLES / "mo" / "input.json").read_text())
-    for part in ("training_data", "validation_data"):
-        for system in settings["training"][part]["systems"]:
-            assert (EXAMPLES / "mo" / system / "set.000" / "virial.npy").exists()
-    shutil.copytree(EXAMPLES / "mo" / "data", tmp_path / "data")
-    settings["model"].update(num_channels=2, r_max=3.5)
-    settings["training"].update(numb_steps=2, disp_freq=1, save_freq=2)
-    run_dp(tmp_path, "train", settings)
-    assert "rmse_v" in (tmp_path / "lcurve.out").read_text().splitlines()[0]
-    run_dp(tmp_path, "freeze", None, "-o", "mace.pth")
-    lines = run(tmp_path, "python", EXAMPLES / "mo" / "elastic.py", "mace.pth").splitlines()
-    assert [line.split()[0] for line in lines[-4:]] == ["a", "C11", "C12", "C44"]
-
-
-# --- heat flux ---------------------------------------------------------------------------------------------------
-
-
-def test_green_kubo_of_a_known_process():
-    """A flux that forgets exponentially: κ = σ² τ / (V k T²)."""
-    functions = script("heat_flux/green_kubo.py")
-    rng = np.random.default_rng(1)
-    spacing, tau, sigma = 0.01, 0.1, 3.0
-    keep = np.exp(-spacing / tau)
-    noise = rng.normal(0, sigma * np.sqrt(1 - keep**2), (100000, 3))
-    flux = np.zeros_like(noise)
-    for step in range(1, len(noise)):
-        flux[step] = keep * flux[step - 1] + noise[step]
-    kappa = functions["conductivity"](flux, 300.0, 1000.0, spacing)
-    expected = functions["TO_SI"] * sigma**2 * tau / (1000.0 * functions["BOLTZMANN"] * 300.0**2)
-    assert kappa[100] == pytest.approx(expected, rel=0.05)
-    assert functions["TO_SI"] == pytest.approx(1602.18, rel=1e-5)
-    assert functions["BOLTZMANN"] == pytest.approx(8.617333e-5, rel=1e-6)
-
-
-@pytest.mark.slow
-@pytest.mark.lammps
-def test_heat_flux_in_lammps(tmp_path):
-    """The flux that LAMMPS writes is the one of per-atom energies, virials and velocities in Python."""
-    from lammps_runner import load_model
-
-    freeze(tiny_model(**STRONG), tmp_path / "mace.pth")
-    from deepmd_gnn.structures import Structure
-
-    coord, types, cell = random_frame(40, 8.0, seed=3, triclinic=False)
-    Structure(coord, types, cell, ["O", "H"], "").write_lammps_data(tmp_path / "start.data")
-    text = (EXAMPLES / "heat_flux" / "in.lammps").read_text()
-    text = text.replace(
-        "run  ${steps}",
-        "dump d all custom 2 moving.txt id type x y z vx vy vz\ndump_modify d sort id format float %.17g\nrun ${steps}",
+@pytest.mark.parametrize("optimizer", ["AdamW", "LKF", "AdaMuon", "HybridMuon"])
+def test_optimizers(optimizer, data, tmp_path):
+    config = every_step(base_input([data], None, steps=25))
+    config["optimizer"] = {"type": optimizer}
+    config["training"]["training_data"]["batch_size"] = 6
+    run_dp(tmp_path, "train", config)
+    force = (
+        lcurve(tmp_path)["rmse_f"]
+        if "rmse_f" in lcurve(tmp_path).dtype.names
+        else lcurve(tmp_path)["rmse_f_trn"]
     )
-    text = text.replace("file flux.txt", "file flux.txt format ' %.12g'")
-    (tmp_path / "in.lammps").write_text(text)
-    variables = {"model": "mace.pth", "data": "start.data", "equilibrate": 2, "steps": 20, "every": 2}
-    run(
-        tmp_path,
-        "lmp",
-        "-in",
-        "in.lammps",
-        *(word for key, value in variables.items() for word in ("-var", key, value)),
-    )
-    flux = np.loadtxt(tmp_path / "flux.txt")
-    model = load_model(tmp_path / "mace.pth")
-    masses = np.array([15.9994, 1.00794])
-    for block in (tmp_path / "moving.txt").read_text().split("ITEM: TIMESTEP\n")[1:]:
-        lines = block.splitlines()
-        table = np.array([line.split() for line in lines[8:]], dtype=float)
-        kinds, position, velocity = table[:, 1].astype(int) - 1, table[:, 2:5], table[:, 5:8]
-        _, _, _, energy, virial = model.eval(position[None], cell[None], kinds, atomic=True)
-        kinetic = 0.5 * masses[kinds] * np.sum(velocity**2, axis=1) * 1.0364269e-4
-        expected = velocity.T @ (energy[0, :, 0] + kinetic)
-        expected += np.einsum("iab,ia->b", virial[0].reshape(-1, 3, 3), velocity)
-        row = flux[flux[:, 0] == int(lines[0])]
-        assert row[0, 1:4] == pytest.approx(expected, rel=1e-5, abs=1e-5 * np.abs(expected).max())
-    assert len(flux) == 11
-    assert "W/(m K)" in run(tmp_path, "python", EXAMPLES / "heat_flux" / "green_kubo.py", "flux.txt")
+    assert force[-1] < 0.9 * force[0]
 
 
-# --- active learning ---------------------------------------------------------------------------------------------
+def write_lmdb(path, frames, type_map):
+    """A database of frames of any sizes, as the host reads it."""
+    labels = label(frames)
+    environment = lmdb.open(str(path), map_size=2**24)
+    with environment.begin(write=True) as transaction:
+        for k, ((coord, atype, cell), (energy, force, virial)) in enumerate(zip(frames, labels, strict=True)):
+            arrays = {
+                "coords": coord, "cells": cell, "energies": energy, "forces": force,
+                "virials": virial.reshape(3, 3), "atom_types": atype.astype("int32"),
+            }  # fmt: skip
+            frame = {
+                name: {
+                    "type": str(a.dtype),
+                    "shape": list(a.shape),
+                    "data": np.ascontiguousarray(a).tobytes(),
+                }
+                for name, a in ((n, np.asarray(v)) for n, v in arrays.items())
+            }
+            frame["atom_numbs"] = [int((atype == i).sum()) for i in range(len(type_map))]
+            transaction.put(f"{k:012d}".encode(), msgpack.packb(frame, use_bin_type=True))
+        metadata = {
+            "nframes": len(frames), "frame_idx_fmt": "012d", "type_map": type_map,
+            "frame_nlocs": [len(atype) for _, atype, _ in frames], "frame_system_ids": [0] * len(frames),
+            "system_info": {"natoms": frame["atom_numbs"]},
+        }  # fmt: skip
+        transaction.put(b"__metadata__", msgpack.packb(metadata, use_bin_type=True))
+    environment.close()
+    return labels
 
 
-@pytest.mark.slow
-@pytest.mark.lammps
-def test_active_learning(tmp_path, capsys):
-    """Two rounds of two models: labels are the reference's, and what was selected is trained on."""
-    loop = script("active_learning/loop.py")
-    commands = []
-
-    def in_this_process(command, folder):
-        """`dp` without its imports; everything else as it is."""
-        commands.append(command[0])
-        if command[0] == "dp":
-            with working_directory(folder):
-                dp([*command[1:], "--log-path", "dp.log"])
-        else:
-            run(folder, *command)
-
-    with patch.dict(loop["main"].__globals__, {"run": in_this_process}):
-        numbers = [
-            "--training-steps",
-            "2",
-            "--md-steps",
-            "20",
-            "--new",
-            "3",
-            "--low",
-            "1e-6",
-            "--high",
-            "1e6",
-        ]
-        loop["main"](["--folder", str(tmp_path), "--rounds", "2", "--models", "2", *numbers])
-    assert commands == [*["dp"] * 4, "lmp"] * 2
-    assert capsys.readouterr().out.count("3 new configurations") == 2
-    settings = json.loads((tmp_path / "round_1" / "model_2" / "input.json").read_text())
-    assert [Path(name).name for name in settings["training"]["training_data"]["systems"]] == [
-        "data_0",
-        "data_1",
+@pytest.mark.parametrize("backend", ["--pt", "--pt-expt"])
+def test_lmdb_of_mixed_sizes(backend, tmp_path):
+    """Frames of two sizes in one batch; the statistics are those of the frames, without padding."""
+    frames = [*composition_frames(5, 3, 300, box_length=5.0), *composition_frames(8, 3, 400, box_length=5.0)]
+    labels = write_lmdb(tmp_path / "set.lmdb", frames, ["O", "H"])
+    config = base_input([], None, steps=2)
+    config["training"]["training_data"] = {"systems": str(tmp_path / "set.lmdb"), "batch_size": "mix:6"}
+    run_dp(tmp_path, "train", config, backend=backend)
+    assert np.isfinite(lcurve(tmp_path)["rmse_f_trn"]).all()
+    state = weights(tmp_path)
+    sampled = [
+        {"coord": x[None], "atype": t[None], "box": c[None], "force": f[None]}
+        for (x, t, c), (_, f, _) in zip(frames, labels, strict=True)
     ]
-    assert settings["model"]["seed"] == 2
-    import ase
-    from ase.calculators.emt import EMT
+    squares, components = count_forces(sampled)
+    average = state["model.Default.descriptor.avg_num_neighbors"].item()
+    assert average == pytest.approx(average_num_neighbors(sampled, 4.0), rel=1e-6)
+    assert state["model.Default.fitting_net.scale"].item() == pytest.approx(
+        (squares / components) ** 0.5, rel=1e-6
+    )
 
-    load = {
-        key: np.load(tmp_path / f"data_2/set.000/{key}.npy")
-        for key in ("coord", "box", "energy", "force", "virial")
+
+def test_hessian_loss(data, tmp_path):
+    """Labels of a model of the same start: the error is zero until other labels have moved the weights."""
+    coord, cell = np.load(f"{data}/set.000/coord.npy"), np.load(f"{data}/set.000/box.npy")
+    atype = np.loadtxt(f"{data}/type.raw", dtype=int)
+    given = {"avg_num_neighbors": 8.0, "scale": 1.3, "atomic_energies": E0}
+    teacher = tiny_model(**given)
+    teacher.enable_hessian()
+    types = torch.tensor(np.tile(atype, (len(coord), 1)))
+    out = teacher(torch.tensor(coord).reshape(len(coord), -1, 3), types, torch.tensor(cell))
+    system = tmp_path / "hessian"
+    (system / "set.000").mkdir(parents=True)
+    arrays = {
+        "coord": coord,
+        "box": cell,
+        "energy": out["energy"],
+        "force": 1.5 * out["force"],
+        "hessian": out["hessian"],
     }
-    atoms = ase.Atoms("Cu32", load["coord"][0].reshape(-1, 3), cell=load["box"][0].reshape(3, 3), pbc=True)
-    atoms.calc = EMT()
-    assert load["energy"][0] == pytest.approx(atoms.get_potential_energy())
-    assert load["force"][0] == pytest.approx(atoms.get_forces().ravel())
-    assert load["virial"][0] == pytest.approx(-atoms.get_volume() * atoms.get_stress(voigt=False).ravel())
+    for name, array in arrays.items():
+        np.save(system / "set.000" / f"{name}.npy", np.asarray(array).reshape(len(coord), -1))
+    (system / "type.raw").write_text("\n".join(map(str, atype)))
+    (system / "type_map.raw").write_text("O\nH\n")
+
+    config = every_step(base_input([str(system)], None, steps=3))
+    config["model"].update(given)
+    config["loss"] = {
+        "type": "ener",
+        "start_pref_h": 1,
+        "limit_pref_h": 1,
+        "start_pref_f": 1,
+        "limit_pref_f": 1,
+    }
+    run_dp(tmp_path, "train", config)
+    errors = column(tmp_path, "rmse_h")
+    assert errors[0] < 1e-6
+    assert errors[-1] > 1e-6
+    run_dp(tmp_path, "freeze", None, "-o", "m.pth")
+    results = [
+        DeepPot(str(tmp_path / name)).eval(coord, cell, atype)[:3] for name in ("m.pth", "model.ckpt.pt")
+    ]
+    for x, y in zip(*results, strict=True):
+        np.testing.assert_allclose(x, y, atol=1e-9)
 
 
-def test_selection():
-    select = script("active_learning/loop.py")["select"]
-    deviation = np.array([0.01, 0.3, 0.2, 5.0, 0.1, 0.06])
-    assert select(deviation, 0.05, 1.0, 10, np.random.default_rng(0)).tolist() == [1, 2, 4, 5]
-    assert len(select(deviation, 0.05, 1.0, 2, np.random.default_rng(0))) == 2
+def test_loss_on_atomic_energies(data, tmp_path):
+    """The error of the atomic energies falls when they are trained on."""
+    coord, cell = np.load(f"{data}/set.000/coord.npy"), np.load(f"{data}/set.000/box.npy")
+    atype = np.loadtxt(f"{data}/type.raw", dtype=int)
+    teacher = tiny_model(seed=77, scale=20.0, atomic_energies=E0)
+    types = torch.tensor(np.tile(atype, (len(coord), 1)))
+    out = teacher(torch.tensor(coord).reshape(len(coord), -1, 3), types, torch.tensor(cell))
+    system = tmp_path / "atoms"
+    (system / "set.000").mkdir(parents=True)
+    for name, array in {
+        "coord": coord,
+        "box": cell,
+        "energy": out["energy"],
+        "atom_ener": out["atom_energy"],
+    }.items():
+        np.save(system / "set.000" / f"{name}.npy", np.asarray(array).reshape(len(coord), -1))
+    (system / "type.raw").write_text("\n".join(map(str, atype)))
+    (system / "type_map.raw").write_text("O\nH\n")
+    config = every_step(base_input([str(system)], None, steps=15, lr=0.05, batch_size=6))
+    config["model"].update(scale=20.0, atomic_energies=E0)
+    config["loss"] = {
+        "type": "ener",
+        "start_pref_ae": 1,
+        "limit_pref_ae": 1,
+        "start_pref_e": 1,
+        "limit_pref_e": 1,
+    }
+    run_dp(tmp_path, "train", config)
+    errors = column(tmp_path, "rmse_ae")
+    assert errors[-1] < 0.7 * errors[0]
+
+
+def dpgen_inputs(template, systems, number):
+    """What DP-GEN 0.14 makes of ``default_training_param``: data, type map and seeds, one input per model."""
+    rng = np.random.default_rng(3)
+    inputs = []
+    for _ in range(number):
+        config = json.loads(json.dumps(template))
+        config["training"]["training_data"].update(systems=systems, batch_size=[2])
+        config["model"].setdefault("type_map", ["O", "H"])
+        for section in ("descriptor", "fitting_net"):
+            if isinstance(config["model"].get(section), dict):
+                config["model"][section]["seed"] = int(rng.integers(2**32))
+        config["training"]["seed"] = int(rng.integers(2**32))
+        inputs.append(config)
+    return inputs
+
+
+@pytest.mark.parametrize("spelling", ["flat", "sections"])
+def test_committee_from_inputs_of_dpgen(spelling, data, tmp_path):
+    """Members start from different weights, and the deviation of their forces is what ``dp model-devi`` prints."""
+    template = base_input([], None, steps=1)
+    model = template["model"]
+    for key in ("seed", "type_map"):
+        model.pop(key)
+    if spelling == "sections":
+        readout = {"MLP_irreps": model.pop("MLP_irreps")}
+        model.pop("type")
+        template["model"] = {"type": "mace", "descriptor": {"type": "mace", **model}, "fitting_net": readout}
+    files = []
+    for k, config in enumerate(dpgen_inputs(template, [data], 2)):
+        folder = tmp_path / f"00{k}"
+        folder.mkdir()
+        run_dp(folder, "train", config)
+        run_dp(folder, "freeze", None, "-o", "frozen_model.pth")
+        files.append(str(folder / "frozen_model.pth"))
+    run_dp(tmp_path, "model-devi", None, "-m", *files, "-s", data, "-o", "devi.out")
+    printed = np.atleast_2d(np.loadtxt(tmp_path / "devi.out"))
+    coord, cell = np.load(f"{data}/set.000/coord.npy"), np.load(f"{data}/set.000/box.npy")
+    atype = np.loadtxt(f"{data}/type.raw", dtype=int)
+    forces = np.stack([DeepPot(name).eval(coord, cell, atype)[1] for name in files])
+    deviation = np.sqrt(np.square(forces - forces.mean(axis=0)).sum(axis=-1).mean(axis=0)).max(axis=-1)
+    np.testing.assert_allclose(printed[:, 4], deviation, rtol=1e-4)
+    assert deviation.min() > 1e-3

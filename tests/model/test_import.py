@@ -7,29 +7,13 @@ import numpy as np
 import pytest
 import torch
 from e3nn.util import jit
-from helpers import our_results, random_frame
-from native_models import SYMBOLS, default_dtype, native, native_evaluation
-from tolerances import IMPORTED
+from helpers import our_results
+from import_checks import ATTENTIVE, DENSITY, MH_LIKE, NON_LINEAR, assert_imported, frame
+from native_models import default_dtype, native, native_evaluation
 
 from deepmd_gnn import load_mace
 
 DATA = Path(__file__).parents[1] / "data"
-NON_LINEAR = "RealAgnosticResidualNonLinearInteractionBlock"
-ATTENTIVE = "RealAgnosticAttResidualInteractionBlock"
-DENSITY = {
-    "interaction_cls": "RealAgnosticDensityResidualInteractionBlock",
-    "interaction_cls_first": "RealAgnosticDensityInteractionBlock",
-}
-MH_LIKE = {
-    "interaction_cls": NON_LINEAR,
-    "interaction_cls_first": NON_LINEAR,
-    "edge_irreps": "2x0e + 2x1o",
-    "use_edge_irreps_first": True,
-    "use_agnostic_product": True,
-    "apply_cutoff": False,
-    "pair_repulsion": True,
-    "distance_transform": "Agnesi",
-}
 MODELS = {
     "default": {},
     "class MACE with ZBL": {"kind": "MACE", "pair_repulsion": True},
@@ -53,19 +37,6 @@ MODELS = {
     "no cutoff on input": {"apply_cutoff": False, "interaction_cls": ATTENTIVE},
     "edge irreps": {"edge_irreps": "3x0e + 3x1o + 3x2e"},
 }
-
-
-def frame():
-    coord, types, cell = random_frame(natoms=9, box_length=5.0, ntypes=3, seed=2, spacing=0.8)
-    return coord, [SYMBOLS[t] for t in types], cell
-
-
-def assert_imported(model, expected, coord, symbols, cell):
-    types = [model.get_type_map().index(name) for name in symbols]
-    actual = our_results(model, coord, types, cell)
-    for key, value in expected.items():
-        deviation = np.abs(actual[key] - value).max()
-        assert deviation <= IMPORTED[key], f"{key}: {deviation:.1e}"
 
 
 @pytest.mark.parametrize("name", MODELS)

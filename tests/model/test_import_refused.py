@@ -49,11 +49,17 @@ def test_other_models(kind, words, tmp_path):
     assert not (tmp_path / "out.pt").exists()
 
 
-def test_embedding_of_charge(tmp_path):
-    specs = {"total_charge": {"type": "continuous", "in_dim": 1, "emb_dim": 4, "per": "graph"}}
-    torch.save(native(embedding_specs=specs), tmp_path / "x.model")
-    with pytest.raises(NotConvertible, match="joint_embedding.*charge"):
-        load_mace(tmp_path / "x.model")
+def test_embedding_of_charge(tmp_path, monkeypatch):
+    """As in MACE-OMOL: refused before a network is built. (TorchScript cannot hold such models.)"""
+    specs = {
+        "total_charge": {"type": "continuous", "in_dim": 1, "emb_dim": 4, "per": "graph"},
+        "total_spin": {"type": "categorical", "num_classes": 3, "emb_dim": 4, "per": "graph"},
+    }
+    torch.save(native(embedding_specs=specs, use_embedding_readout=True), tmp_path / "x.model")
+    monkeypatch.setattr("deepmd_gnn.native_import.describe", None)
+    with pytest.raises(NotConvertible, match=r"embedding_specs \(total_charge, total_spin\).*whole system"):
+        convert(tmp_path / "x.model", tmp_path / "out.pth")
+    assert not (tmp_path / "out.pth").exists()
 
 
 def changed(tmp_path, change, **options):
@@ -176,3 +182,9 @@ def test_export_of_excluded_types(tmp_path):
 
     with pytest.raises(ValueError, match="pair_exclude_types"):
         export_native(tiny_model(pair_exclude_types=[[0, 1]]), tmp_path / "x.model")
+
+
+def test_no_readouts(tmp_path):
+    torch.save(native(num_interactions=1, use_last_readout_only=True), tmp_path / "x.model")
+    with pytest.raises(NotConvertible, match="no readouts"):
+        load_mace(tmp_path / "x.model")

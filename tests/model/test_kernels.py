@@ -1,15 +1,22 @@
 """Generated kernels against the torch code that they replace: value and derivatives, by architecture and CPU."""
 
+import shlex
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
+import torch._inductor.config as inductor_config
 from helpers import assert_close, random_frame, tiny_model
 from tolerances import NATIVE
+from torch._inductor.cpp_builder import cpp_compiler_search
 
 from deepmd_gnn.graph import AtomGraph
-from deepmd_gnn.kernels import generated, library, operators
+from deepmd_gnn.kernels import generated, operators
+from deepmd_gnn.kernels.compiler import Compiled, Machine, check_compiler, cpu_guard
 from deepmd_gnn.kernels.contraction_code import contraction_code, monomial_tuples, polynomials
-from deepmd_gnn.kernels.radial_tables import TOLERANCE, radial_table
+from deepmd_gnn.kernels.radial_tables import TOLERANCE, Weights, hermite, radial_table
 
 THREE = {"type_map": ["O", "H", "Cu"], "atomic_energies": [-3.0, -1.0, -7.5]}
 OPTIONS = {
@@ -46,8 +53,8 @@ OPTIONS = {
 }
 MACHINES = {
     "this": None,
-    "256 bits": library.Machine(32, 10, (), ()),
-    "128 bits": library.Machine(16, 10, (), ()),
+    "256 bits": Machine(32, 10, (), ()),
+    "128 bits": Machine(16, 10, (), ()),
 }
 
 
@@ -103,7 +110,7 @@ def test_other_vectors(monkeypatch, machine, precision):
 
 def test_unsuitable_cpu(monkeypatch, capfd):
     # No CPU has these two: the oldest vectors of AMD and of a later Intel.
-    monkeypatch.setattr(generated, "this_machine", lambda: library.Machine(16, 10, (), ("fma4", "avx512er")))
+    monkeypatch.setattr(generated, "this_machine", lambda: Machine(16, 10, (), ("fma4", "avx512er")))
     model = tiny_model()
     kernels = generated.Kernels(model.energy_model)
     with (
@@ -113,6 +120,36 @@ def test_unsuitable_cpu(monkeypatch, capfd):
     ):
         model.energy_model(water_graph(model), None)
     assert "frozen for CPUs with fma4, avx512er" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(("feature", "suitable"), [("sse2", True), ("fma4", False)])
+def test_loading_on_an_unsuitable_cpu(feature, suitable, tmp_path):
+    """The library that is linked into every ``.pt2`` ends the process with a message before other code runs."""
+    guard = cpu_guard(Machine(16, 10, (), (feature,)))
+    source = (
+        '#include <cstdio>\nstatic struct Early { Early() { std::puts("ran"); std::fflush(stdout); } } early;'
+    )
+    compiled = Compiled({"user": source}, ())
+    user = compiled.object("user")
+    library = tmp_path / "user.so"
+    command = f"{shlex.join(compiled.command)} -shared -o '{library}' '{user}' -l{guard}"
+    subprocess.run(command, shell=True, check=True)
+    code = f"import ctypes; ctypes.CDLL({str(library)!r})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode == 0) == suitable
+    assert ("ran" in done.stdout) == suitable
+    assert ("frozen for CPUs with fma4, which this one lacks" in done.stderr) != suitable
+
+
+def test_no_compiler():
+    check_compiler()
+    cpp_compiler_search.cache_clear()
+    with (
+        inductor_config.patch({"cpp.cxx": ("/nowhere/g++",)}),
+        pytest.raises(RuntimeError, match="no C\\+\\+ compiler"),
+    ):
+        check_compiler()
+    cpp_compiler_search.cache_clear()
 
 
 def test_attentive_blocks_are_not_covered():
@@ -161,6 +198,24 @@ def test_table_states_its_error(dtype):
     assert 0 < table.error <= TOLERANCE[dtype][0]
     assert 0 < table.derivative_error <= TOLERANCE[dtype][1]
     assert (table.values[:, -1].abs() < 1e-12).all()  # nothing at the cutoff
+
+
+@pytest.mark.parametrize(
+    "option", ["default", "density zbl agnesi", "soft gaussian", "as MH-1", "non-linear"]
+)
+def test_table_up_to_the_cutoff(option):
+    """The last bin, where the third derivative of the envelope jumps."""
+    model = tiny_model(**OPTIONS[option]).energy_model
+    layer = model.interactions[-1]
+    table = radial_table(model, layer, torch.float64)
+    nodes = table.values.shape[1]
+    spacing = model.r_max / (nodes - 1)
+    exact = Weights(model, layer)
+    value, slope = exact.slope(torch.tensor([model.r_max - 0.6 * spacing], dtype=torch.float64), 0)
+    found, found_slope = hermite(table.values[0, [-2]], table.values[0, [-1]], 0.4)
+    largest, steepest = (float(x.abs().max()) for x in exact.slope(torch.linspace(1, 4, 50).double(), 0))
+    assert float((found - value).abs().max()) <= TOLERANCE[torch.float64][0] * largest
+    assert float((found_slope / spacing - slope).abs().max()) <= TOLERANCE[torch.float64][1] * steepest
 
 
 def test_polynomial_code_has_every_monomial_once():

@@ -91,3 +91,23 @@ def test_second_derivatives_reach_the_coordinates():
             )
             numeric[i, k] = -(up - down).item() / (2 * h)
     assert_close(row, numeric, FINITE_DIFFERENCE)
+
+
+@pytest.mark.parametrize("periodic", [True, False], ids=["periodic", "molecule"])
+def test_hessian_of_frames(periodic):
+    """Two frames at once: symmetric, and equal to finite differences of the forces of each."""
+    model = tiny_model()
+    frames = [random_frame(natoms=4, box_length=4.5, seed=seed) for seed in (0, 1)]
+    coord = np.stack([x for x, _, _ in frames])
+    atype = torch.tensor(np.stack([t for _, t, _ in frames]))
+    cell = torch.tensor(np.stack([c.ravel() for _, _, c in frames])) if periodic else None
+    model.enable_hessian()
+    hessian = model(torch.tensor(coord), atype, cell)["hessian"].numpy()
+    assert hessian.shape == (2, 12, 12)
+    assert_close(hessian, hessian.transpose(0, 2, 1), FINITE_DIFFERENCE)
+    model.hessian_mode = False
+    h = 1e-4
+    step = np.zeros_like(coord)
+    step[:, 2, 1] = h
+    up, down = (model(torch.tensor(coord + s * step), atype, cell)["force"].numpy() for s in (1, -1))
+    assert_close(hessian[:, :, 7], -(up - down).reshape(2, 12) / (2 * h), FINITE_DIFFERENCE)

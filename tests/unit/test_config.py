@@ -93,7 +93,7 @@ BAD = {
     "readout_cls": ["LinearReadoutBlock"],
     "avg_num_neighbors": [0, -3.0, "mean"],
     "scale": [0, "rms"],
-    "atomic_energies": ["average", {"H": "x"}, 3.0],
+    "atomic_energies": [{"H": "x"}, 3.0],
     "precision": ["float16", "bfloat16"],
     "seed": [-1, "a"],
 }
@@ -122,7 +122,7 @@ def test_correlation_list_must_fit_the_layers():
         (["O", "Xx"], "not known: Xx"),
         (["O", "O"], "each element once"),
         ([], "non-empty"),
-        (["mH"], "not known: mH"),
+        (["O", "mXx"], "not known: mXx"),
     ],
 )
 def test_unknown_elements(type_map, words):

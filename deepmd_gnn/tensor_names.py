@@ -1,0 +1,35 @@
+"""Names of a model's tensors in checkpoints: the host's words for its parts, native MACE's names below them.
+
+The host asks the names what belongs to the features (``.descriptor.``) when ``--model-branch RANDOM`` starts a new
+head and when it counts parameters.
+"""
+
+NETWORK = "energy_model."
+_FITTING = ("readouts.", "scale")
+
+
+def stored_name(name: str) -> str:
+    """Name in a checkpoint of a tensor of the model, without prefix.
+
+    Parameters
+    ----------
+    name : str
+        E.g. ``energy_model.readouts.0.linear.weight``.
+
+    Returns
+    -------
+    str
+        E.g. ``fitting_net.readouts.0.linear.weight``.
+    """
+    if not name.startswith(NETWORK):
+        return name
+    inner = name.removeprefix(NETWORK)
+    return ("fitting_net." if inner.startswith(_FITTING) else "descriptor.") + inner
+
+
+def model_name(name: str) -> str:
+    """Inverse of :func:`stored_name`; names of the model itself, as in TorchScript files, stay."""
+    for part in ("descriptor.", "fitting_net."):
+        if name.startswith(part):
+            return NETWORK + name.removeprefix(part)
+    return name
