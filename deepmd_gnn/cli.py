@@ -18,6 +18,9 @@ COMMANDS = (
     "deepmd_gnn.plot_command",
 )
 
+# What torch says on the CPU and on a GPU.
+_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
+
 _EXAMPLES = """\
 examples:
   deepmd-gnn info mace.pth                         what a model file holds
@@ -74,6 +77,18 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return int(arguments.func(arguments))
     except (ValueError, OSError) as error:  # what this package raises for bad input
-        message = " ".join(str(error).split())
-        sys.stderr.write(f"deepmd-gnn: error: {message}\n")
+        return _failed(error)
+    except (RuntimeError, MemoryError) as error:
+        if not isinstance(error, MemoryError) and not any(words in str(error) for words in _OUT_OF_MEMORY):
+            raise
+        sys.stderr.write(
+            "deepmd-gnn: error: out of memory. It grows with the number of edges, that is with atoms times density times "
+            f"r_max cubed: take fewer atoms or more memory. ({' '.join(str(error).split())[:200]})\n"
+        )
         return 1
+
+
+def _failed(error: Exception) -> int:
+    message = " ".join(str(error).split())
+    sys.stderr.write(f"deepmd-gnn: error: {message}\n")
+    return 1

@@ -350,7 +350,7 @@ class MaceConfig:
         self._set("gate", str(self.gate))
         self._set("distance_transform", str(self.distance_transform))
         self._set("precision", PRECISIONS[self.precision])
-        for key in ("avg_num_neighbors", "atomic_energies"):
+        for key in ("avg_num_neighbors", "atomic_energies", "scale"):
             if getattr(self, key) is None:
                 self._set(key, "auto")
         if isinstance(self.sel, list):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from deepmd_gnn.freeze_command import freeze
 from deepmd_gnn.native_import import load_mace
+from deepmd_gnn.whole_file import whole_file
 
 if TYPE_CHECKING:
     from deepmd_gnn.mace import MaceModel
@@ -106,7 +107,8 @@ def save_checkpoint(model: "MaceModel", path: str | Path) -> None:
     parameters = json.loads(json.dumps({**model_section(model), "info": {"versions": model.versions}}))
     state = ModelWrapper(model, model_params=parameters).state_dict()
     # --init-model asks for the key of the optimizer; None starts a new one.
-    torch.save({"model": state, "optimizer": None}, path)
+    with whole_file(path) as unfinished:
+        torch.save({"model": state, "optimizer": None}, unfinished)
 
 
 def write_input(model: "MaceModel", path: str | Path) -> None:

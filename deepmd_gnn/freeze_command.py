@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from deepmd_gnn.whole_file import whole_file
+
 
 def add_parsers(subparsers: "argparse._SubParsersAction[Any]") -> None:
     """Add the command to a command line.
@@ -87,5 +89,5 @@ def freeze(checkpoint: Path, output: Path, head: str | None = None, *, kernels: 
         from deepmd.pt.entrypoints.main import freeze as host_freeze
     else:
         from deepmd.pt_expt.entrypoints.main import freeze as host_freeze
-    with contextlib.nullcontext() if kernels else without_kernels():
-        host_freeze(model=str(checkpoint), output=str(output), head=head)
+    with contextlib.nullcontext() if kernels else without_kernels(), whole_file(output) as unfinished:
+        host_freeze(model=str(checkpoint), output=str(unfinished), head=head)

@@ -4,7 +4,6 @@ import contextlib
 import contextvars
 import functools
 import logging
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +13,8 @@ from typing import Any
 
 import torch._inductor.config as inductor_config
 from torch._inductor.codegen.cpp import TilingSelect
+
+from deepmd_gnn.whole_file import whole_file
 
 log = logging.getLogger("deepmd.deepmd_gnn")
 HEARTBEAT = 30.0  # seconds between signs of life
@@ -185,17 +186,10 @@ def improve(serialization: ModuleType) -> None:
 
 
 def _write_whole(target: Path, write: Callable[[Path], None]) -> None:
-    """Write beside the target and move the finished file there, so that the target is never half a model."""
-    if not target.parent.is_dir():
-        raise FileNotFoundError(
-            f"mace model: cannot write {target}: the folder {target.parent} does not exist. Create it first."
-        )
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
-        unfinished = Path(folder) / target.name
-        with Progress(target.name) as progress:
-            token = _current.set(progress)
-            try:
-                write(unfinished)
-            finally:
-                _current.reset(token)
-        unfinished.replace(target)
+    """Write the finished file or none, and tell the stages."""
+    with whole_file(target) as unfinished, Progress(target.name) as progress:
+        token = _current.set(progress)
+        try:
+            write(unfinished)
+        finally:
+            _current.reset(token)

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from deepmd_gnn.whole_file import whole_file
+
 if TYPE_CHECKING:
     from deepmd_gnn.mace import MaceModel
 
@@ -30,7 +32,9 @@ def export_native(model: "str | Path | MaceModel", output: str | Path, branch: s
     output = Path(output)
     if not output.parent.is_dir():
         raise ValueError(f"The folder of the output '{output}' does not exist.")
-    torch.save(native_from(loaded), output)
+    native = native_from(loaded)
+    with whole_file(output) as unfinished:
+        torch.save(native, unfinished)
 
 
 def load_checkpoint(path: str | Path, branch: str | None = None) -> "MaceModel":

@@ -119,8 +119,8 @@ def select(
     return np.sort(rng.permutation(candidates)[:number])
 
 
-def main() -> None:
-    """Run the loop."""
+def main(arguments: list[str] | None = None) -> None:
+    """Run the loop; arguments by default those of the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, default=Path("run"))
     parser.add_argument("--rounds", type=int, default=3)
@@ -131,7 +131,7 @@ def main() -> None:
     parser.add_argument("--low", type=float, default=0.05, help="eV/Å")
     parser.add_argument("--high", type=float, default=2.0, help="eV/Å")
     parser.add_argument("--new", type=int, default=10, help="configurations to compute in a round")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     rng = np.random.default_rng(0)
     systems = [options.folder / "data_0"]
     save(first_configurations(10, seed=100), systems[0])

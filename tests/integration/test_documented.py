@@ -21,6 +21,8 @@ TRAINING = {r'"numb_steps": \d+': '"numb_steps": 2', r'"disp_freq": \d+': '"disp
 ELSEWHERE = {
     "README.md": "test_examples.py, test_training.py, test_exportable_workflow.py",
     "CONTRIBUTING.md": ".ci/run",
+    "docs/ase.md": "test_docs_ase.py",
+    "docs/training.md": "test_training.py, test_workflows.py, test_multitask.py",
     "docs/cli.md": "test_cli.py, test_info.py, test_check_and_bench.py",
     "docs/frozen_files.md": "test_exportable_workflow.py",
     "docs/import.md": "test_converted.py, test_import.py",
@@ -29,10 +31,10 @@ ELSEWHERE = {
     "docs/recipes.md": "test_inputs_of_dp_gen, test_examples.py",
     "docs/qmmm.md": "test_mm_types.py",
     "examples/acac/README.md": "test_examples.py",
-    "examples/active_learning/README.md": "test_workflows.py",
-    "examples/heat_flux/README.md": "test_workflows.py",
-    "examples/mo/README.md": "test_workflows.py",
-    "examples/water/README.md": "test_examples.py, test_workflows.py",
+    "examples/active_learning/README.md": "test_example_workflows.py",
+    "examples/heat_flux/README.md": "test_example_workflows.py",
+    "examples/mo/README.md": "test_example_workflows.py",
+    "examples/water/README.md": "test_examples.py, test_example_workflows.py",
 }
 HERE = {
     "docs/getting_started.md",
@@ -46,6 +48,9 @@ def test_every_page_is_run_somewhere():
     pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*/README.md")]
     with_code = {str(page.relative_to(ROOT)) for page in pages if any(map(is_runnable, blocks(page)))}
     assert with_code <= HERE | set(ELSEWHERE)
+    present = {path.name for path in (ROOT / "tests").glob("*/test_*.py")}
+    named = {name for tests in ELSEWHERE.values() for name in re.findall(r"\w+\.py", tests)}
+    assert named <= present
 
 
 @pytest.fixture

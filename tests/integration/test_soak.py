@@ -13,7 +13,7 @@ from lammps_runner import run_lammps
 
 from deepmd_gnn.structures import Structure
 
-TIMESTEP = 0.00025  # ps
+TIMESTEP = 0.0002  # ps
 LENGTH = 6.2
 SCRIPT = """\
 units metal
@@ -22,6 +22,8 @@ read_data water.data
 pair_style deepmd mace.pth
 pair_coeff * * O H
 neighbor 1.0 bin
+minimize 0 1e-3 200 400
+reset_timestep 0
 velocity all create 300 1 mom yes
 timestep {timestep}
 thermo_style custom step temp etotal
@@ -80,7 +82,9 @@ def test_energy_and_memory(steps, tmp_path, record_property):
     seconds = time.monotonic() - begin
     memory.stopped.set()
     memory.join()
-    rows = re.findall(r"^ +(\d+) +(\S+) +(-\S+)$", result.output, re.MULTILINE)
+    # After the minimisation.
+    log = result.output.rpartition("Per MPI rank memory")[2]
+    rows = re.findall(r"^ +(\d+) +(\S+) +(-\S+)$", log, re.MULTILINE)
     table = np.array(rows, dtype=float)
     assert len(table) == steps // 50 + 1
     energy = table[:, 2] / natoms
