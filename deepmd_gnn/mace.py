@@ -12,7 +12,6 @@ from deepmd.pt.utils import env
 from deepmd.pt.utils.update_sel import UpdateSel
 from deepmd.pt.utils.utils import to_numpy_array, to_torch_tensor
 
-from deepmd_gnn.checkpoint_names import StoredNames
 from deepmd_gnn.cuequivariance import CuEquivarianceMixin, check_available
 from deepmd_gnn.derivatives import atomic_derivatives, edge_gradient
 from deepmd_gnn.graph import AtomGraph
@@ -29,6 +28,7 @@ from deepmd_gnn.options import check_type_map, config_from_options, exclusion_ta
 from deepmd_gnn.sections import set_sel
 from deepmd_gnn.segments import rows_between
 from deepmd_gnn.sharing import Descriptor
+from deepmd_gnn.stored_names import StoredNames
 from deepmd_gnn.trainable import freeze_parts
 from deepmd_gnn.versions import package_versions
 
