@@ -160,8 +160,8 @@ def _correlation(key: str, value: Any) -> None:
 
 
 def _atomic_energies(key: str, value: Any) -> None:
-    if value is None or isinstance(value, str):  # "auto" or a file, looked for when it is read
-        return
+    if value in (None, "auto") or (isinstance(value, str) and ("." in value or "/" in value)):
+        return  # files are looked for when they are read
     values = value.values() if isinstance(value, dict) else value
     if not isinstance(value, (dict, list, tuple)) or not all(v is None or _is_number(v) for v in values):
         fail(

@@ -12,7 +12,6 @@ from deepmd.pt.utils import env
 from deepmd.pt.utils.update_sel import UpdateSel
 from deepmd.pt.utils.utils import to_numpy_array, to_torch_tensor
 
-from deepmd_gnn.checkpoint_names import StoredNames
 from deepmd_gnn.chunks import slots_per_chunk
 from deepmd_gnn.cuequivariance import CuEquivarianceMixin, check_available
 from deepmd_gnn.derivatives import atomic_derivatives, edge_gradient
@@ -30,6 +29,7 @@ from deepmd_gnn.options import check_mm_types, check_type_map, config_from_optio
 from deepmd_gnn.sections import set_sel
 from deepmd_gnn.segments import rows_between
 from deepmd_gnn.sharing import Descriptor
+from deepmd_gnn.stored_names import StoredNames
 from deepmd_gnn.trainable import freeze_parts
 from deepmd_gnn.versions import newer_writer, package_versions
 

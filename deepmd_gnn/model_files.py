@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from deepmd_gnn.tensor_names import model_name
+from deepmd_gnn.checkpoint_names import model_name
 
 KINDS = {
     "pt": "checkpoint (.pt)",

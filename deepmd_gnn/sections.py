@@ -76,7 +76,7 @@ def _merge(flat: dict[str, Any], section: str, content: dict[str, Any]) -> None:
                 f"mace model: '{key}' is no key of '{section}'. Its keys: {', '.join(SECTIONS[section])}."
             )
         if name == "seed":  # one stream of random numbers: seeds of all places together
-            flat["seed"] = _seeds(flat.get("seed")) + _seeds(value) or None
+            flat["seed"] = _one_or_all(_seeds(flat.get("seed")) + _seeds(value))
             continue
         spelling = next((k for k in flat if names.get(k) == name), name)
         if spelling not in flat or is_default(name, flat[spelling]):
@@ -92,6 +92,10 @@ def _seeds(value: Any) -> list[int]:
     if value is None:
         return []
     return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def _one_or_all(seeds: list[int]) -> int | list[int] | None:
+    return (seeds if len(seeds) > 1 else seeds[0]) if seeds else None
 
 
 def is_default(name: str, value: Any) -> bool:

@@ -300,3 +300,28 @@ def test_wrong_input_is_explained(data, tmp_path):
     config["model"]["radial_type"] = "chebyshev"
     with pytest.raises(Exception, match="radial_type.*chebyshev.*one of bessel, gaussian"):
         run_dp(tmp_path, "train", config)
+
+
+def test_stat_files_do_not_mix_type_maps(trained, data, tmp_path):
+    """The same file, other elements: E0 and the rest are those of the own data, element by element."""
+    config = base_input([data["a"], data["b"]], None, steps=1)
+    config["model"]["type_map"] = ["C", "H", "O"]
+    (tmp_path / "shared").mkdir()
+    config["training"]["stat_file"] = str(trained / "stat.hdf5")
+    run_dp(tmp_path / "shared", "train", config)
+    old = weights(trained / "model.ckpt.pt")["model.Default.out_bias"].flatten()
+    new = weights(tmp_path / "shared" / "model.ckpt.pt")["model.Default.out_bias"].flatten()
+    torch.testing.assert_close(new[[2, 1]], old, rtol=0.05, atol=1.0)
+    assert new[0] == 0
+
+
+def test_energies_from_a_file_stay_in_the_checkpoint(data, tmp_path):
+    (tmp_path / "e0.json").write_text('{"O": -7.0, "1": -1.0}')
+    config = base_input([data["a"]], None, steps=1)
+    config["model"]["atomic_energies"] = str(tmp_path / "e0.json")
+    run_dp(tmp_path, "train", config)
+    (tmp_path / "e0.json").unlink()
+    state = torch.load(tmp_path / "model.ckpt.pt", weights_only=True)["model"]
+    assert state["model.Default.out_bias"].flatten().tolist() == [-7.0, -1.0]
+    assert state["_extra_state"]["model_params"]["atomic_energies"] == {"O": -7.0, "H": -1.0}
+    run_dp(tmp_path, "freeze", None, "-o", "m.pth")

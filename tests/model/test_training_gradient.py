@@ -111,3 +111,29 @@ def test_hessian_of_frames(periodic):
     step[:, 2, 1] = h
     up, down = (model(torch.tensor(coord + s * step), atype, cell)["force"].numpy() for s in (1, -1))
     assert_close(hessian[:, :, 7], -(up - down).reshape(2, 12) / (2 * h), FINITE_DIFFERENCE)
+
+
+@pytest.mark.parametrize("frozen", [["node_embedding", "interactions"], ["readouts.1", "products.0.linear"]])
+def test_frozen_parts_are_not_trained(frozen):
+    model = tiny_model(freeze=frozen).train()
+    before = {name: p.detach().clone() for name, p in model.energy_model.named_parameters()}
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    coord, atype, cell = random_frame()
+    out = model(torch.tensor(coord[None]), torch.tensor(atype[None]), torch.tensor(cell[None]))
+    (out["energy"].sum() + out["force"].square().sum()).backward()
+    optimizer.step()
+    for name, parameter in model.energy_model.named_parameters():
+        still = any(f"{name}.".startswith(f"{part}.") for part in frozen)
+        assert torch.equal(parameter, before[name]) == still, name
+
+
+@pytest.mark.parametrize(
+    ("frozen", "message"),
+    [
+        (["interaction"], "'interaction', but no parameter begins so.*interactions"),
+        (["node_embedding", "interactions", "products", "readouts"], "nothing to train"),
+    ],
+)
+def test_wrong_parts_to_freeze_are_explained(frozen, message):
+    with pytest.raises(ValueError, match=message):
+        tiny_model(freeze=frozen)
