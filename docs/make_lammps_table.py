@@ -13,7 +13,10 @@ from pathlib import Path
 COLUMNS = ("energy", "force", "atom_virial", "atom_energy")
 
 
-def read_deviations(report: Path) -> dict[str, dict[str, dict[str, float]]]:
+KINDS = (".pth", ".pt2")
+
+
+def read_deviations(report: Path) -> dict[str, dict[str, dict[str, dict[str, float]]]]:
     """Collect what the rank tests recorded.
 
     Parameters
@@ -23,26 +26,29 @@ def read_deviations(report: Path) -> dict[str, dict[str, dict[str, float]]]:
 
     Returns
     -------
-    dict[str, dict[str, dict[str, float]]]
-        Case → what it was compared with → quantity → largest absolute deviation.
+    dict[str, dict[str, dict[str, dict[str, float]]]]
+        Case → kind of file → what it was compared with → quantity → largest absolute deviation.
     """
-    found = {}
+    found: dict[str, dict[str, dict[str, dict[str, float]]]] = {}
     for test in ElementTree.parse(report).iter("testcase"):
         name = re.fullmatch(r"test_ranks\[(.*)-(\.\w+)\]", test.get("name"))
         if name is not None:
             recorded = {
                 item.get("name"): ast.literal_eval(item.get("value")) for item in test.iter("property")
             }
-            found[name[1]] = recorded
+            found.setdefault(name[1], {})[name[2]] = recorded
     return found
 
 
-def table(found: dict[str, dict[str, dict[str, float]]]) -> str:
-    """Format as Markdown; each cell holds the larger of the deviations from one rank and from Python."""
+def table(found: dict[str, dict[str, dict[str, dict[str, float]]]]) -> str:
+    """Format as Markdown; each number is the larger of the deviations from one rank and from Python."""
     lines = ["| case | energy | force | per-atom virial | per-atom energy |", "|---|---|---|---|---|"]
-    for case, recorded in found.items():
-        largest = [max(values[column] for values in recorded.values()) for column in COLUMNS]
-        lines.append(f"| {case} | " + " | ".join(f"{value:.0e}" for value in largest) + " |")
+    for case, kinds in found.items():
+        cells = []
+        for column in COLUMNS:
+            numbers = [max((v[column] for v in kinds.get(kind, {}).values()), default=None) for kind in KINDS]
+            cells.append(" / ".join("–" if number is None else f"{number:.0e}" for number in numbers))
+        lines.append(f"| {case} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
