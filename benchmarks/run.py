@@ -15,7 +15,7 @@ from pathlib import Path
 import lammps_step
 
 HERE = Path(__file__).parent
-PYTHON_TASKS = ("native force", "ours force", "ours scripted", "native train", "ours train")
+PYTHON_TASKS = ("native force", "ours force", "ours scripted", "native train", "ours train", "ours compiled train")
 # Model file of each task in LAMMPS.
 LAMMPS_TASKS = {
     "ours LAMMPS": "model.pth",
@@ -28,6 +28,7 @@ REFERENCE = {
     "ours scripted": "native force",
     **dict.fromkeys(LAMMPS_TASKS, "native force"),
     "ours train": "native train",
+    "ours compiled train": "native train",
 }
 LABELS = {
     "native force": "native, energy and forces of a ready graph",
@@ -38,6 +39,7 @@ LABELS = {
     "ours LAMMPS .pt2 without kernels": "the same, frozen with `--no-kernels`",
     "native train": "native, training step",
     "ours train": "training step",
+    "ours compiled train": "training step, `enable_compile`",
 }
 
 
