@@ -15,7 +15,14 @@ from pathlib import Path
 import lammps_step
 
 HERE = Path(__file__).parent
-PYTHON_TASKS = ("native force", "ours force", "ours scripted", "native train", "ours train", "ours compiled train")
+PYTHON_TASKS = (
+    "native force",
+    "ours force",
+    "ours scripted",
+    "native train",
+    "ours train",
+    "ours compiled train",
+)
 # Model file of each task in LAMMPS.
 LAMMPS_TASKS = {
     "ours LAMMPS": "model.pth",
