@@ -113,6 +113,16 @@ def native_call(folder, size, precision, structure, train):
     return _training_step(model.train(), evaluate) if train else evaluate
 
 
+def _tensors(structure):
+    """Coordinates, types and cell (None for a molecule) of one frame."""
+    cell = torch.as_tensor(np.array(structure.atoms.cell)).reshape(1, 9) if structure.periodic else None
+    return (
+        torch.as_tensor(structure.atoms.get_positions())[None],
+        torch.as_tensor(structure.types)[None],
+        cell,
+    )
+
+
 def our_call(folder, size, precision, structure, train, scripted=False):
     """Our model on coordinates, neighbour search included: energy, forces and virial, or one training step.
 
@@ -135,9 +145,7 @@ def our_call(folder, size, precision, structure, train, scripted=False):
     )
     if not scripted:
         model.energy_model.load_state_dict(torch.load(folder / "weights.pt"))
-    coord = torch.as_tensor(structure.atoms.get_positions())[None]
-    atype = torch.as_tensor(structure.types)[None]
-    cell = torch.as_tensor(np.array(structure.atoms.cell)).reshape(1, 9) if structure.periodic else None
+    coord, atype, cell = _tensors(structure)
 
     def evaluate():
         out = model(coord, atype, cell)
@@ -146,12 +154,12 @@ def our_call(folder, size, precision, structure, train, scripted=False):
     return _training_step(model.train(), evaluate) if train else evaluate
 
 
-def compiled_call(folder, size, precision, simd=False):
+def compiled_call(folder, size, precision, structure, simd=False):
     """One training step as ``dp --pt-expt train`` takes it with ``"enable_compile": true``.
 
     Parameters
     ----------
-    folder, size, precision :
+    folder, size, precision, structure :
         As in :func:`native_call`.
     simd : bool
         Whether to let the compiler vectorise, which the host forbids.
@@ -163,7 +171,7 @@ def compiled_call(folder, size, precision, simd=False):
     """
     from deepmd.pt_expt.train import training
 
-    model = workload.our_model(size, precision)
+    model = workload.our_model(size, precision, structure)
     model.energy_model.load_state_dict(torch.load(folder / "weights.pt"))
     model.train()
     buffers = training._detect_task_buffers(model, [model])
@@ -174,10 +182,10 @@ def compiled_call(folder, size, precision, simd=False):
         task_buffers=buffers,
         compile_opts={"cpp.simdlen": None} if simd else None,
     )
-    coord, atype, cell = (torch.as_tensor(array)[None] for array in workload.read_water())
+    coord, atype, cell = _tensors(structure)
 
     def evaluate():
-        out = compiled(coord, atype, cell.reshape(1, 9))
+        out = compiled(coord, atype, cell)
         return out["energy"][0], out["force"][0]
 
     return _training_step(compiled.train(), evaluate)

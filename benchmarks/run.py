@@ -16,7 +16,14 @@ import lammps_step
 import workload
 
 HERE = Path(__file__).parent
-PYTHON_TASKS = ("native force", "ours force", "ours scripted", "native train", "ours train")
+PYTHON_TASKS = (
+    "native force",
+    "ours force",
+    "ours scripted",
+    "native train",
+    "ours train",
+    "ours compiled train",
+)
 # Model file of each task in LAMMPS.
 LAMMPS_TASKS = {
     "ours LAMMPS": "model.pth",
@@ -29,6 +36,7 @@ REFERENCE = {
     "ours scripted": "native force",
     **dict.fromkeys(LAMMPS_TASKS, "native force"),
     "ours train": "native train",
+    "ours compiled train": "native train",
 }
 LABELS = {
     "native force": "native, energy and forces of a ready graph",
@@ -39,6 +47,7 @@ LABELS = {
     "ours LAMMPS .pt2 without kernels": "the same, frozen with `--no-kernels`",
     "native train": "native, training step",
     "ours train": "training step",
+    "ours compiled train": "training step, `enable_compile`",
 }
 
 

@@ -154,6 +154,12 @@ class CuEquivarianceMixin:
 
     config: MaceConfig
     energy_model: MaceEnergy
+    trains_with_cueq: bool
+    training: bool
+
+    def uses_cuequivariance(self, graph: AtomGraph) -> bool:
+        """Only eager training does; traces and evaluation have our own code."""
+        return self.trains_with_cueq and self.training and graph.incoming is None
 
     @torch.jit.unused
     def cuequivariance_energies(self, graph: AtomGraph) -> torch.Tensor:

@@ -9,15 +9,13 @@ from ase.data import atomic_numbers as ATOMIC_NUMBERS
 from deepmd.pt.model.descriptor import BaseDescriptor
 from deepmd.pt.model.model.model import BaseModel
 from deepmd.pt.utils import env
-from deepmd.pt.utils.update_sel import UpdateSel
 from deepmd.pt.utils.utils import to_numpy_array, to_torch_tensor
 
 from deepmd_gnn.chunks import slots_per_chunk
-from deepmd_gnn.cuequivariance import CuEquivarianceMixin, check_available
+from deepmd_gnn.cuequivariance import CuEquivarianceMixin
 from deepmd_gnn.derivatives import atomic_derivatives, edge_gradient
 from deepmd_gnn.graph import AtomGraph
 from deepmd_gnn.hessian import HessianMixin
-from deepmd_gnn.isolated_atoms import energies_in_section
 from deepmd_gnn.mace_bias import BiasMixin
 from deepmd_gnn.mace_dense import DenseMixin
 from deepmd_gnn.mace_energy import MaceEnergy
@@ -26,7 +24,6 @@ from deepmd_gnn.mace_graphs import GraphMixin
 from deepmd_gnn.mace_interface import InterfaceMixin
 from deepmd_gnn.neighbors import NeighborPairs
 from deepmd_gnn.options import check_mm_types, check_type_map, config_from_options
-from deepmd_gnn.sections import set_sel
 from deepmd_gnn.segments import rows_between
 from deepmd_gnn.sharing import Descriptor
 from deepmd_gnn.stored_names import StoredNames
@@ -379,7 +376,7 @@ class MaceModel(
         """
         nnode = graph.node_types.shape[0]
         kinds = rows_between(graph.node_types, 1, nnode)
-        if self._uses_cuequivariance(graph) and not torch.jit.is_scripting():  # type: ignore[attr-defined]
+        if self.uses_cuequivariance(graph) and not torch.jit.is_scripting():  # type: ignore[attr-defined]
             energy = self.cuequivariance_energies(graph)
         else:
             energy = self.energy_model(graph, comm_dict)[0]
@@ -390,9 +387,6 @@ class MaceModel(
             counts = counts & torch.tensor(self.atom_counts, device=counts.device)[kinds]
         return torch.where(counts, energy, torch.zeros_like(energy))
 
-    def _uses_cuequivariance(self, graph: AtomGraph) -> bool:
-        return self.trains_with_cueq and self.training and graph.incoming is None
-
     def __setattr__(self, name: str, value: Any) -> None:
         """Accept a plain number for ``min_nbor_dist``, as one of the host's trainers assigns it."""
         if name == "min_nbor_dist" and not isinstance(value, torch.Tensor):
@@ -400,19 +394,6 @@ class MaceModel(
                 -1.0 if value is None else float(value), dtype=torch.float64, device=env.DEVICE
             )
         super().__setattr__(name, value)
-
-    @classmethod
-    def update_sel(
-        cls, train_data: Any, type_map: list[str] | None, local_jdata: dict[str, Any]
-    ) -> tuple[dict[str, Any], float | None]:
-        """Fill in ``sel`` from the data and E0 from their file; called by the trainer before the model is built."""
-        config = config_from_options(local_jdata)
-        if config.enable_cueq:
-            check_available()  # before the work begins, not at the first step
-        distance, sel = UpdateSel().update_one_sel(
-            train_data, type_map, config.r_max, config.sel, mixed_type=True
-        )
-        return set_sel(energies_in_section(local_jdata, type_map), int(sel[0])), distance
 
     def _definition(self) -> dict[str, Any]:
         return {

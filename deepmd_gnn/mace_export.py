@@ -7,8 +7,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx
 
+from deepmd_gnn.chunks import in_chunks
 from deepmd_gnn.freezing import enter_stage
 from deepmd_gnn.graph import AtomGraph, guard_distance, without_direction
 from deepmd_gnn.kernels.freezing import installed
@@ -28,6 +29,7 @@ class ExportMixin:
     if TYPE_CHECKING:
         rcut: float
         nlayers: int
+        slots: int
         training: bool
 
         excludes_pairs: bool
@@ -187,7 +189,9 @@ class ExportMixin:
             leaving_begin = torch.cat([owned.new_zeros(1), lists[3]])  # type: ignore[list-item]
             outgoing = edge_lists(lists[2] + 1, leaving_begin)
         nodes = rows_between(types, 0, nowned + 1)
-        return AtomGraph(nodes, types, index, vectors, index, incoming, outgoing, order, begin)
+        graph = AtomGraph(nodes, types, index, vectors, index, incoming, outgoing, order, begin)
+        # The number of chunks depends on the data: nothing for a graph that is being traced.
+        return in_chunks(graph, self.slots) if self.training and get_proxy_mode() is None else graph
 
     def forward_lower_graph_exportable(
         self,

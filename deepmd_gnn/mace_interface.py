@@ -4,9 +4,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from deepmd.dpmodel.output_def import FittingOutputDef, ModelOutputDef, OutputVariableDef
+from deepmd.pt.utils.update_sel import UpdateSel
 
 from deepmd_gnn.config import MaceConfig
+from deepmd_gnn.cuequivariance import check_available
+from deepmd_gnn.isolated_atoms import energies_in_section
 from deepmd_gnn.mace_energy import MaceEnergy
+from deepmd_gnn.options import config_from_options
+from deepmd_gnn.sections import set_sel
 from deepmd_gnn.sharing import Descriptor, FittingNet
 
 if TYPE_CHECKING:
@@ -215,3 +220,16 @@ class InterfaceMixin:
             "scale": float(self.energy_model.scale),
             "atomic_energies": self.out_bias.flatten().tolist(),
         }
+
+    @classmethod
+    def update_sel(
+        cls, train_data: Any, type_map: list[str] | None, local_jdata: dict[str, Any]
+    ) -> tuple[dict[str, Any], float | None]:
+        """Fill in ``sel`` from the data and E0 from their file; called by the trainer before the model is built."""
+        config = config_from_options(local_jdata)
+        if config.enable_cueq:
+            check_available()  # before the work begins, not at the first step
+        distance, sel = UpdateSel().update_one_sel(
+            train_data, type_map, config.r_max, config.sel, mixed_type=True
+        )
+        return set_sel(energies_in_section(local_jdata, type_map), int(sel[0])), distance

@@ -86,18 +86,18 @@ def test_clipping_bounds_the_step(data, tmp_path):
     assert (moved[1] - start).abs().max() < 1e-4
 
 
-@pytest.mark.parametrize("optimizer", ["AdamW", "LKF", "AdaMuon", "HybridMuon"])
+# HybridMuon's faster kernels are compiled first, which takes minutes on the CPU.
+OPTIMIZERS = [{"type": "AdamW"}, {"type": "LKF"}, {"type": "AdaMuon"}]
+OPTIMIZERS += [{"type": "HybridMuon", "flash_muon": False, "enable_gram": False}]
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda optimizer: optimizer["type"])
 def test_optimizers(optimizer, data, tmp_path):
-    config = every_step(base_input([data], None, steps=25))
-    config["optimizer"] = {"type": optimizer}
-    config["training"]["training_data"]["batch_size"] = 6
+    config = every_step(base_input([data], None, steps=10, lr=0.05, batch_size=6))
+    config["optimizer"] = optimizer
     run_dp(tmp_path, "train", config)
-    force = (
-        lcurve(tmp_path)["rmse_f"]
-        if "rmse_f" in lcurve(tmp_path).dtype.names
-        else lcurve(tmp_path)["rmse_f_trn"]
-    )
-    assert force[-1] < 0.9 * force[0]
+    force = column(tmp_path, "rmse_f")
+    assert force[-1] < force[0]
 
 
 def write_lmdb(path, frames, type_map):
