@@ -13,7 +13,7 @@ from lammps_runner import run_lammps
 
 from deepmd_gnn.structures import Structure
 
-TIMESTEP = 0.0002  # ps
+TIMESTEP = 0.00005  # ps
 LENGTH = 6.2
 SCRIPT = """\
 units metal
