@@ -106,7 +106,7 @@ def run_page(page, folder, shorten, skip=()):
 
 def _joined(lines):
     """Lines that set variables stay together with those that use them."""
-    if any(re.match(r"\w+=", line) for line in lines):
+    if any(re.match(r"(export )?\w+=", line) for line in lines):
         return ["\n".join(lines)]
     return lines
 
