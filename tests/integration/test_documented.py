@@ -33,7 +33,7 @@ ELSEWHERE = {
     "examples/acac/README.md": "test_examples.py",
     "examples/active_learning/README.md": "test_example_workflows.py",
     "examples/heat_flux/README.md": "test_example_workflows.py",
-    "examples/mo/README.md": "test_example_workflows.py",
+    "examples/molybdenum/README.md": "test_example_workflows.py",
     "examples/water/README.md": "test_examples.py, test_example_workflows.py",
 }
 HERE = {

@@ -91,7 +91,7 @@ def test_elastic_constants_are_second_derivatives_of_the_energy():
     from ase.calculators.emt import EMT
     from ase.units import GPa
 
-    functions = script("mo/elastic.py")
+    functions = script("molybdenum/elastic.py")
     atoms = functions["relaxed"](EMT(), "Cu", "fcc", 3.7)
     assert np.abs(atoms.get_stress()).max() < 1e-5
     found = functions["stiffness"](atoms, 1e-3)
@@ -111,17 +111,15 @@ def test_elastic_constants_are_second_derivatives_of_the_energy():
 
 @pytest.mark.slow
 def test_molybdenum(tmp_path):
-    settings = json.loads((EXAMPLES / "mo" / "input.json").read_text())
-    for part in ("training_data", "validation_data"):
-        for system in settings["training"][part]["systems"]:
-            assert (EXAMPLES / "mo" / system / "set.000" / "virial.npy").exists()
-    shutil.copytree(EXAMPLES / "mo" / "data", tmp_path / "data")
-    settings["model"].update(num_channels=2, r_max=3.5)
+    folder = EXAMPLES / "molybdenum"
+    settings = json.loads((folder / "input.json").read_text())
+    shutil.copytree(folder / "data", tmp_path / "data")
+    settings["model"].update(hidden_irreps="2x0e + 2x1o", r_max=3.5, correlation=2)
     settings["training"].update(numb_steps=2, disp_freq=1, save_freq=2)
     run_dp(tmp_path, "train", settings)
     assert "rmse_v" in (tmp_path / "lcurve.out").read_text().splitlines()[0]
     run_dp(tmp_path, "freeze", None, "-o", "mace.pth")
-    lines = run(tmp_path, "python", EXAMPLES / "mo" / "elastic.py", "mace.pth").splitlines()
+    lines = run(tmp_path, "python", folder / "elastic.py", "mace.pth").splitlines()
     assert [line.split()[0] for line in lines[-4:]] == ["a", "C11", "C12", "C44"]
 
 
