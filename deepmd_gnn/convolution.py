@@ -118,7 +118,7 @@ class Convolution(torch.nn.Module):
         sums: list[torch.Tensor] = []
         for chunk, nodes in enumerate(chunk_nodes):
             width = chunk_widths[chunk]
-            factors = all_harmonics[chunk].view(nodes, width, -1).transpose(1, 2)
+            factors = all_harmonics[chunk].view(nodes, width, harmonics.shape[1]).transpose(1, 2)
             weights = torch.split(all_radial[chunk], channels, dim=1)
             features = torch.split(all_inputs[chunk], self.input_dims, dim=1)
             parts: list[torch.Tensor] = []
