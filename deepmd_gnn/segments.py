@@ -44,16 +44,17 @@ def edge_lists(order: torch.Tensor, row_ptr: torch.Tensor) -> torch.Tensor:
     Returns
     -------
     torch.Tensor
-        The edges of each row, −1 where there are no more, shape (largest row, nrow).
+        The edges of each row, −1 where there are no more, shape (largest row but at least 1, nrow).
     """
     begin = rows_between(row_ptr, 0, row_ptr.shape[0] - 1)
     count = rows_between(row_ptr, 1, row_ptr.shape[0]) - begin
-    # A size that depends on data: known to the compiled graph as a number of its own.
-    width = count.max().item()
-    torch._check(width >= 0)
+    # A size that depends on data: known to the compiled graph as a number of its own. Never 0, nor is the list of edges
+    # read from: what is masked is read all the same.
+    width = count.max().clamp(min=1).item()
+    torch._check(width >= 1)
     place = torch.arange(width, device=order.device).unsqueeze(1)
-    position = (begin + place).clamp(max=order.shape[0] - 1)
-    lists = torch.where(place < count, order[position], -1)
+    position = (begin + place).clamp(max=order.shape[0])
+    lists = torch.where(place < count, torch.cat([order, order.new_zeros(1)])[position], -1)
     # A view with strides makes the compiler keep the lists in memory; else it derives them anew for every use, and then
     # stores the terms of the sums. Every other place is left out so that it does not vectorise over the rows: of such
     # a sum, TorchInductor 2.11 writes whole vectors, beyond the last row.
