@@ -31,7 +31,7 @@ def read_deviations(report: Path) -> dict[str, dict[str, dict[str, dict[str, flo
     """
     found: dict[str, dict[str, dict[str, dict[str, float]]]] = {}
     for test in ElementTree.parse(report).iter("testcase"):
-        name = re.fullmatch(r"test_ranks\[(.*)-(\.\w+)\]", test.get("name"))
+        name = re.fullmatch(r"test_ranks\[(.*)-(\.\w+)\]", test.get("name") or "")
         if name is not None:
             recorded = {
                 item.get("name"): ast.literal_eval(item.get("value")) for item in test.iter("property")

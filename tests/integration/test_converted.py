@@ -155,8 +155,8 @@ def test_finetune_with_other_elements(files, training, tmp_path):
     config["learning_rate"] |= {"start_lr": 1e-12, "stop_lr": 1e-13}
     run_dp(tmp_path, "train", config, "--finetune", str(files / "x.pt"))
     before, after = weights(files / "x.pt"), weights(tmp_path / "model.ckpt.pt")
-    for name in ("avg_num_neighbors", "scale"):
-        key = f"model.Default.energy_model.{name}"
+    for name in ("descriptor.avg_num_neighbors", "fitting_net.scale"):
+        key = f"model.Default.{name}"
         assert torch.equal(after[key], before[key])
     folder = Path(config["training"]["training_data"]["systems"][0])
     coord, cell, energy = (np.load(folder / "set.000" / f"{key}.npy") for key in ("coord", "box", "energy"))

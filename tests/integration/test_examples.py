@@ -27,6 +27,10 @@ def test_documented_inputs_are_valid(text):
     """Snippets are JSON; complete ones pass DeePMD-kit's check with no unknown key."""
     settings = json.loads(text)
     if "training" in settings:
+        # A recipe for any model and data.
+        settings.setdefault("model", {"type": "mace", "type_map": ["O", "H"]})
+        settings["training"].setdefault("training_data", {"systems": ["data"], "batch_size": 1})
+        settings["training"].setdefault("numb_steps", 1)
         normalize(settings)
 
 

@@ -39,7 +39,7 @@ def test_info(files, name):
     """`deepmd-gnn info` reads the file; one layer runs on several ranks without a second library."""
     summary = summarise(files[name])
     assert summary["kind"] == "pt2"
-    assert summary["evaluation"] == "AOTInductor, edge list (graph)"
+    assert summary["evaluation"] == "AOTInductor with generated kernels, edge list (graph)"
     assert summary["with_comm_artifact"] == (name == "two_layers")
     assert summary["multi_rank"]
     assert summary["atomic_virial"]

@@ -24,13 +24,11 @@ from tolerances import NOTICEABLE, PRINTED, RANKS
 pytestmark = pytest.mark.lammps
 KINDS = [".pth", pytest.param(".pt2", marks=pytest.mark.slow)]
 SUFFIXES = (".pth", ".pt2")
-# Compiling these takes minutes each; test_export_architectures compares their compiled numbers in Python.
-PTH_ONLY = ("attentive", "non_linear")
 RUNS = [
     pytest.param(name, kind, marks=[pytest.mark.slow] if kind == ".pt2" else [])
     for kind in SUFFIXES
     for name in CASES
-    if name not in HOST_REFUSES.get(kind, ()) and not (kind == ".pt2" and CASES[name].model in PTH_ONLY)
+    if name not in HOST_REFUSES.get(kind, ())
 ]
 
 
