@@ -41,13 +41,9 @@ def kernels_for(model: Any) -> Iterator[dict[str, Any] | None]:
     dict[str, Any] or None
         Description for the file: the CPU's features and the errors of the tables.
     """
-    reason, tables = not_covered(model.energy_model), None
-    if reason is None:
-        tables = radial_tables(model.energy_model)
+    tables = not_covered(model.energy_model) or radial_tables(model.energy_model)
     if isinstance(tables, str):
-        reason = tables
-    if reason is not None or not isinstance(tables, list):
-        log.warning("mace model: no generated kernels: %s. The .pt2 will be several times slower.", reason)
+        log.warning("mace model: no generated kernels: %s. The .pt2 will be several times slower.", tables)
         yield None
         return
     kernels = Kernels(model.energy_model, tables)
