@@ -114,14 +114,15 @@ def without_kernels() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _for_this_machine(suffix: str) -> Iterator[None]:
-    """Refuse to begin without a compiler, and link a check of the CPU into a ``.pt2``."""
+    """Refuse to begin without a compiler; link a check of the CPU and a pool of memory into a ``.pt2``."""
     if suffix != ".pt2":
         yield
         return
     from deepmd_gnn.kernels.compiler import check_compiler, cpu_guard, this_machine
+    from deepmd_gnn.kernels.memory import kept_memory
 
     check_compiler()
-    with inductor_config.patch({"aot_inductor.custom_op_libs": [cpu_guard(this_machine())]}):
+    with inductor_config.patch({"aot_inductor.custom_op_libs": [cpu_guard(this_machine())]}), kept_memory():
         yield
 
 

@@ -13,6 +13,7 @@ from deepmd_gnn.chunks import in_chunks
 from deepmd_gnn.freezing import enter_stage
 from deepmd_gnn.graph import AtomGraph, guard_distance, without_direction
 from deepmd_gnn.kernels.freezing import installed
+from deepmd_gnn.kernels.memory import results
 from deepmd_gnn.segments import edge_lists, rows_between, sum_over_edges
 
 if TYPE_CHECKING:
@@ -240,9 +241,10 @@ class ExportMixin:
                 do_atomic_virial=do_atomic_virial,
                 comm_dict=comm,
             )
-            return _translate_energy_keys(
+            named = _translate_energy_keys(
                 inner, do_grad_r=True, do_grad_c=True, do_atomic_virial=do_atomic_virial, local=True
             )
+            return results(named)
 
         options.pop("destination_sorted", None)
         ranks = "several ranks" if len(samples) > _INPUTS else "one rank"

@@ -57,6 +57,7 @@ def kernels_for(model: Any) -> Iterator[dict[str, Any] | None]:
             slope,
         )
     shims = {op._opoverload: [f"AOTITorchError aoti_torch_cpu_{text}"] for op, text in DECLARATIONS.items()}
+    shims.update(inductor_config.aot_inductor.custom_ops_to_c_shims)
     libraries = [*(inductor_config.aot_inductor.custom_op_libs or []), linked(kernels.library.archive())]
     token = _kernels.set(kernels)
     try:

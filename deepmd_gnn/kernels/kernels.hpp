@@ -58,15 +58,23 @@ static inline void add_sums(T* target, V a, V b, V c, V d) {
 #endif
 }
 
-// Heap memory aligned for vectors.
+// In a .pt2 scratch memory is kept between evaluations (memory.hpp).
+extern "C" void* mace_take(long bytes, void** block) __attribute__((weak));
+extern "C" void mace_give(void* block) __attribute__((weak));
+
+// Memory aligned for vectors.
 struct Scratch {
   T* data;
+  void* block = nullptr;
   explicit Scratch(long count) {
     const size_t bytes = (count * sizeof(T) + 63) / 64 * 64 + 64;
-    data = static_cast<T*>(std::aligned_alloc(64, bytes));
+    data = static_cast<T*>(mace_take ? mace_take(bytes, &block) : std::aligned_alloc(64, bytes));
     if (!data) throw std::bad_alloc();
   }
-  ~Scratch() { std::free(data); }
+  ~Scratch() {
+    if (block) mace_give(block);
+    else std::free(data);
+  }
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
 };

@@ -1,5 +1,11 @@
 """The compiled file gives the numbers of the model, and `deepmd-gnn info` describes it."""
 
+import ctypes
+import gc
+import re
+import resource
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +13,7 @@ from deepmd.infer import DeepPot
 from helpers import assert_close, random_frame, tiny_model
 from lammps_cases import MODELS, STRONG
 from tolerances import NATIVE
+from torch.export.pt2_archive._package import AOTICompiledModel
 
 from deepmd_gnn import __version__
 from deepmd_gnn.model_summary import summarise
@@ -50,3 +57,67 @@ def test_info(files, name):
     assert described["parameters"] == sum(parameter.numel() for parameter in model.parameters())
     assert described["scale"] == STRONG["scale"]
     assert described["architecture"]["hidden_irreps"] == model.config.hidden_irreps
+
+
+def large_frame(copies):
+    """Coordinates, cell and types of a random frame repeated along x; the model keeps memory of that size."""
+    coord, atype, cell = random_frame(natoms=40, box_length=7.0, seed=1)
+    shifts = np.arange(copies)[:, None, None] * cell.reshape(3, 3)[0]
+    box = cell.reshape(3, 3) * np.array([[copies], [1], [1]])
+    return (coord.reshape(1, -1, 3) + shifts).reshape(1, -1), box.reshape(1, 9), np.tile(atype, copies)
+
+
+def test_memory_is_kept_inside_only(files):
+    """Results belong to the caller: neither further evaluations nor the end of the model change them."""
+    evaluator = DeepPot(str(files["two_layers"]))
+    copies = 300  # even the forces are a large tensor
+    coord, box, atype = large_frame(copies)
+    first = evaluator.eval(coord, box, atype)
+    kept = [np.array(value) for value in first]
+    energy, force, _ = evaluator.eval(*large_frame(1))
+    evaluator.eval(coord + 0.01 * np.sin(np.arange(coord.size)), box, atype)
+    del evaluator
+    gc.collect()
+    assert all(np.array_equal(value, copy) for value, copy in zip(first, kept, strict=True))
+    assert_close(first[0], copies * energy, NATIVE["float64"], "energy of a supercell")
+    assert_close(first[1], np.tile(force, (1, copies, 1)), NATIVE["float64"], "forces of a supercell")
+
+
+def test_memory_does_not_grow(files):
+    """Systems of many sizes, one after the other, need no more memory than the largest."""
+    evaluator = DeepPot(str(files["two_layers"]))
+    rng = np.random.default_rng(0)
+    sizes = [100, *rng.integers(20, 100, size=40)]
+    memory = []
+    for copies in sizes:
+        evaluator.eval(*large_frame(copies))
+        memory.append(_resident_mb())
+    assert max(memory[20:]) < max(memory[:20]) + 30
+
+
+def test_memory_is_not_returned_to_the_system(files, monkeypatch):
+    """Even where malloc does so with every large block; else much of a large step would be spent on getting pages."""
+    evaluator = DeepPot(str(files["two_layers"]))
+    frame = large_frame(100)
+    run, counts = AOTICompiledModel.__call__, []
+
+    def counted(*arguments):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        outputs = run(*arguments)
+        counts.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+        return outputs
+
+    monkeypatch.setattr(AOTICompiledModel, "__call__", counted)
+    libc, threshold = ctypes.CDLL(None), -3  # M_MMAP_THRESHOLD
+    libc.mallopt(threshold, 2**17)
+    try:
+        for _ in range(4):
+            evaluator.eval(*frame)
+    finally:
+        libc.mallopt(threshold, 2**25)
+    assert counts[0] > 1000
+    assert max(counts[2:]) < counts[0] / 10
+
+
+def _resident_mb():
+    return int(re.search(r"VmRSS:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1024
