@@ -42,16 +42,22 @@ def figures(folder: Path, frames: int) -> Iterator[tuple[str, Figure]]:
     for name in ("learning_curve", "parity", "molecular_dynamics"):
         yield name, example[name](folder)
     # As docs/cli.md shows it: deepmd-gnn plot parity test train.
-    run(["dp", "--pt", "test", "-m", "mace.pth", "-s", "data/data_0", "-n", str(frames), "-d", "train"], folder)
-    yield "parity_systems", parity_figure(
-        {
-            quantity: [
-                series
-                for prefix in ("test", "train")
-                for series in read_details(folder / prefix, quantity)[0]
-            ]
-            for quantity in DETAILS
-        }
+    run(
+        ["dp", "--pt", "test", "-m", "mace.pth", "-s", "data/data_0", "-n", str(frames), "-d", "train"],
+        folder,
+    )
+    yield (
+        "parity_systems",
+        parity_figure(
+            {
+                quantity: [
+                    series
+                    for prefix in ("test", "train")
+                    for series in read_details(folder / prefix, quantity)[0]
+                ]
+                for quantity in DETAILS
+            }
+        ),
     )
 
 
@@ -68,13 +74,15 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="what make quickstart left")
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "figures")
-    parser.add_argument("--frames", type=int, default=40, help="training frames that are tested (default: 40)")
+    parser.add_argument(
+        "--frames", type=int, default=40, help="training frames that are tested (default: 40)"
+    )
     options = parser.parse_args(arguments)
     options.output.mkdir(parents=True, exist_ok=True)
     for name, figure in figures(options.folder.resolve(), options.frames):
         path = options.output / f"{name}.png"
         save(figure, path)
-        print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
+        sys.stdout.write(f"{path}: {path.stat().st_size / 1000:.0f} kB\n")
 
 
 if __name__ == "__main__":

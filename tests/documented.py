@@ -16,12 +16,14 @@ import io
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from unittest.mock import patch
 
+import numpy as np
 from deepmd.main import main as dp
 from deepmd_run import working_directory
 
@@ -115,11 +117,11 @@ class PageRun:
     def __init__(self, page, folder, shorten, skip=(), before=None, script=None, names=None):
         self.page, self.folder, self.skip = page, folder, tuple(skip)
         self.before, self.script, self.names = before or {}, script, names or {}
-        self.shorten = Shortened(shorten)
+        self.shorten, self.outputs, self.inputs = Shortened(shorten), {}, []
 
     def __call__(self):
-        """Run all fences; returns the commands that were run."""
-        done, skipped = [], set()
+        """Run all fences; returns the commands that were run and their outputs (of `dp` nothing)."""
+        skipped = set()
         for block in blocks(self.page):
             text = self.shorten(block.text)
             if block.name:
@@ -127,7 +129,7 @@ class PageRun:
             elif block.kind == "python":
                 self._program(text)
             elif block.kind == "lammps":
-                self._lammps(text)
+                self.inputs.append(with_lines(self.script, text))
             for line, shown in self._commands(block, text):
                 if line.startswith(self.skip):
                     skipped |= {beginning for beginning in self.skip if line.startswith(beginning)}
@@ -135,11 +137,11 @@ class PageRun:
                 for beginning, function in self.before.items():
                     if line.startswith(beginning):
                         function(self.folder)
-                run_command(line, self.folder, shown)
-                done.append(line)
+                self.outputs[line] = run_command(line, self.folder, shown)
+        self._run_inputs()
         self.shorten.check()
         assert skipped == set(self.skip), "the page has no such commands"
-        return done
+        return self.outputs
 
     @staticmethod
     def _commands(block, text):
@@ -158,20 +160,33 @@ class PageRun:
         with working_directory(self.folder), contextlib.redirect_stdout(io.StringIO()):
             exec(compile(text, str(self.page), "exec"), {"__name__": "__documented__", **self.names})
 
-    def _lammps(self, lines):
-        (self.folder / "in.lines").write_text(with_lines(self.script, lines))
-        run_command("lmp -in in.lines", self.folder)
+    def _run_inputs(self):
+        """All inputs made of the page's lines in one process, to spare the start of LAMMPS."""
+        if self.inputs:
+            (self.folder / "in.lines").write_text("clear\n".join(self.inputs))
+            run_command("lmp -in in.lines", self.folder)
+
+
+def copy_example(name, root):
+    """Copy an example below a folder, with two frames of each of its systems."""
+    folder = root / "examples" / name
+    shutil.copytree(ROOT / "examples" / name, folder)
+    for path in folder.glob("data/*/set.*/*.npy"):
+        np.save(path, np.load(path)[:2])
+    return folder
 
 
 def with_lines(script, lines):
-    """A LAMMPS input with other lines: its pair style is replaced if they have one; the others come before the run."""
+    """A LAMMPS input with other lines: a pair style and coefficients in place of its own, others before the run."""
     if "pair_style" in lines:
-        first, *others = re.findall(r"^pair_.*\n", script, re.MULTILINE)
-        for other in others:
-            script = script.replace(other, "")
-        return script.replace(first, lines)
-    before, run, after = re.split(r"^(run)\b", script, maxsplit=1, flags=re.MULTILINE)
-    return before + lines + run + after
+        for word in ("pair_style", "pair_coeff"):
+            if word in lines:
+                script = re.sub(rf"^{word}\b.*\n", "", script, flags=re.MULTILINE)
+        mark = "pair_coeff" if re.search(r"^pair_coeff", script, re.MULTILINE) else "run"
+    else:
+        mark = "run"
+    before, word, after = re.split(rf"^({mark})\b", script, maxsplit=1, flags=re.MULTILINE)
+    return before + lines + word + after
 
 
 def _joined(lines):
@@ -211,6 +226,7 @@ def run_command(line, folder, shown=""):
         output.write(_in_shell(line, folder))
     if shown.strip():
         assert_like(output.getvalue(), shown, line)
+    return output.getvalue()
 
 
 def _in_shell(line, folder):

@@ -2,14 +2,12 @@
 
 import json
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from deepmd.utils.argcheck import normalize
-from deepmd_run import run_dp
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
@@ -26,11 +24,16 @@ def readme_inputs():
 def test_documented_inputs_are_valid(text):
     """Snippets are JSON; complete ones pass DeePMD-kit's check with no unknown key."""
     settings = json.loads(text)
-    if "training" in settings:
+    if "model_dict" in settings.get("model", {}):
+        return  # test_documented.py trains it; the host's check wants the shared parts put in first
+    if "training" in settings or "loss" in settings:
         # A recipe for any model and data.
         settings.setdefault("model", {"type": "mace", "type_map": ["O", "H"]})
-        settings["training"].setdefault("training_data", {"systems": ["data"], "batch_size": 1})
+        settings.setdefault("training", {}).setdefault(
+            "training_data", {"systems": ["data"], "batch_size": 1}
+        )
         settings["training"].setdefault("numb_steps", 1)
+        settings.setdefault("learning_rate", {"type": "exp", "start_lr": 1e-3, "stop_lr": 1e-5})
         normalize(settings)
 
 
@@ -46,19 +49,6 @@ def test_inputs_are_valid_and_their_data_is_there(name):
     for part in ("training_data", "validation_data"):
         for system in training[part]["systems"]:
             assert (EXAMPLES / name / system / "set.000" / "force.npy").exists()
-
-
-@pytest.mark.slow
-def test_acac(tmp_path):
-    shutil.copytree(EXAMPLES / "acac" / "data", tmp_path / "data")
-    settings = json.loads((EXAMPLES / "acac" / "input.json").read_text())
-    settings["training"].update(numb_steps=4, disp_freq=2, save_freq=4)
-    settings["validating"]["validation_freq"] = 2
-    run_dp(tmp_path, "train", settings)
-    assert {path.name for path in tmp_path.glob("best_ema.ckpt*")}
-    run_dp(tmp_path, "freeze", None, "-c", "model_ema.ckpt.pt", "-o", "mace.pth")
-    run_dp(tmp_path, "test", None, "-m", "mace.pth", "-s", "data/test_600K", "-n", "5")
-    assert re.search(r"Force\s+RMSE\s*: \d", (tmp_path / "test.log").read_text())
 
 
 @pytest.mark.slow
