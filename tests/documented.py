@@ -167,12 +167,12 @@ class PageRun:
             run_command("lmp -in in.lines", self.folder)
 
 
-def copy_example(name, root):
-    """Copy an example below a folder, with two frames of each of its systems."""
+def copy_example(name, root, frames=2):
+    """Copy an example below a folder, with few frames of each of its systems."""
     folder = root / "examples" / name
     shutil.copytree(ROOT / "examples" / name, folder)
     for path in folder.glob("data/*/set.*/*.npy"):
-        np.save(path, np.load(path)[:2])
+        np.save(path, np.load(path)[:frames])
     return folder
 
 
@@ -245,7 +245,8 @@ def _shape(line):
     """A line without its numbers, the size of files and what a machine's processor can do."""
     line = re.sub(r"^(Compiled for\s.*?x86_64).*", r"\1", line)
     line = _NUMBER.sub("#", line)
-    return " ".join(re.sub(r"# [kMG]?B\b", "# B", line).split())
+    line = " ".join(re.sub(r"# [kMG]?B\b", "# B", line).split())
+    return re.sub(r"#( #)+", "#", line)
 
 
 def assert_like(output, shown, what):

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from deepmd.main import main as dp
 from deepmd_run import working_directory
+from documented import blocks
 from helpers import random_frame, tiny_model
 from lammps_cases import STRONG, freeze
 
@@ -166,6 +167,9 @@ def test_heat_flux_in_lammps(tmp_path):
 def test_active_learning(tmp_path, capsys):
     """Two rounds of two models: labels are the reference's, and what was selected is trained on."""
     loop = script("active_learning/loop.py")
+    (line,) = (b.text for b in blocks(EXAMPLES / "active_learning/README.md") if b.kind == "sh")
+    python, name, *shown = line.split()
+    assert (python, name) == ("python", "loop.py")
     commands = []
 
     def in_this_process(command, folder):
@@ -178,19 +182,8 @@ def test_active_learning(tmp_path, capsys):
             run(folder, *command)
 
     with patch.dict(loop["main"].__globals__, {"run": in_this_process}):
-        numbers = [
-            "--training-steps",
-            "2",
-            "--md-steps",
-            "20",
-            "--new",
-            "3",
-            "--low",
-            "1e-6",
-            "--high",
-            "1e6",
-        ]
-        loop["main"](["--folder", str(tmp_path), "--rounds", "2", "--models", "2", *numbers])
+        short = "--rounds 2 --models 2 --training-steps 2 --md-steps 20 --new 3 --low 1e-6 --high 1e6"
+        loop["main"]([*shown, *short.split(), "--folder", str(tmp_path)])
     assert commands == [*["dp"] * 4, "lmp"] * 2
     assert capsys.readouterr().out.count("3 new configurations") == 2
     settings = json.loads((tmp_path / "round_1" / "model_2" / "input.json").read_text())

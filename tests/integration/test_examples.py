@@ -2,12 +2,16 @@
 
 import json
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
+from deepmd.main import main as dp
 from deepmd.utils.argcheck import normalize
+from deepmd_run import working_directory
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
@@ -63,6 +67,26 @@ def test_quickstart(tmp_path):
     assert "largest difference" in run.stdout
     for figure in ("learning_curve", "parity", "molecular_dynamics"):
         assert (tmp_path / f"{figure}.png").stat().st_size > 5000
+    _make_figures(tmp_path)
+
+
+def _make_figures(folder):
+    """The command that makes the figures of the site makes all of them, and no others."""
+    script = runpy.run_path(str(ROOT / "docs" / "make_figures.py"))
+
+    def in_this_process(command, where):
+        with working_directory(where):
+            dp([*command[1:], "--log-path", "dp.log"])
+
+    with patch.dict(script["main"].__globals__, {"run": in_this_process}):
+        script["main"]([str(folder), "--output", str(folder / "figures"), "--frames", "2"])
+    made = {path.name: path.stat().st_size for path in (folder / "figures").iterdir()}
+    shown = {path.name for path in (ROOT / "docs" / "figures").iterdir()}
+    pages = "".join(path.read_text() for path in ROOT.glob("docs/*.md"))
+    assert set(made) == shown
+    assert min(made.values()) > 5000
+    for name in set(re.findall(r"figures/(\w+\.png)", pages)):
+        assert name in shown
 
 
 def test_quickstart_names_the_failed_stage(tmp_path):
