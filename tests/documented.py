@@ -243,7 +243,7 @@ def _in_shell(line, folder):
 
 def _shape(line):
     """A line without its numbers, the size of files and what a machine's processor can do."""
-    line = re.sub(r"^(Compiled for\s.*?x86_64).*", r"\1", line)
+    line = re.sub(r"^(Compiled for).*", r"\1", line)
     line = _NUMBER.sub("#", line)
     line = " ".join(re.sub(r"# [kMG]?B\b", "# B", line).split())
     return re.sub(r"#( #)+", "#", line)
