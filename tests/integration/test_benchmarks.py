@@ -31,6 +31,16 @@ def test_atomic_virial():
     assert [line.split()[0] for line in out.splitlines()] == ["plain", "with", "ratio"]
 
 
+@pytest.mark.lammps
+def test_against_native():
+    """growth.py times the same steps of LAMMPS, of a `.pt2` that takes minutes to freeze, and is not run here."""
+    options = ["--system", "benzene", "--rounds", "1", "--calls", "1", "--steps", "1"]
+    out = run("run.py", *options, "--tasks", "native force", "ours force", "ours LAMMPS")
+    first, *others = re.findall(r"^\| [^|]+ \| [\d.e+]+ \| ([\d.e-]+) \|", out, re.MULTILINE)
+    assert float(first) == 1
+    assert len(others) == 2
+
+
 def test_finetune():
     out = run("finetune.py", "--frames", "5", "--test-frames", "2", "--steps", "1", "--starts", "imported")
     assert re.findall(r"^\| 1 \| (\w+) \|", out, re.MULTILINE) == ["imported"]

@@ -27,7 +27,7 @@ READ = {
     ),
     "docs/performance.md": (
         "test_docs.py",
-        "hours of measurements; the scripts exist and have these options",
+        "half an hour of measurements; the scripts exist and have these options, and test_benchmarks.py runs them shortly",
     ),
 }
 
