@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from deepmd.utils.argcheck import normalize
-from documented import KINDS, ROOT, PageRun, blocks, copy_example, is_runnable, pages
+from documented import KINDS, ROOT, PageRun, assert_like, blocks, copy_example, is_runnable, pages
 
 pytestmark = [pytest.mark.slow, pytest.mark.lammps]
 
@@ -45,6 +45,16 @@ def test_every_page_is_run():
     assert with_code | {"docs/performance.md"} == run | set(READ)
     for page, (name, _) in READ.items():
         assert page.split("/", 1)[-1] in tests[name], f"{name} does not read {page}"
+
+
+def test_output_is_compared():
+    """Numbers may differ; words, lines in between and lines that a page leaves out at the end may not."""
+    output = "Kind   frozen\nSize   3.1 MB\nStep   499\n\nModel\n"
+    for shown in ("Kind frozen\nSize 2 kB\nStep 1\n", output):
+        assert_like(output, shown, "same")
+    for shown in ("Kind checkpoint\n", "Kind frozen\nStep 1\n", "Kind frozen\nSize 2 kB\n", "Size 2 kB, 1\n"):
+        with pytest.raises(AssertionError):
+            assert_like(output, shown, "other")
 
 
 # --- folders that several pages start from -----------------------------------------------------------------------
