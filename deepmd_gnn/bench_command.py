@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from deepmd_gnn.check_command import add_structure_arguments
+from deepmd_gnn.command_parsers import add_command, add_json_argument, add_structure_arguments
 
 if TYPE_CHECKING:
     from deepmd_gnn.structures import Structure
@@ -35,12 +35,12 @@ def add_parsers(subparsers: Any) -> None:
     subparsers : Any
         What :meth:`argparse.ArgumentParser.add_subparsers` returned.
     """
-    parser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
         "bench",
-        help="time model files on a structure",
-        description="Time checkpoints and frozen models on a structure: in Python, and molecular dynamics in LAMMPS.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "time model files on a structure",
+        _EXAMPLES,
+        "Time checkpoints and frozen models on a structure: in Python, and molecular dynamics in LAMMPS.",
     )
     parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help=".pt, .pth, .pt2 or .pte")
     add_structure_arguments(parser)
@@ -57,7 +57,7 @@ def add_parsers(subparsers: Any) -> None:
         "--ranks", type=int, nargs="+", default=[1], help="MPI ranks of LAMMPS; 0: without LAMMPS"
     )
     parser.add_argument("--steps", type=int, default=20, help="steps that are timed (default: 20)")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_json_argument(parser)
     parser.set_defaults(func=run)
 
 

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from deepmd_gnn.command_parsers import add_command, add_json_argument, add_structure_arguments
+
 if TYPE_CHECKING:
     from deepmd_gnn.checks import Check, Evaluate, Results
     from deepmd_gnn.structures import Structure
@@ -25,32 +27,6 @@ exit codes: 0 all checks passed, 1 one failed or the input is bad, 2 wrong usage
 _DISPLACEMENT = 0.05
 
 
-def add_structure_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options that choose a structure.
-
-    Parameters
-    ----------
-    parser : argparse.ArgumentParser
-        Of a command.
-    """
-    parser.add_argument(
-        "-s",
-        "--structure",
-        type=Path,
-        help="a file that ASE reads, a LAMMPS data file (.lmp, .data) or a folder of DeePMD-kit",
-    )
-    parser.add_argument(
-        "--frame", type=int, default=0, help="frame of a file with several, from 0 (default: 0)"
-    )
-    parser.add_argument(
-        "--types",
-        nargs="+",
-        metavar="TYPE",
-        help="names of types 1, 2, … of a LAMMPS data file (default: the model's)",
-    )
-    parser.add_argument("--head", help="branch of a multi-task checkpoint")
-
-
 def add_parsers(subparsers: Any) -> None:
     """Add ``check``.
 
@@ -59,13 +35,13 @@ def add_parsers(subparsers: Any) -> None:
     subparsers : Any
         What :meth:`argparse.ArgumentParser.add_subparsers` returned.
     """
-    parser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
         "check",
-        help="test the physics of a model file",
-        description="Test what every model of interatomic energies must obey, on a checkpoint or frozen model: "
+        "test the physics of a model file",
+        _EXAMPLES,
+        "Test what every model of interatomic energies must obey, on a checkpoint or frozen model: "
         "derivatives, invariances, smoothness at the cutoff, and that LAMMPS gives the same numbers on any number of ranks.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("file", type=Path, help="checkpoint (.pt) or frozen model (.pth, .pt2, .pte)")
     add_structure_arguments(parser)
@@ -73,7 +49,7 @@ def add_parsers(subparsers: Any) -> None:
         "--ranks", type=int, default=2, help="MPI ranks of the comparison in LAMMPS; 0: none (default: 2)"
     )
     parser.add_argument("--seed", type=int, default=0, help="of displacements, rotations and permutations")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_json_argument(parser)
     parser.set_defaults(func=run)
 
 

@@ -5,6 +5,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from deepmd_gnn.command_parsers import add_command
+
+_CONVERT_EXAMPLES = """\
+examples:
+  deepmd-gnn convert MACE.model -o mace.pth                   to run in LAMMPS, ASE or Python
+  deepmd-gnn convert MACE.model -o mace.pt                    to train on; also writes mace.json
+  deepmd-gnn convert MACE.model -o mace.pth --elements H,C,O  a smaller table of elements
+"""
+_EXPORT_EXAMPLES = """\
+example:
+  deepmd-gnn export model.ckpt.pt -o mace.model
+"""
+
 
 def add_parsers(subparsers: "argparse._SubParsersAction[Any]") -> None:
     """Add the two commands to a command line.
@@ -19,10 +32,12 @@ def add_parsers(subparsers: "argparse._SubParsersAction[Any]") -> None:
 
 
 def _add_convert(subparsers: "argparse._SubParsersAction[Any]") -> None:
-    parser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
         "convert",
-        help="convert a native MACE model",
-        description="Convert a native MACE model. Nothing in the file is executed.",
+        "convert a native MACE model",
+        _CONVERT_EXAMPLES,
+        "Convert a native MACE model. Nothing in the file is executed.",
     )
     parser.add_argument(
         "source", help=".model of MACE 0.2 to 0.3, pickled or compiled, or a training checkpoint"
@@ -42,10 +57,12 @@ def _add_convert(subparsers: "argparse._SubParsersAction[Any]") -> None:
 
 
 def _add_export(subparsers: "argparse._SubParsersAction[Any]") -> None:
-    parser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
         "export",
-        help="write a native MACE model",
-        description="Write a model of this package as a native MACE model, for MACECalculator.",
+        "write a native MACE model",
+        _EXPORT_EXAMPLES,
+        "Write a model of this package as a native MACE model, for MACECalculator.",
     )
     parser.add_argument("model", help="checkpoint (.pt)")
     parser.add_argument("-o", "--output", required=True, help="native file (.model)")
@@ -64,24 +81,26 @@ def run_convert(args: argparse.Namespace) -> int:
     Returns
     -------
     int
-        0, or 1 after an error, which is printed.
+        0.
+
+    Raises
+    ------
+    ValueError, OSError
+        If the file or an option is bad; :func:`deepmd_gnn.cli.main` prints them.
     """
     from deepmd_gnn.conversion import convert
 
     elements = None if args.elements is None else [name.strip() for name in args.elements.split(",")]
-    try:
-        model = convert(
-            args.source,
-            args.output,
-            args.head,
-            elements,
-            args.precision,
-            args.sel,
-            trust=args.trust,
-            architecture=args.architecture,
-        )
-    except (ValueError, OSError) as error:
-        return _report(error)
+    model = convert(
+        args.source,
+        args.output,
+        args.head,
+        elements,
+        args.precision,
+        args.sel,
+        trust=args.trust,
+        architecture=args.architecture,
+    )
     sys.stdout.write(
         f"{args.source} -> {args.output}: elements {' '.join(model.type_map)}, cutoff {model.rcut:g} Å, "
         f"{model.config.precision}\n"
@@ -100,18 +119,15 @@ def run_export(args: argparse.Namespace) -> int:
     Returns
     -------
     int
-        0, or 1 after an error, which is printed.
+        0.
+
+    Raises
+    ------
+    ValueError, OSError
+        If the model cannot be written as native MACE; :func:`deepmd_gnn.cli.main` prints them.
     """
     from deepmd_gnn.native_export import export_native
 
-    try:
-        export_native(args.model, args.output, args.branch)
-    except (ValueError, OSError) as error:
-        return _report(error)
+    export_native(args.model, args.output, args.branch)
     sys.stdout.write(f"{args.model} -> {Path(args.output)}\n")
     return 0
-
-
-def _report(error: Exception) -> int:
-    sys.stderr.write(f"deepmd-gnn: {error}\n")
-    return 1

@@ -7,7 +7,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from deepmd_gnn.command_parsers import add_command
 from deepmd_gnn.whole_file import whole_file
+
+_EXAMPLES = """\
+examples:
+  deepmd-gnn freeze model.ckpt.pt -o mace.pth                 seconds; runs anywhere
+  deepmd-gnn freeze model.ckpt.pt -o mace.pt2                 a minute or two; the fast file for LAMMPS
+  deepmd-gnn freeze model.ckpt.pt -o mace.pt2 --no-kernels    without generated C++
+"""
 
 
 def add_parsers(subparsers: "argparse._SubParsersAction[Any]") -> None:
@@ -18,10 +26,12 @@ def add_parsers(subparsers: "argparse._SubParsersAction[Any]") -> None:
     subparsers : argparse action
         Of the main parser. The command sets ``func``, which takes the parsed arguments and returns the exit status.
     """
-    parser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
         "freeze",
-        help="freeze a checkpoint, with a choice of evaluation",
-        description="Freeze a checkpoint: what `dp --pt freeze` (.pth) and `dp --pt-expt freeze` (.pt2, .pte) do.",
+        "freeze a checkpoint, with a choice of evaluation",
+        _EXAMPLES,
+        "Freeze a checkpoint: what `dp --pt freeze` (.pth) and `dp --pt-expt freeze` (.pt2, .pte) do.",
     )
     parser.add_argument("model", help="checkpoint (.pt)")
     parser.add_argument("-o", "--output", required=True, help=".pth, .pt2 or .pte")

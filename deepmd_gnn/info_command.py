@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from deepmd_gnn.command_parsers import add_command, add_json_argument
 from deepmd_gnn.config import MaceConfig
 from deepmd_gnn.model_summary import summarise
 
@@ -46,15 +47,15 @@ def add_parsers(subparsers: Any) -> None:
     subparsers : Any
         What :meth:`argparse.ArgumentParser.add_subparsers` returned.
     """
-    parser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
         "info",
-        help="say what a model file holds",
-        description="Say what a checkpoint or frozen model holds, without running it.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "say what a model file holds",
+        _EXAMPLES,
+        "Say what a checkpoint or frozen model holds, without running it.",
     )
     parser.add_argument("file", type=Path, help="checkpoint (.pt) or frozen model (.pth, .pt2, .pte)")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_json_argument(parser)
     parser.set_defaults(func=run)
 
 

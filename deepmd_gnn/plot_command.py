@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from deepmd_gnn.command_parsers import add_command
 from deepmd_gnn.result_files import DETAILS, Series, read_details, read_learning_curve
 
 if TYPE_CHECKING:
@@ -47,13 +48,7 @@ def add_parsers(subparsers: Any) -> None:
 
 
 def _add(kinds: Any, name: str, text: str, examples: str) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = kinds.add_parser(
-        name,
-        help=text,
-        description=f"Draw {text}.",
-        epilog=examples,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = add_command(kinds, name, text, examples, f"Draw {text}.")
     parser.add_argument(
         "-o", "--output", type=Path, default=Path(f"{name}.png"), help=".png, .svg or .pdf (default: %(default)s)"
     )  # fmt: skip

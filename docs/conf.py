@@ -4,6 +4,7 @@ import os
 import re
 from pathlib import Path
 
+from pygments.lexers.shell import BashLexer
 from sphinx.application import Sphinx
 
 from deepmd_gnn import __version__
@@ -56,4 +57,6 @@ def read_page(_: Sphinx, name: str, source: list[str]) -> None:
 
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
+    # Comments and ${variables} of a LAMMPS input look like the shell's.
+    app.add_lexer("lammps", BashLexer)
     app.connect("source-read", read_page)

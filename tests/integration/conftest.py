@@ -1,5 +1,9 @@
+import shutil
+
 import pytest
-from lammps_cases import ModelFiles
+from documented import copy_example
+from helpers import tiny_model
+from lammps_cases import ModelFiles, freeze
 
 
 @pytest.fixture(scope="session")
@@ -7,3 +11,23 @@ def model_files(tmp_path_factory):
     """Frozen models, ``model_files(kind)[name]``; compiling one takes a minute, so all tests share them."""
     folder = tmp_path_factory.mktemp("models")
     return lambda kind: ModelFiles(folder, kind)
+
+
+@pytest.fixture(scope="session")
+def water_models(tmp_path_factory):
+    """Three models of water, with random weights."""
+    folder = tmp_path_factory.mktemp("water_models")
+    for seed, name in enumerate(("mace.pth", "second.pth", "third.pth")):
+        freeze(
+            tiny_model(r_max=3.0, num_channels=2, precision="float32", seed=seed, avg_num_neighbors=10.0),
+            folder / name,
+        )
+    return folder
+
+
+@pytest.fixture
+def water(tmp_path, water_models):
+    """The folder of the water example, with few frames, and models of its elements."""
+    folder = copy_example("water", tmp_path)
+    shutil.copytree(water_models, folder, dirs_exist_ok=True)
+    return folder

@@ -1,154 +1,178 @@
-"""Every file, command and program that a page shows is run, shortened."""
+"""What pages show of training, freezing and the command line is run, shortened, in the order of the pages."""
 
 import json
 import re
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from deepmd.utils.argcheck import normalize
-from documented import ROOT, Shortened, blocks, commands, is_runnable, run_page
-from helpers import tiny_model
-from lammps_cases import freeze
+from documented import KINDS, ROOT, PageRun, assert_like, blocks, copy_example, is_runnable, pages
 
 pytestmark = [pytest.mark.slow, pytest.mark.lammps]
 
-TRAINING = {r'"numb_steps": \d+': '"numb_steps": 2', r'"disp_freq": \d+': '"disp_freq": 1'}
-# Pages whose commands other tests run, and which.
-ELSEWHERE = {
-    "README.md": "test_examples.py, test_training.py, test_exportable_workflow.py",
-    "CONTRIBUTING.md": ".ci/run",
-    "docs/ase.md": "test_docs_ase.py",
-    "docs/training.md": "test_training.py, test_workflows.py, test_multitask.py",
-    "docs/cli.md": "test_cli.py, test_info.py, test_check_and_bench.py",
-    "docs/frozen_files.md": "test_exportable_workflow.py",
-    "docs/import.md": "test_converted.py, test_import.py",
-    "docs/lammps.md": "test_lammps.py",
-    "docs/performance.md": "benchmarks/",
-    "docs/recipes.md": "test_inputs_of_dp_gen, test_examples.py",
-    "docs/qmmm.md": "test_mm_types.py",
-    "examples/acac/README.md": "test_examples.py",
-    "examples/active_learning/README.md": "test_example_workflows.py",
-    "examples/heat_flux/README.md": "test_example_workflows.py",
-    "examples/molybdenum/README.md": "test_example_workflows.py",
-    "examples/water/README.md": "test_examples.py, test_example_workflows.py",
-}
-HERE = {
-    "docs/getting_started.md",
-    "docs/molecular_dynamics.md",
-    "docs/other_programs.md",
-    "examples/fine_tuning/README.md",
+TRAINING = {r'"numb_steps": \d+': '"numb_steps": 2'}
+SMALL = {r'"num_channels": \d+': '"num_channels": 2', r'"r_max": \d\.0': '"r_max": 3.0'}
+# Pages that another test reads: its file, and why not here.
+READ = {
+    "docs/ase.md": ("test_docs_ase.py", "runs the page once for many tests of its numbers"),
+    "examples/active_learning/README.md": (
+        "test_example_workflows.py",
+        "its command starts eight programs; the test takes the arguments of the page and calls them in one process",
+    ),
+    "CONTRIBUTING.md": (
+        "test_docs.py",
+        "installs packages and runs all tests; the targets of make and the markers of pytest exist",
+    ),
+    "docs/performance.md": (
+        "test_docs.py",
+        "half an hour of measurements; the scripts exist and have these options, and test_benchmarks.py runs them shortly",
+    ),
 }
 
 
-def test_every_page_is_run_somewhere():
-    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*/README.md")]
-    with_code = {str(page.relative_to(ROOT)) for page in pages if any(map(is_runnable, blocks(page)))}
-    assert with_code <= HERE | set(ELSEWHERE)
-    present = {path.name for path in (ROOT / "tests").glob("*/test_*.py")}
-    named = {name for tests in ELSEWHERE.values() for name in re.findall(r"\w+\.py", tests)}
-    assert named <= present
+def test_every_page_is_run():
+    """Every fence has a kind, so that none is overlooked, and every page with commands or programs is run."""
+    with_code = set()
+    for name, page in pages().items():
+        if any(map(is_runnable, blocks(page))):
+            with_code.add(name)
+        kinds = {block.kind for block in blocks(page) if not block.kind.startswith("{")}
+        assert name == "docs/performance.md" or kinds <= KINDS, name
+    tests = {path.name: path.read_text() for path in (ROOT / "tests").glob("*/test_*.py")}
+    run = {name for text in tests.values() for name in re.findall(r'PageRun\(\s*ROOT / "([^"]+)"', text)}
+    assert with_code | {"docs/performance.md"} == run | set(READ)
+    for page, (name, _) in READ.items():
+        assert page.split("/", 1)[-1] in tests[name], f"{name} does not read {page}"
 
 
-@pytest.fixture
-def water(tmp_path):
-    """The folder of the water example, with few frames, and models of its elements."""
-    folder = tmp_path / "water"
-    shutil.copytree(ROOT / "examples" / "water", folder)
-    for path in folder.glob("data/*/set.*/*.npy"):
-        np.save(path, np.load(path)[:2])
-    options = {"r_max": 3.0, "num_channels": 2, "precision": "float32"}
-    for seed, name in enumerate(("mace.pth", "second.pth", "third.pth")):
-        freeze(tiny_model(**options, seed=seed), folder / name)
+def test_output_is_compared():
+    """Numbers may differ; words, lines in between and lines that a page leaves out at the end may not."""
+    output = "Kind   frozen\nSize   3.1 MB\nStep   499\n\nModel\n"
+    for shown in ("Kind frozen\nSize 2 kB\nStep 1\n", output):
+        assert_like(output, shown, "same")
+    for shown in ("Kind checkpoint\n", "Kind frozen\nStep 1\n", "Kind frozen\nSize 2 kB\n", "Size 2 kB, 1\n"):
+        with pytest.raises(AssertionError):
+            assert_like(output, shown, "other")
+
+
+# --- folders that several pages start from -----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def started(tmp_path_factory):
+    """The folder of the water example after getting started."""
+    folder = copy_example("water", tmp_path_factory.mktemp("started"))
+    rules = {
+        **TRAINING,
+        **SMALL,
+        r'"disp_freq": \d+': '"disp_freq": 1',
+        r'"save_freq": \d+': '"save_freq": 2',
+        "-n 80": "-n 2",
+        r"^run +\d+": "run 2",
+        "--types O H": "--types O H --ranks 0",
+    }
+    run = PageRun(ROOT / "docs/getting_started.md", folder, rules, skip=["pip install"])
+    assert len(run()) == 9
     return folder
 
 
-def test_getting_started(water):
-    (water / "mace.pth").unlink()
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory):
+    """The folder of the page about model files: the only `.pt2` of these tests, of one layer."""
+    folder = copy_example("water", tmp_path_factory.mktemp("compiled"))
+    settings = json.loads((folder / "input.json").read_text())
+    settings["model"].update(num_channels=2, r_max=3.0, num_interactions=1)
+    settings["training"].update(numb_steps=1, disp_freq=1, save_freq=1)
+    (folder / "input.json").write_text(json.dumps(settings))
+    rules = {
+        r"-s data\b": "-s data/data_3",
+        # Each would compile again; test_exportable_workflow.py does that, with these commands.
+        r"change-bias mace.pt2 (.*)shifted.pt2": r"change-bias model.ckpt.pt \1shifted.pt",
+    }
+    run = PageRun(ROOT / "docs/frozen_files.md", folder, rules, skip=["dp convert-backend"])
+    assert len(run()) == 4
+    return folder
+
+
+def working_copy(folder, tmp_path):
+    return shutil.copytree(folder, tmp_path / "copy")
+
+
+def test_getting_started(started):
+    assert (started / "parity.png").stat().st_size > 5000
+    assert (started / "lcurve.png").stat().st_size > 5000
+
+
+def test_model_files(compiled):
+    """What the page runs has left what it says; what it would compile again is what another test runs."""
+    assert (compiled / "mace.pt2").exists()
+    assert (compiled / "shifted.pt").exists()
+    elsewhere = (ROOT / "tests/integration/test_exportable_workflow.py").read_text()
+    for words in (
+        '"convert-backend", None, "m.pte", "m.pt2"',
+        '"m.pt2", "m.pth"',
+        '"change-bias"',
+        '"m.pt2"',
+    ):
+        assert words in elsewhere
+
+
+def test_command_line(started, compiled, tmp_path):
+    """Every session of the page: the commands end as shown, and print what is shown, except for the numbers."""
+    folder = working_copy(started, tmp_path)
+    shutil.copy(compiled / "mace.pt2", folder)
+    for name in ("a.pth", "f32.pth"):
+        shutil.copy(folder / "mace.pth", folder / name)
+    rules = {
+        r"\b(a.pth) f32.pth (.*--ranks 1 2)": r"\1 \2 --steps 1",
+        r"^f32.pth .*\n": "",
+        r"-n [48]0\b": "-n 2",
+    }
+    PageRun(ROOT / "docs/cli.md", folder, rules)()
+
+
+def test_training(started, tmp_path):
+    """Two tasks, one of them frozen, and one trained further."""
+    folder = working_copy(started, tmp_path)
+    run = PageRun(ROOT / "docs/training.md", folder, {**TRAINING, **SMALL}, skip=["pip install"])
+    assert len(run()) == 3
+    assert (folder / "pbe.pth").exists()
+    state = {
+        name: torch.load(folder / name, weights_only=True)["model"] for name in ("multi.pt", "model.ckpt.pt")
+    }
+    # Trained for two steps from where the task was: closer to it than to any other start.
+    moved = [
+        (value - state["multi.pt"][key.replace(".Default.", ".pbe.")]).abs().max()
+        for key, value in state["model.ckpt.pt"].items()
+        if ".descriptor." in key and value.is_floating_point()
+    ]
+    assert 0 < max(moved) < 0.01
+
+
+def test_recipes(started, tmp_path):
+    folder = working_copy(started, tmp_path)
+    shutil.copy(folder / "model.ckpt.pt", folder / "start.pt")
+    assert len(PageRun(ROOT / "docs/recipes.md", folder, {})()) == 2
+
+
+def test_readme(tmp_path):
+    folder = copy_example("water", tmp_path)
     rules = {
         **TRAINING,
-        r'"save_freq": \d+': '"save_freq": 2',
-        r'"num_channels": 16': '"num_channels": 2',
-        r'"r_max": 4.0': '"r_max": 3.0',
-        "-n 80": "-n 1",
-        r"^run +\d+": "run 2",
-        r"--types O H": "--types O H --ranks 0",
+        **SMALL,
+        "-n 80": "-n 2",
+        "-n 4 lmp -in in.lammps": "-n 2 lmp -in in.lammps -var equilibrate 2 -var steps 2",
     }
-    shorten = Shortened(rules)
-    done = run_page(ROOT / "docs/getting_started.md", water, shorten, skip=("pip install",))
-    shorten.check()
-    assert len(done) == 9
-    assert (water / "parity.png").stat().st_size > 5000
-
-
-def test_molecular_dynamics(water):
-    shorten = Shortened({r"^run +\d+": "run 4", "out_freq 10": "out_freq 2", "-s data ": "-s data/data_3 "})
-    run_page(ROOT / "docs/molecular_dynamics.md", water, shorten)
-    shorten.check()
-    assert np.loadtxt(water / "deviation.txt").shape == (3, 7)
-    assert np.loadtxt(water / "model_devi.out").reshape(-1, 8).shape[0] == 2
-    flux = np.loadtxt(water / "flux.txt")
-    assert np.abs(flux[:, 1:]).max() > 0
-
-
-def test_other_programs(water):
-    """i-PI, and a C program; both give the energy that Python gives."""
-    from deepmd.infer import DeepPot
-
-    positions = np.array([[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]])
-    lines = [f"{name} {x} {y} {z}" for name, (x, y, z) in zip("OHH", positions, strict=True)]
-    cell = "# CELL(abcABC): 30 30 30 90 90 90 cell{angstrom} positions{angstrom}"
-    (water / "water.xyz").write_text("\n".join(["3", cell, *lines]) + "\n")
-    shorten = Shortened({"<total_steps>100<": "<total_steps>2<", "> 300 <": "> 1e-6 <"})
-    # One socket per test run.
-    socket = re.sub(r"\W", "", str(water))[-40:]
-    shorten.rules += Shortened(
-        {
-            '"host": "water"': f'"host": "{socket}"',
-            "<address>water<": f"<address>{socket}<",
-            "ipi_water": f"ipi_{socket}",
-        }
-    ).rules
-    run_page(ROOT / "docs/other_programs.md", water, shorten)
-    shorten.check()
-    expected = DeepPot(str(water / "mace.pth")).eval(positions[None], None, [0, 1, 1])[0][0, 0]
-    steps = np.loadtxt(water / "pimd.out")
-    assert len(steps) == 3
-    assert steps[0, 1] == pytest.approx(expected, abs=1e-5)
-    lines = [line for line in _c_program(water).splitlines() if line.endswith(" eV")]
-    assert float(lines[0].split()[0]) == pytest.approx(expected, abs=1e-6)
-
-
-def _c_program(folder):
-    page = ROOT / "docs/other_programs.md"
-    text = next(block.text for block in blocks(page) if block.kind == "sh" and "gcc" in block.text)
-    variables = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        ["bash", "-euc", "\n".join(commands(text))],
-        cwd=folder,
-        env=variables,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-
-
-def test_fine_tuning(tmp_path):
-    for name in ("acac", "fine_tuning"):
-        shutil.copytree(ROOT / "examples" / name, tmp_path / "examples" / name)
-    shutil.copytree(ROOT / "tests" / "data", tmp_path / "tests" / "data")
-    shorten = Shortened(
-        {
-            r'\["numb_steps"\] = \d+': '["numb_steps"] = 2',
-            "-n 650": "-n 2",
-            r"check mace.pth": "check mace.pth --ranks 0",
-        }
-    )
-    run_page(ROOT / "examples/fine_tuning/README.md", tmp_path / "examples" / "fine_tuning", shorten)
-    shorten.check()
+    frame = {
+        "coord": np.load(folder / "data/data_3/set.000/coord.npy")[:1],
+        "box": np.load(folder / "data/data_3/set.000/box.npy")[:1],
+        "atom_types": np.loadtxt(folder / "data/data_3/type.raw", dtype=int),
+    }
+    script = re.sub(r"(equilibrate|steps)( +index) \d+", r"\1\2 2", (folder / "in.lammps").read_text())
+    run = PageRun(ROOT / "README.md", folder, rules, ["make", "pip install"], script=script, names=frame)
+    assert len(run()) == 4
 
 
 def test_inputs_of_dp_gen():

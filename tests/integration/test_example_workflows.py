@@ -3,7 +3,6 @@
 import json
 import os
 import runpy
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +11,8 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 from deepmd.main import main as dp
-from deepmd_run import run_dp, working_directory
+from deepmd_run import working_directory
+from documented import blocks
 from helpers import random_frame, tiny_model
 from lammps_cases import STRONG, freeze
 
@@ -71,19 +71,6 @@ def test_rdf_of_a_lattice_counts_neighbours(tmp_path):
     assert found * shells == pytest.approx([6, 0, 12])
 
 
-@pytest.mark.slow
-@pytest.mark.lammps
-def test_water_rdf(tmp_path):
-    shutil.copytree(EXAMPLES / "water", tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("data"))
-    freeze(tiny_model(precision="float32", r_max=3.0, num_channels=2), tmp_path / "mace.pth")
-    short = ("-var", "equilibrate", "2", "-var", "steps", "4", "-var", "every", "2")
-    run(tmp_path, "mpirun", "-n", "2", "lmp", "-in", "in.rdf", *short)
-    assert "rdf.png" in run(tmp_path, "python", "rdf.py", "positions.txt")
-    table = np.loadtxt(tmp_path / "rdf.txt")
-    # The O–H bond of water, whatever the model does in two femtoseconds.
-    assert 0.9 < table[np.argmax(table[:, 2]), 0] < 1.1
-
-
 # --- elastic constants -------------------------------------------------------------------------------------------
 
 
@@ -107,20 +94,6 @@ def test_elastic_constants_are_second_derivatives_of_the_energy():
     for strain, value in ((uniaxial, found[0, 0]), (shear, found[5, 5])):
         expected = (energy(strain) - 2 * energy(0 * strain) + energy(-strain)) / h**2 / atoms.get_volume()
         assert value == pytest.approx(expected / GPa, rel=2e-3)
-
-
-@pytest.mark.slow
-def test_molybdenum(tmp_path):
-    folder = EXAMPLES / "molybdenum"
-    settings = json.loads((folder / "input.json").read_text())
-    shutil.copytree(folder / "data", tmp_path / "data")
-    settings["model"].update(hidden_irreps="2x0e + 2x1o", r_max=3.5, correlation=2)
-    settings["training"].update(numb_steps=2, disp_freq=1, save_freq=2)
-    run_dp(tmp_path, "train", settings)
-    assert "rmse_v" in (tmp_path / "lcurve.out").read_text().splitlines()[0]
-    run_dp(tmp_path, "freeze", None, "-o", "mace.pth")
-    lines = run(tmp_path, "python", folder / "elastic.py", "mace.pth").splitlines()
-    assert [line.split()[0] for line in lines[-4:]] == ["a", "C11", "C12", "C44"]
 
 
 # --- heat flux ---------------------------------------------------------------------------------------------------
@@ -194,6 +167,9 @@ def test_heat_flux_in_lammps(tmp_path):
 def test_active_learning(tmp_path, capsys):
     """Two rounds of two models: labels are the reference's, and what was selected is trained on."""
     loop = script("active_learning/loop.py")
+    (line,) = (b.text for b in blocks(EXAMPLES / "active_learning/README.md") if b.kind == "sh")
+    python, name, *shown = line.split()
+    assert (python, name) == ("python", "loop.py")
     commands = []
 
     def in_this_process(command, folder):
@@ -206,19 +182,8 @@ def test_active_learning(tmp_path, capsys):
             run(folder, *command)
 
     with patch.dict(loop["main"].__globals__, {"run": in_this_process}):
-        numbers = [
-            "--training-steps",
-            "2",
-            "--md-steps",
-            "20",
-            "--new",
-            "3",
-            "--low",
-            "1e-6",
-            "--high",
-            "1e6",
-        ]
-        loop["main"](["--folder", str(tmp_path), "--rounds", "2", "--models", "2", *numbers])
+        short = "--rounds 2 --models 2 --training-steps 2 --md-steps 20 --new 3 --low 1e-6 --high 1e6"
+        loop["main"]([*shown, *short.split(), "--folder", str(tmp_path)])
     assert commands == [*["dp"] * 4, "lmp"] * 2
     assert capsys.readouterr().out.count("3 new configurations") == 2
     settings = json.loads((tmp_path / "round_1" / "model_2" / "input.json").read_text())

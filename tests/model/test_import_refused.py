@@ -1,14 +1,12 @@
 """What cannot be converted is refused before any work, with its name and the reason; nothing is written."""
 
-import argparse
-
 import pytest
 import torch
 from helpers import tiny_model
 from native_models import native
 
 from deepmd_gnn import convert, load_mace
-from deepmd_gnn.convert_command import add_parsers
+from deepmd_gnn.cli import main
 from deepmd_gnn.native_file import NotConvertible
 from deepmd_gnn.safe_pickle import FileError
 
@@ -145,10 +143,7 @@ def test_old_torch_format_needs_trust(tmp_path):
 
 
 def run(arguments):
-    parser = argparse.ArgumentParser()
-    add_parsers(parser.add_subparsers(required=True))
-    args = parser.parse_args([str(argument) for argument in arguments])
-    return args.func(args)
+    return main([str(argument) for argument in arguments])
 
 
 def test_commands_do_their_work(tmp_path, capsys):
@@ -173,7 +168,8 @@ def test_commands_do_their_work(tmp_path, capsys):
 def test_commands_report_errors_in_one_line(arguments, words, capsys):
     assert run(arguments) == 1
     message = capsys.readouterr().err
-    assert message.startswith("deepmd-gnn: ")
+    assert message.startswith("deepmd-gnn: error: ")
+    assert message.count("\n") == 1
     assert words in message
 
 

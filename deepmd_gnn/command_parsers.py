@@ -1,0 +1,75 @@
+"""What the parsers of several commands have in common."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+
+def add_command(
+    subparsers: Any, name: str, help: str, examples: str, description: str | None = None
+) -> argparse.ArgumentParser:
+    """Add the parser of a command whose help ends with examples.
+
+    Parameters
+    ----------
+    subparsers : Any
+        What :meth:`argparse.ArgumentParser.add_subparsers` returned.
+    name : str
+        Of the command.
+    help : str
+        One line for the list of commands.
+    examples : str
+        Shown as they are at the end of the command's help.
+    description : str, optional
+        Beginning of the command's help.
+
+    Returns
+    -------
+    argparse.ArgumentParser
+        Still without arguments.
+    """
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        name,
+        help=help,
+        description=description,
+        epilog=examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    return parser
+
+
+def add_structure_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that choose a structure, and the branch of a model.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+        Of a command.
+    """
+    parser.add_argument(
+        "-s",
+        "--structure",
+        type=Path,
+        help="a file that ASE reads, a LAMMPS data file (.lmp, .data) or a folder of DeePMD-kit",
+    )
+    parser.add_argument(
+        "--frame", type=int, default=0, help="frame of a file with several, from 0 (default: 0)"
+    )
+    parser.add_argument(
+        "--types",
+        nargs="+",
+        metavar="TYPE",
+        help="names of types 1, 2, … of a LAMMPS data file (default: the model's)",
+    )
+    parser.add_argument("--head", help="branch of a multi-task checkpoint")
+
+
+def add_json_argument(parser: argparse.ArgumentParser) -> None:
+    """Add ``--json``.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+        Of a command whose output is data.
+    """
+    parser.add_argument("--json", action="store_true", help="print JSON")

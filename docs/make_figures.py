@@ -1,0 +1,89 @@
+"""Make the figures of the documentation: ``make figures``.
+
+``python docs/make_figures.py FOLDER`` takes what ``make quickstart`` left in a folder (``lcurve.out``, ``mace.pth``, the details of
+``dp test``, the logs of LAMMPS) and writes every figure that a page shows to ``docs/figures``.
+"""
+
+import argparse
+import io
+import runpy
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from PIL import Image
+
+from deepmd_gnn.plots import parity_figure
+from deepmd_gnn.result_files import DETAILS, read_details
+
+ROOT = Path(__file__).resolve().parent.parent
+# A few colours and their shades; a quarter of the bytes.
+COLOURS = 128
+
+
+def run(command: list[str], folder: Path) -> None:
+    """Run a program that is installed beside this Python."""
+    subprocess.run([Path(sys.executable).with_name(command[0]), *command[1:]], cwd=folder, check=True)
+
+
+def figures(folder: Path, frames: int) -> Iterator[tuple[str, Figure]]:
+    """Name and figure, one after the other.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the quickstart.
+    frames : int
+        Frames of the training data that are tested for the parity plot of two systems.
+    """
+    example = runpy.run_path(str(ROOT / "examples" / "plot.py"))
+    for name in ("learning_curve", "parity", "molecular_dynamics"):
+        yield name, example[name](folder)
+    # As docs/cli.md shows it: deepmd-gnn plot parity test train.
+    run(
+        ["dp", "--pt", "test", "-m", "mace.pth", "-s", "data/data_0", "-n", str(frames), "-d", "train"],
+        folder,
+    )
+    yield (
+        "parity_systems",
+        parity_figure(
+            {
+                quantity: [
+                    series
+                    for prefix in ("test", "train")
+                    for series in read_details(folder / prefix, quantity)[0]
+                ]
+                for quantity in DETAILS
+            }
+        ),
+    )
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure with few colours."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    image = Image.open(buffer).convert("RGB")
+    image.quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Write the figures."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, help="what make quickstart left")
+    parser.add_argument("--output", type=Path, default=ROOT / "docs" / "figures")
+    parser.add_argument(
+        "--frames", type=int, default=40, help="training frames that are tested (default: 40)"
+    )
+    options = parser.parse_args(arguments)
+    options.output.mkdir(parents=True, exist_ok=True)
+    for name, figure in figures(options.folder.resolve(), options.frames):
+        path = options.output / f"{name}.png"
+        save(figure, path)
+        sys.stdout.write(f"{path}: {path.stat().st_size / 1000:.0f} kB\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""The benchmarks that pages quote still run, in their shortest form; what they measure is not looked at."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+from documented import ROOT, copy_example
+
+pytestmark = pytest.mark.slow
+BENCHMARKS = ROOT / "benchmarks"
+
+
+def run(name, *arguments):
+    """Output of a script."""
+    command = [sys.executable, str(BENCHMARKS / name), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    return done.stdout
+
+
+def test_neighbor_search():
+    out = run("neighbor_search.py", "--sizes", "60", "--atoms", "60", "--calls", "1")
+    assert re.search(r"^\| 60 \| \d+ \|", out, re.MULTILINE)
+    assert "search and network" in out
+
+
+@pytest.mark.lammps
+def test_atomic_virial():
+    out = run("atomic_virial.py", "--steps", "1", "--turns", "1")
+    assert [line.split()[0] for line in out.splitlines()] == ["plain", "with", "ratio"]
+
+
+@pytest.mark.lammps
+def test_against_native():
+    """growth.py times the same steps of LAMMPS, of a `.pt2` that takes minutes to freeze, and is not run here."""
+    options = ["--system", "benzene", "--rounds", "1", "--calls", "1", "--steps", "1"]
+    out = run("run.py", *options, "--tasks", "native force", "ours force", "ours LAMMPS")
+    first, *others = re.findall(r"^\| [^|]+ \| [\d.e+]+ \| ([\d.e-]+) \|", out, re.MULTILINE)
+    assert float(first) == 1
+    assert len(others) == 2
+
+
+def test_finetune():
+    out = run("finetune.py", "--frames", "5", "--test-frames", "2", "--steps", "1", "--starts", "imported")
+    assert re.findall(r"^\| 1 \| (\w+) \|", out, re.MULTILINE) == ["imported"]
+
+
+def test_training(tmp_path, monkeypatch, capsys):
+    """Both programs on five frames, and the table of their errors."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import training
+    import training_sets
+
+    monkeypatch.setattr(training_sets, "EXAMPLES", copy_example("acac", tmp_path, frames=5).parent)
+    monkeypatch.setattr(training_sets.Acac, "steps", 2)
+    monkeypatch.setattr(
+        sys, "argv", ["training.py", "acac", "--seeds", "1", "--folder", str(tmp_path / "runs")]
+    )
+    training.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert "| | native | ours |" in lines
+    assert sum(line.startswith("| test 600K") for line in lines) == 2

@@ -1,0 +1,190 @@
+"""What pages show of molecular dynamics, of native models and of the examples is run, shortened."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import ase.io
+import numpy as np
+import pytest
+import torch
+from deepmd.infer import DeepPot
+from documented import ROOT, PageRun, blocks, commands, copy_example
+from lammps_runner import write_data
+from native_models import native
+
+pytestmark = [pytest.mark.slow, pytest.mark.lammps]
+
+
+def shortened_input(folder, training, **model):
+    """Change the example's own input."""
+    settings = json.loads((folder / "input.json").read_text())
+    settings["model"].update(model)
+    settings["training"].update(training)
+    (folder / "input.json").write_text(json.dumps(settings))
+    return settings
+
+
+def test_molecular_dynamics(water):
+    rules = {r"^run +\d+": "run 4", "out_freq 10": "out_freq 2", "-s data ": "-s data/data_3 "}
+    PageRun(ROOT / "docs/molecular_dynamics.md", water, rules)()
+    assert np.loadtxt(water / "deviation.txt").shape == (3, 7)
+    assert np.loadtxt(water / "model_devi.out").reshape(-1, 8).shape[0] == 2
+    flux = np.loadtxt(water / "flux.txt")
+    assert np.abs(flux[:, 1:]).max() > 0
+
+
+def test_lammps(water):
+    """The whole input on one rank and on several, and its lines for other uses."""
+    for new, old in (("a.pth", "mace.pth"), ("b.pth", "second.pth"), ("c.pth", "third.pth")):
+        shutil.copy(water / old, water / new)
+    rules = {r"^run +\d+": "run 2", "mpirun -n 4": "mpirun -n 2", "out_freq 10": "out_freq 1"}
+    assert len(PageRun(ROOT / "docs/lammps.md", water, rules)()) == 2
+    assert np.loadtxt(water / "model_devi.out").shape == (3, 7)
+
+
+def test_other_programs(water):
+    """i-PI, and a C program; both give the energy that Python gives."""
+    positions = np.array([[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]])
+    lines = [f"{name} {x} {y} {z}" for name, (x, y, z) in zip("OHH", positions, strict=True)]
+    cell = "# CELL(abcABC): 30 30 30 90 90 90 cell{angstrom} positions{angstrom}"
+    (water / "water.xyz").write_text("\n".join(["3", cell, *lines]) + "\n")
+    # One socket per test run.
+    socket = re.sub(r"\W", "", str(water))[-40:]
+    rules = {
+        "<total_steps>100<": "<total_steps>2<",
+        "> 300 <": "> 1e-6 <",
+        '"host": "water"': f'"host": "{socket}"',
+        "<address>water<": f"<address>{socket}<",
+        "ipi_water": f"ipi_{socket}",
+    }
+    PageRun(ROOT / "docs/other_programs.md", water, rules)()
+    expected = DeepPot(str(water / "mace.pth")).eval(positions[None], None, [0, 1, 1])[0][0, 0]
+    steps = np.loadtxt(water / "pimd.out")
+    assert len(steps) == 3
+    assert steps[0, 1] == pytest.approx(expected, abs=1e-5)
+    lines = [line for line in _c_program(water).splitlines() if line.endswith(" eV")]
+    assert float(lines[0].split()[0]) == pytest.approx(expected, abs=1e-6)
+
+
+def _c_program(folder):
+    page = ROOT / "docs/other_programs.md"
+    text = next(block.text for block in blocks(page) if block.kind == "sh" and "gcc" in block.text)
+    variables = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        ["bash", "-euc", "\n".join(commands(text))],
+        cwd=folder,
+        env=variables,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+
+
+SCRIPT = """\
+units metal
+atom_style atomic
+read_data data.lmp
+pair_style deepmd mace.pth
+pair_coeff * * H C O
+fix 1 all nve
+run 1
+"""
+
+
+def test_import(tmp_path):
+    """The way of a native model to LAMMPS, to training, and back."""
+    shutil.copy(ROOT / "tests/data/v0.3.6_mace02_com1_swa.model", tmp_path / "MACE.model")
+    torch.save(native(heads=["omat_pbe", "mp_pbe"]), tmp_path / "MACE-MH.model")
+    atoms = ase.io.read(ROOT / "tests/data/ref_structures.extxyz", 10)
+    types = [["H", "C", "O"].index(symbol) for symbol in atoms.get_chemical_symbols()]
+    write_data(tmp_path / "data.lmp", atoms.get_positions(wrap=True), types, atoms.cell.array, 3)
+    (tmp_path / "in.lammps").write_text(SCRIPT)
+    data = copy_example("acac", tmp_path) / "data" / "train_300K"
+
+    def set_data(folder):
+        settings = json.loads((folder / "mace.json").read_text())
+        settings["training"].update(
+            training_data={"systems": [str(data)], "batch_size": 1}, numb_steps=1, save_freq=1
+        )
+        (folder / "mace.json").write_text(json.dumps(settings))
+
+    run = PageRun(
+        ROOT / "docs/import.md",
+        tmp_path,
+        {"mpirun -n 4": "mpirun -n 2"},
+        before={"dp --pt train mace.json": set_data},
+        script=SCRIPT,
+    )
+    assert len(run()) == 6
+    frozen = DeepPot(str(tmp_path / "water.pth"))
+    assert frozen.get_type_map() == ["O", "H"]
+    for name in ("x.model", "water.model"):
+        assert (tmp_path / name).exists()
+
+
+# --- examples ----------------------------------------------------------------------------------------------------
+
+
+def test_fine_tuning(tmp_path):
+    for name in ("acac", "fine_tuning"):
+        copy_example(name, tmp_path)
+    shutil.copytree(ROOT / "tests" / "data", tmp_path / "tests" / "data")
+    rules = {
+        r'\["numb_steps"\] = \d+': '["numb_steps"] = 2',
+        "-n 650": "-n 2",
+        r"check mace.pth": "check mace.pth --ranks 0",
+    }
+    PageRun(ROOT / "examples/fine_tuning/README.md", tmp_path / "examples" / "fine_tuning", rules)()
+
+
+def test_acac(tmp_path):
+    folder = copy_example("acac", tmp_path)
+    settings = shortened_input(folder, {"numb_steps": 4, "disp_freq": 2, "save_freq": 4})
+    settings["validating"]["validation_freq"] = 2
+    (folder / "input.json").write_text(json.dumps(settings))
+    PageRun(ROOT / "examples/acac/README.md", folder, {"-n 650": "-n 2"})()
+    assert {path.name for path in folder.glob("best_ema.ckpt*")}
+    assert re.search(r"Force\s+RMSE\s*: \d", (folder / "dp.log").read_text())
+
+
+def test_molybdenum(tmp_path):
+    folder = copy_example("molybdenum", tmp_path)
+    shortened_input(
+        folder,
+        {"numb_steps": 2, "disp_freq": 1, "save_freq": 2},
+        hidden_irreps="2x0e + 2x1o",
+        r_max=3.5,
+        correlation=2,
+    )
+    outputs = PageRun(ROOT / "examples/molybdenum/README.md", folder, {"-n 23": "-n 2"})()
+    lines = outputs["python elastic.py mace.pth"].splitlines()
+    assert [line.split()[0] for line in lines[-4:]] == ["a", "C11", "C12", "C44"]
+    assert "rmse_v" in (folder / "lcurve.out").read_text().splitlines()[0]
+
+
+def test_water(tmp_path):
+    """Training to radial distribution functions, which show the O–H bond whatever the model does in two femtoseconds."""
+    folder = copy_example("water", tmp_path)
+    shortened_input(folder, {"numb_steps": 2, "disp_freq": 1, "save_freq": 2}, num_channels=2, r_max=3.0)
+    steps = "-var equilibrate 2 -var steps 4"
+    rules = {
+        "-n 80": "-n 2",
+        "in.lammps$": f"in.lammps {steps}",
+        "in.rdf$": f"in.rdf {steps} -var every 2",
+    }
+    assert len(PageRun(ROOT / "examples/water/README.md", folder, rules)()) == 6
+    table = np.loadtxt(folder / "rdf.txt")
+    assert 0.9 < table[np.argmax(table[:, 2]), 0] < 1.1
+
+
+def test_heat_flux(water):
+    folder = copy_example("heat_flux", water.parents[1])
+    rules = {"in.lammps$": "in.lammps -var equilibrate 2 -var steps 20 -var every 2"}
+    outputs = PageRun(ROOT / "examples/heat_flux/README.md", folder, rules)()
+    assert "W/(m K)" in outputs["python green_kubo.py flux.txt"]
+    assert np.loadtxt(folder / "flux.txt").shape == (11, 6)
+    assert (folder / "conductivity.png").exists()
