@@ -15,7 +15,7 @@ import workload
 
 HERE = Path(__file__).parent
 # Copies of the cell of 192 atoms along its axes.
-COPIES = ((1, 1, 1), (2, 2, 2), (3, 3, 3), (3, 3, 6))
+COPIES = ((1, 1, 1), (2, 2, 2), (3, 3, 3), (3, 3, 6), (8, 8, 8))
 RANK_COPIES = (2, 2, 2)
 
 
@@ -83,7 +83,7 @@ def main():
     parser.add_argument("--precision", choices=["float32", "float64"], default="float32")
     parser.add_argument("--rounds", type=int, default=2, help="turns; the best of each counts")
     parser.add_argument("--steps", type=int, default=40, help="measured steps of the smallest system")
-    parser.add_argument("--sizes", type=int, default=len(COPIES), help="how many of the systems")
+    parser.add_argument("--sizes", type=int, default=4, help="how many of the systems; 5: up to 98304 atoms")
     parser.add_argument("--no-kernels", dest="kernels", action="store_false")
     args = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -9,7 +9,6 @@ from ase.data import atomic_numbers as ATOMIC_NUMBERS
 from deepmd.pt.model.descriptor import BaseDescriptor
 from deepmd.pt.model.model.model import BaseModel
 from deepmd.pt.utils import env
-from deepmd.pt.utils.utils import to_numpy_array, to_torch_tensor
 
 from deepmd_gnn.chunks import slots_per_chunk
 from deepmd_gnn.cuequivariance import CuEquivarianceMixin
@@ -22,18 +21,17 @@ from deepmd_gnn.mace_energy import MaceEnergy
 from deepmd_gnn.mace_export import ExportMixin
 from deepmd_gnn.mace_graphs import GraphMixin
 from deepmd_gnn.mace_interface import InterfaceMixin
+from deepmd_gnn.mace_storage import StorageMixin
 from deepmd_gnn.neighbors import NeighborPairs
 from deepmd_gnn.options import check_mm_types, check_type_map, config_from_options
 from deepmd_gnn.segments import rows_between
 from deepmd_gnn.sharing import Descriptor
 from deepmd_gnn.stored_names import StoredNames
 from deepmd_gnn.trainable import freeze_parts
-from deepmd_gnn.versions import newer_writer, package_versions
+from deepmd_gnn.versions import package_versions
 
 # Where the number of neighbours was not looked up (--skip-neighbor-stat): only a hint, see MaceConfig.sel.
 _DEFAULT_SEL = 128
-# Of serialize(): goes up when older versions of this package would misread it.
-FORMAT = 1
 
 
 @BaseModel.register("mace")
@@ -46,6 +44,7 @@ class MaceModel(
     CuEquivarianceMixin,
     ExportMixin,
     DenseMixin,
+    StorageMixin,
     BaseModel,
 ):
     """MACE for DeePMD-kit's PyTorch backend.
@@ -394,43 +393,6 @@ class MaceModel(
                 -1.0 if value is None else float(value), dtype=torch.float64, device=env.DEVICE
             )
         super().__setattr__(name, value)
-
-    def _definition(self) -> dict[str, Any]:
-        return {
-            "type": "mace",
-            "type_map": self.type_map,
-            "pair_exclude_types": self.pair_exclude_types,
-            "atom_exclude_types": self.atom_exclude_types,
-            **self.config.to_dict(),
-        }
-
-    def serialize(self) -> dict[str, Any]:
-        """Everything that rebuilds this model, in the host's portable format."""
-        return {
-            "@class": "Model",
-            "@version": FORMAT,
-            "@versions": self.versions,
-            **self._definition(),
-            "@variables": {name: to_numpy_array(value) for name, value in self.state_dict().items()},
-        }
-
-    @classmethod
-    def deserialize(cls, data: dict[str, Any]) -> "MaceModel":
-        """Rebuild a model from :meth:`serialize`.
-
-        Raises
-        ------
-        ValueError
-            If a newer version wrote it in a format that this one does not know.
-        """
-        newer = newer_writer(data.get("@versions"))
-        if newer and data.get("@version", 1) > FORMAT:
-            raise ValueError(f"mace model: this file {newer}. (Its format is {data['@version']}.)")
-        variables = data["@variables"]
-        options = {key: value for key, value in data.items() if key[0] != "@" and key != "type"}
-        model = cls(**options, info={"versions": data.get("@versions")})
-        model.load_state_dict({name: to_torch_tensor(value) for name, value in variables.items()})
-        return model
 
 
 # The host looks up what it shares between tasks by the type of the section.

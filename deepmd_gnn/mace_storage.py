@@ -1,0 +1,66 @@
+"""A model as plain data, in the form that DeePMD-kit carries from one backend to another."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from deepmd.pt.utils.utils import to_numpy_array, to_torch_tensor
+
+from deepmd_gnn.versions import newer_writer
+
+if TYPE_CHECKING:
+    from deepmd_gnn.config import MaceConfig
+
+# Of serialize(): goes up when older versions of this package would misread it.
+FORMAT = 1
+
+
+class StorageMixin:
+    """Part of :class:`~deepmd_gnn.mace.MaceModel` that writes and rebuilds it."""
+
+    if TYPE_CHECKING:
+        type_map: list[str]
+        config: MaceConfig
+        versions: dict[str, str]
+        pair_exclude_types: list[list[int]]
+        atom_exclude_types: list[int]
+        state_dict: Callable[[], dict[str, Any]]
+        load_state_dict: Callable[[dict[str, Any]], Any]
+
+        def __init__(self, **options: Any) -> None: ...
+
+    def _definition(self) -> dict[str, Any]:
+        return {
+            "type": "mace",
+            "type_map": self.type_map,
+            "pair_exclude_types": self.pair_exclude_types,
+            "atom_exclude_types": self.atom_exclude_types,
+            **self.config.to_dict(),
+        }
+
+    def serialize(self) -> dict[str, Any]:
+        """Everything that rebuilds this model, in the host's portable format."""
+        return {
+            "@class": "Model",
+            "@version": FORMAT,
+            "@versions": self.versions,
+            **self._definition(),
+            "@variables": {name: to_numpy_array(value) for name, value in self.state_dict().items()},
+        }
+
+    @classmethod
+    def deserialize(cls, data: dict[str, Any]) -> "StorageMixin":
+        """Rebuild a model from :meth:`serialize`.
+
+        Raises
+        ------
+        ValueError
+            If a newer version wrote it in a format that this one does not know.
+        """
+        newer = newer_writer(data.get("@versions"))
+        if newer and data.get("@version", 1) > FORMAT:
+            raise ValueError(f"mace model: this file {newer}. (Its format is {data['@version']}.)")
+        variables = data["@variables"]
+        options = {key: value for key, value in data.items() if key[0] != "@" and key != "type"}
+        model = cls(**options, info={"versions": data.get("@versions")})
+        model.load_state_dict({name: to_torch_tensor(value) for name, value in variables.items()})
+        return model
