@@ -4,7 +4,6 @@ import torch
 
 from deepmd_gnn.graph import AtomGraph, rows_of_senders, sum_at_receivers
 from deepmd_gnn.mace_blocks import Constant, matmul
-from deepmd_gnn.slots import edge_slots, in_slots
 
 
 class Convolution(torch.nn.Module):
@@ -68,19 +67,12 @@ class Convolution(torch.nn.Module):
             Shape (nnode, Σ_p d3, channels).
         """
         inputs = rows_of_senders(sent, graph)
-        node_place, chunk_nodes, chunk_widths = graph.node_place, graph.chunk_nodes, graph.chunk_widths
-        if node_place is not None and chunk_nodes is not None and chunk_widths is not None:
+        chunk_nodes, chunk_widths, node_place = graph.chunk_nodes, graph.chunk_widths, graph.node_place
+        if chunk_nodes is not None and chunk_widths is not None:
             # The guard and the padding have no harmonics.
             harmonics = harmonics * (graph.edge_index[1] > 0).to(harmonics.dtype).unsqueeze(1)
-            return self.in_chunks(inputs, harmonics, radial, chunk_nodes, chunk_widths).index_select(
-                0, node_place
-            )
-        incoming = graph.incoming
-        if incoming is not None and not torch.jit.is_scripting():  # type: ignore[attr-defined]
-            # One chunk: their number would depend on the data, and could not be traced.
-            slots = edge_slots(graph)
-            rows = [in_slots(values, slots) for values in (inputs, harmonics, radial)]
-            return self.in_chunks(rows[0], rows[1], rows[2], [incoming.shape[1]], [incoming.shape[0]])
+            sums = self.in_chunks(inputs, harmonics, radial, chunk_nodes, chunk_widths)
+            return sums if node_place is None else sums.index_select(0, node_place)
         return self.edge_by_edge(inputs, graph, harmonics, radial)
 
     def in_chunks(

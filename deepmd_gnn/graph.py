@@ -33,9 +33,9 @@ class AtomGraph(NamedTuple):
     begin: torch.Tensor | None = None
     """Where each receiver's edges begin in `order`, and where the last one's end, int64, shape (nnode + 1,)."""
     node_place: torch.Tensor | None = None
-    """If the edges are in chunks (:mod:`~deepmd_gnn.chunks`): place of each node among the receivers, shape (nnode,)."""
+    """If the receivers were sorted: place of each node among them, shape (nnode,)."""
     chunk_nodes: list[int] | None = None
-    """Receivers of each chunk."""
+    """If the edges are in chunks (:mod:`~deepmd_gnn.chunks`, :mod:`~deepmd_gnn.slots`): receivers of each chunk."""
     chunk_widths: list[int] | None = None
     """Edges of each receiver of a chunk."""
 

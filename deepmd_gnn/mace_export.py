@@ -12,9 +12,10 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx
 from deepmd_gnn.chunks import in_chunks
 from deepmd_gnn.freezing import enter_stage
 from deepmd_gnn.graph import AtomGraph, guard_distance, without_direction
-from deepmd_gnn.kernels.freezing import installed
+from deepmd_gnn.kernels.freezing import calls_kernels, installed
 from deepmd_gnn.kernels.memory import results
 from deepmd_gnn.segments import edge_lists, rows_between, sum_over_edges
+from deepmd_gnn.slots import in_slots
 
 if TYPE_CHECKING:
     from deepmd_gnn.mace_energy import MaceEnergy
@@ -191,6 +192,8 @@ class ExportMixin:
             outgoing = edge_lists(lists[2] + 1, leaving_begin)
         nodes = rows_between(types, 0, nowned + 1)
         graph = AtomGraph(nodes, types, index, vectors, index, incoming, outgoing, order, begin)
+        if incoming is not None and not calls_kernels():
+            return in_slots(graph)
         # The number of chunks depends on the data: nothing for a graph that is being traced.
         return in_chunks(graph, self.slots) if self.training and get_proxy_mode() is None else graph
 

@@ -55,11 +55,18 @@ def edge_lists(order: torch.Tensor, row_ptr: torch.Tensor) -> torch.Tensor:
     place = torch.arange(width, device=order.device).unsqueeze(1)
     position = (begin + place).clamp(max=order.shape[0])
     lists = torch.where(place < count, torch.cat([order, order.new_zeros(1)])[position], -1)
-    # A view with strides makes the compiler keep the lists in memory; else it derives them anew for every use, and then
-    # stores the terms of the sums. Every other place is left out so that it does not vectorise over the rows: of such
-    # a sum, TorchInductor 2.11 writes whole vectors, beyond the last row.
-    spaced = torch.stack([lists, lists], dim=2)
-    return spaced.as_strided(lists.shape, (2 * lists.shape[1], 2))
+    return spaced(lists)
+
+
+def spaced(lists: torch.Tensor) -> torch.Tensor:
+    """Lay out lists so that TorchInductor handles them well, shape (width, nrow) → the same.
+
+    A view with strides makes the compiler keep the lists in memory; else it derives them anew for every use, and then
+    stores the terms of the sums. Every other place is left out so that it does not vectorise over the rows: of such
+    a sum, TorchInductor 2.11 writes whole vectors, beyond the last row.
+    """
+    doubled = torch.stack([lists, lists], dim=2)
+    return doubled.as_strided(lists.shape, (2 * lists.shape[1], 2))
 
 
 def rows_of_edges(rows: torch.Tensor, index: torch.Tensor, lists: torch.Tensor | None = None) -> torch.Tensor:

@@ -1,33 +1,51 @@
-"""Edges of a compiled graph grouped by receiver: every receiver has as many places, some of which stay empty."""
-
-from typing import Any, NamedTuple
+"""Edges of a compiled graph without kernels: every receiver has as many places, some of which stay empty."""
 
 import torch
 
 from deepmd_gnn.graph import AtomGraph
+from deepmd_gnn.segments import spaced
 
 
-class Slots(NamedTuple):
-    """Where each edge goes, and where each place takes its edge from."""
+def in_slots(graph: AtomGraph) -> AtomGraph:
+    """Arrange the edges by receiver, all receivers with the largest number of edges of one.
 
-    edge: torch.Tensor
-    """Edge of each place, −1 where it stays empty, int64, shape (nnode * largest number of edges,)."""
-    place: torch.Tensor
-    """Place of each edge, −1 for edges that arrive at no atom, int64, shape (nedge,)."""
-
-
-def edge_slots(graph: AtomGraph) -> Slots:
-    """Find the places of the edges of a compiled graph.
+    This is :func:`~deepmd_gnn.chunks.in_chunks` with a single chunk: the number of chunks would depend on the data, and
+    could not be traced. An empty place holds the guard's edge, which brings nothing to any atom.
 
     Parameters
     ----------
     graph : AtomGraph
-        With `incoming`, `order` and `begin`.
+        With `incoming`, `outgoing`, `order` and `begin`; the guard's edge first.
 
     Returns
     -------
-    Slots
+    AtomGraph
+        The same graph, whose edge k arrives at node k // width; with `incoming`, `outgoing`, `chunk_nodes` and
+        `chunk_widths`.
     """
+    incoming, outgoing = graph.incoming, graph.outgoing
+    assert incoming is not None
+    assert outgoing is not None
+    width, nnode = incoming.shape
+    edge = incoming.transpose(0, 1).reshape(-1).clamp(min=0)
+    index = graph.edge_index.index_select(1, edge)
+    here = torch.arange(nnode * width, device=edge.device).view(nnode, width).transpose(0, 1)
+    there = _places(graph)[outgoing.clamp(min=0)]
+    return AtomGraph(
+        graph.node_types,
+        graph.sender_types,
+        index,
+        graph.edge_vec.index_select(0, edge),
+        index,
+        spaced(torch.where(incoming >= 0, here, -1)),
+        spaced(torch.where(outgoing >= 0, there, -1)),
+        chunk_nodes=[nnode],
+        chunk_widths=[width],
+    )
+
+
+def _places(graph: AtomGraph) -> torch.Tensor:
+    """Place of each edge, −1 for edges that arrive at no atom, int64, shape (nedge,)."""
     incoming, order, begin = graph.incoming, graph.order, graph.begin
     assert incoming is not None
     assert order is not None
@@ -43,25 +61,4 @@ def edge_slots(graph: AtomGraph) -> Slots:
     place = row * incoming.shape[0] + position - begin[row]
     places = torch.full_like(receiver, -1, memory_format=torch.contiguous_format)
     places = torch.cat([places, places[:1]]).scatter(0, torch.where(listed, order, nedge), place)
-    return Slots(incoming.transpose(0, 1).reshape(-1), places[:nedge])
-
-
-@torch.jit.unused
-def in_slots(values: torch.Tensor, slots: Slots) -> torch.Tensor:
-    """Put the values of the edges into their places, shape (nedge, …) → (nslot, …); zero where a place is empty."""
-    return _Gather.apply(values, slots.edge, slots.place)
-
-
-class _Gather(torch.autograd.Function):
-    """Reads rows; so does its derivative, because every row is read at most once: no atomic additions."""
-
-    @staticmethod
-    def forward(ctx: Any, values: torch.Tensor, index: torch.Tensor, inverse: torch.Tensor) -> torch.Tensor:
-        ctx.save_for_backward(index, inverse)
-        listed = index.view(-1, *[1] * (values.dim() - 1)) >= 0
-        return torch.where(listed, values[index.clamp(min=0)], 0.0)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        index, inverse = ctx.saved_tensors
-        return _Gather.apply(gradient, inverse, index), None, None
+    return places[:nedge]

@@ -73,6 +73,11 @@ def kernels_for(model: Any) -> Iterator[dict[str, Any] | None]:
         _kernels.reset(token)
 
 
+def calls_kernels() -> bool:
+    """Whether the network that is traced calls generated kernels."""
+    return _kernels.get() is not None
+
+
 def installed(energy_model: Any) -> contextlib.AbstractContextManager[None]:
     """Let a network call the kernels of the freeze that is under way, if it has any."""
     kernels = _kernels.get()
