@@ -33,7 +33,6 @@ def test_atomic_virial():
 
 @pytest.mark.lammps
 def test_against_native():
-    """growth.py times the same steps of LAMMPS, of a `.pt2` that takes minutes to freeze, and is not run here."""
     options = ["--system", "benzene", "--rounds", "1", "--calls", "1", "--steps", "1"]
     out = run("run.py", *options, "--tasks", "native force", "ours force", "ours LAMMPS")
     first, *others = re.findall(r"^\| [^|]+ \| [\d.e+]+ \| ([\d.e-]+) \|", out, re.MULTILINE)
@@ -61,3 +60,11 @@ def test_training(tmp_path, monkeypatch, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert "| | native | ours |" in lines
     assert sum(line.startswith("| test 600K") for line in lines) == 2
+
+
+@pytest.mark.lammps
+def test_growth():
+    """One size of the smaller model; the `.pt2` takes most of the time."""
+    out = run("growth.py", "--sizes", "1", "--rounds", "1", "--steps", "4")
+    assert re.search(r"^\| 192 \| \d+ \| \d+ \| \d+ \|", out, re.MULTILINE)
+    assert re.search(r"^\| 1536 \| \d+ \| \d+ \| [\d.]+ \|$", out, re.MULTILINE)
