@@ -2,6 +2,8 @@
 
 import json
 import os
+import signal
+import subprocess
 from contextlib import contextmanager
 
 from deepmd.main import main as dp
@@ -54,3 +56,16 @@ def run_dp(folder, command, config, *arguments, backend="--pt"):
         inputs = ["input.json"]
     with working_directory(folder):
         dp([backend, command, *inputs, *arguments, "--log-path", f"{command}.log"])
+
+
+@contextmanager
+def interruptible(command, **options):
+    """A process that heeds SIGINT, even if the tests run in the background of a shell, and ends with the block."""
+    child = subprocess.Popen(
+        command, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **options
+    )
+    try:
+        yield child
+    finally:
+        child.kill()
+        child.wait()

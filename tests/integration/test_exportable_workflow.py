@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 import sys
 import time
 
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from deepmd.infer import DeepPot
-from deepmd_run import base_input, run_dp
+from deepmd_run import base_input, interruptible, run_dp
 from helpers import assert_close, random_frame, tiny_model
 from tolerances import NATIVE
 from training_data import composition_frames, write_system
@@ -217,8 +216,10 @@ def test_an_interrupted_freeze_leaves_no_file(sent, trained, tmp_path):
     command = [sys.executable, "-m", "deepmd", "--pt-expt", "freeze", "-c", checkpoint, "-o", "x.pt2"]
     (tmp_path / "x.pt2").write_text("the model of last week")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with open(tmp_path / "log", "w") as log:
-        child = subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=log, env=environment)
+    with (
+        open(tmp_path / "log", "w") as log,
+        interruptible(command, cwd=tmp_path, stdout=log, stderr=log, env=environment) as child,
+    ):
         for _ in range(600):
             time.sleep(0.2)
             if "exporting and compiling" in (tmp_path / "log").read_text() or child.poll() is not None:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from deepmd.infer import DeepPot
-from deepmd_run import base_input, run_dp, working_directory
+from deepmd_run import base_input, interruptible, run_dp, working_directory
 from helpers import assert_close, random_frame, tiny_model
 from lammps_cases import STRONG
 from lammps_runner import run_lammps
@@ -165,8 +165,10 @@ def test_interrupted_training_goes_on_from_the_last_save(sent, tmp_path):
     (tmp_path / "input.json").write_text(json.dumps(config))
     command = [sys.executable, "-m", "deepmd", "--pt", "train", "--skip-neighbor-stat", "input.json"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with open(tmp_path / "log", "w") as log:
-        child = subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=log, env=environment)
+    with (
+        open(tmp_path / "log", "w") as log,
+        interruptible(command, cwd=tmp_path, stdout=log, stderr=log, env=environment) as child,
+    ):
         curve = tmp_path / "lcurve.out"
         wait_for(lambda: curve.exists() and last_step(curve) > 2 * SAVE + 1, child)
         child.send_signal(sent)
