@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import training_data
+import training_frames
 import training_sets
 
 HERE = Path(__file__).parent
@@ -79,7 +79,7 @@ def measure(name, dataset, root, seed, args):
         counted, model = train_native(dataset, folder, seed)
     else:
         counted, model = train_ours(dataset, folder, seed, args.weights)
-    result = {**counted, "errors": {k: training_data.errors(model, f) for k, f in dataset.tests().items()}}
+    result = {**counted, "errors": {k: training_frames.errors(model, f) for k, f in dataset.tests().items()}}
     stored.write_text(json.dumps(result, indent=1))
     print(json.dumps(result["errors"]), file=sys.stderr, flush=True)
     return result

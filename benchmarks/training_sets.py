@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-import training_data
+import training_frames
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 # Native's recipe for small data sets, in both sets.
@@ -32,13 +32,13 @@ class Acac:
     def tests(self):
         """Frames by name."""
         parts = ("valid_300K", "test_300K", "test_600K")
-        return {part.replace("_", " "): training_data.read_set(self.data / part) for part in parts}
+        return {part.replace("_", " "): training_frames.read_set(self.data / part) for part in parts}
 
     def native(self, folder, seed):
         """Write the data; returns the arguments of ``mace_run_train``."""
-        train = training_data.read_set(self.data / "train_300K")
-        training_data.write_xyz(folder / "train.xyz", train, self.isolated)
-        training_data.write_xyz(folder / "valid.xyz", training_data.read_set(self.data / "valid_300K"))
+        train = training_frames.read_set(self.data / "train_300K")
+        training_frames.write_xyz(folder / "train.xyz", train, self.isolated)
+        training_frames.write_xyz(folder / "valid.xyz", training_frames.read_set(self.data / "valid_300K"))
         arguments = ["--hidden_irreps", "16x0e + 16x1o", "--r_max", "4.0", "--valid_file", "valid.xyz"]
         arguments += ["--batch_size", "5", "--valid_batch_size", "50", "--scheduler_patience", "5"]
         arguments += ["--energy_weight", "1", "--forces_weight", "100", "--max_num_epochs", "24"]
@@ -46,7 +46,7 @@ class Acac:
 
     def ours(self, seed):
         """Our input for a seed."""
-        config = training_data.read_input(self.path, model={"seed": seed})
+        config = training_frames.read_input(self.path, model={"seed": seed})
         training = config["training"]
         training.update(numb_steps=self.steps, seed=seed)
         training["training_data"]["systems"] = [str(self.data / "train_300K")]
@@ -72,12 +72,12 @@ class Molybdenum:
 
     def tests(self):
         """Frames by name."""
-        return {part: training_data.read_set(self.data / part) for part in ("valid", "test")}
+        return {part: training_frames.read_set(self.data / part) for part in ("valid", "test")}
 
     def native(self, folder, seed):
         """Write the data; returns the arguments of ``mace_run_train``."""
         for part in ("train", "valid"):
-            training_data.write_xyz(folder / f"{part}.xyz", training_data.read_set(self.data / part))
+            training_frames.write_xyz(folder / f"{part}.xyz", training_frames.read_set(self.data / part))
         arguments = ["--hidden_irreps", "8x0e + 8x1o", "--r_max", "4.6", "--valid_file", "valid.xyz"]
         arguments += ["--interaction_first", "RealAgnosticDensityInteractionBlock", "--pair_repulsion"]
         arguments += ["--interaction", "RealAgnosticDensityResidualInteractionBlock"]
@@ -88,7 +88,7 @@ class Molybdenum:
 
     def ours(self, seed):
         """Our input for a seed."""
-        config = training_data.read_input(self.path, model={"seed": seed})
+        config = training_frames.read_input(self.path, model={"seed": seed})
         training = config["training"]
         training.update(numb_steps=self.steps, seed=seed)
         training["training_data"]["systems"] = [str(self.data / "train")]
