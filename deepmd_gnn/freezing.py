@@ -118,11 +118,11 @@ def _for_this_machine(suffix: str) -> Iterator[None]:
     if suffix != ".pt2":
         yield
         return
-    from deepmd_gnn.kernels.compiler import check_compiler, cpu_guard, this_machine
+    from deepmd_gnn.kernels.compiler import check_compiler, cpu_guard, linked_into_models, this_machine
     from deepmd_gnn.kernels.memory import kept_memory
 
     check_compiler()
-    with inductor_config.patch({"aot_inductor.custom_op_libs": [cpu_guard(this_machine())]}), kept_memory():
+    with linked_into_models(cpu_guard(this_machine())), kept_memory():
         yield
 
 

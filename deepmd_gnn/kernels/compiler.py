@@ -1,14 +1,17 @@
 """The C++ compiler: what it compiles for, and files that it made and that are kept."""
 
+import contextlib
 import hashlib
 import os
 import shlex
 import subprocess
+from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+import torch._inductor.config as inductor_config
 from torch._inductor.cpp_builder import get_cpp_compiler
 from torch._inductor.cpu_vec_isa import VecISA, invalid_vec_isa, pick_vec_isa
 from torch._inductor.exc import InvalidCxxCompiler
@@ -25,6 +28,8 @@ FLAGS = [
     "-ffp-contract=fast",
 ]
 GUARD = "deepmd_gnn_cpu_guard"
+# For sources that use AOTInductor's C interface.
+TORCH_HEADERS = f"-I{Path(torch.__file__).parent / 'include'}"
 
 
 class Machine(NamedTuple):
@@ -135,6 +140,26 @@ class Compiled:
             )
         unfinished.replace(target)
         return target
+
+
+@contextlib.contextmanager
+def linked_into_models(library: str, shims: dict[Any, list[str]] | None = None) -> Iterator[None]:
+    """Add a library, and the C functions of operators, to every ``.pt2`` that is frozen inside.
+
+    Parameters
+    ----------
+    library : str
+        See :func:`linked`.
+    shims : dict, optional
+        Operator → declarations, as ``aot_inductor.custom_ops_to_c_shims`` has them.
+    """
+    config = inductor_config.aot_inductor
+    settings = {
+        "aot_inductor.custom_op_libs": [*(config.custom_op_libs or []), library],
+        "aot_inductor.custom_ops_to_c_shims": {**config.custom_ops_to_c_shims, **(shims or {})},
+    }
+    with inductor_config.patch(settings):
+        yield
 
 
 def linked(archive: Path) -> str:

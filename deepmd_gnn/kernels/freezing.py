@@ -6,10 +6,8 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
-import torch._inductor.config as inductor_config
-
 from deepmd_gnn.kernels import operators
-from deepmd_gnn.kernels.compiler import linked
+from deepmd_gnn.kernels.compiler import linked, linked_into_models
 from deepmd_gnn.kernels.generated import Kernels, not_covered, radial_tables
 
 log = logging.getLogger("deepmd.deepmd_gnn")
@@ -57,16 +55,12 @@ def kernels_for(model: Any) -> Iterator[dict[str, Any] | None]:
             slope,
         )
     shims = {op._opoverload: [f"AOTITorchError aoti_torch_cpu_{text}"] for op, text in DECLARATIONS.items()}
-    shims.update(inductor_config.aot_inductor.custom_ops_to_c_shims)
-    libraries = [*(inductor_config.aot_inductor.custom_op_libs or []), linked(kernels.library.archive())]
     token = _kernels.set(kernels)
     try:
         # The host runs the traced graph once, to check it: in Python.
         with (
             operators.use(kernels.library),
-            inductor_config.patch(
-                {"aot_inductor.custom_ops_to_c_shims": shims, "aot_inductor.custom_op_libs": libraries}
-            ),
+            linked_into_models(linked(kernels.library.archive()), shims),
         ):
             yield kernels.description()
     finally:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from deepmd_gnn.kernels.compiler import Compiled, Machine
+from deepmd_gnn.kernels.compiler import TORCH_HEADERS, Compiled, Machine
 
 NAME = {torch.float32: "float", torch.float64: "double"}
 
@@ -44,8 +44,7 @@ class Library:
 
     def archive(self) -> Path:
         """Static library with the operators' C functions, to link into a ``.pt2``."""
-        include = Path(torch.__file__).parent / "include"
-        objects = [self.compiled.object("kernels"), self.compiled.object("shim", f"-I{include}")]
+        objects = [self.compiled.object("kernels"), self.compiled.object("shim", TORCH_HEADERS)]
         return self.compiled.archive("deepmd_gnn_kernels", objects)
 
     def call(self, name: str, *arguments: torch.Tensor | int | float) -> None:

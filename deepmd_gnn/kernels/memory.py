@@ -5,13 +5,11 @@ import contextvars
 import sys
 from collections.abc import Iterator
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 import torch
-import torch._inductor.config as inductor_config
 
-from deepmd_gnn.kernels.compiler import Compiled, linked
+from deepmd_gnn.kernels.compiler import TORCH_HEADERS, Compiled, linked, linked_into_models
 
 NAME = "deepmd_gnn_memory"
 _kept: contextvars.ContextVar[bool] = contextvars.ContextVar("kept", default=False)
@@ -54,24 +52,12 @@ def kept_memory() -> Iterator[None]:
         return
     source = files("deepmd_gnn.kernels").joinpath("memory.hpp").read_text(encoding="utf-8")
     compiled = Compiled({"memory": source}, ())
-    include = Path(torch.__file__).parent / "include"
-    archive = compiled.archive(NAME, [compiled.object("memory", f"-I{include}")])
-    config = inductor_config.aot_inductor
-    settings = {
-        "aot_inductor.custom_op_libs": [
-            *(config.custom_op_libs or []),
-            f"{linked(archive)} -Wl,--wrap=aoti_torch_empty_strided",
-        ],
-        "aot_inductor.custom_ops_to_c_shims": {
-            **config.custom_ops_to_c_shims,
-            result._opoverload: [
-                "AOTITorchError aoti_torch_cpu_mace_result(AtenTensorHandle, AtenTensorHandle*)"
-            ],
-        },
-    }
+    archive = compiled.archive(NAME, [compiled.object("memory", TORCH_HEADERS)])
+    library = f"{linked(archive)} -Wl,--wrap=aoti_torch_empty_strided"
+    declaration = "AOTITorchError aoti_torch_cpu_mace_result(AtenTensorHandle, AtenTensorHandle*)"
     token = _kept.set(True)
     try:
-        with inductor_config.patch(settings):
+        with linked_into_models(library, {result._opoverload: [declaration]}):
             yield
     finally:
         _kept.reset(token)

@@ -11,6 +11,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+from documented import pages
 
 ROOT = Path(__file__).parents[2]
 
@@ -93,7 +94,7 @@ def test_links_lead_somewhere():
 
 def inline_commands():
     """Whole commands in running text: no ellipsis, no words in capitals that stand for others."""
-    for source in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*/README.md")]:
+    for source in pages().values():
         if source.name == "CHANGELOG.md":
             continue
         text = re.sub(r"^```.*?^```", "", source.read_text(), flags=re.MULTILINE | re.DOTALL)
@@ -144,7 +145,7 @@ def test_commands_of_contributing_exist():
 def test_benchmarks_that_pages_name_have_these_options():
     """performance.md, training.md and others: the scripts are there, and know the options."""
     found = 0
-    for source in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*/README.md")]:
+    for source in pages().values():
         for script, rest in re.findall(r"python (benchmarks/\w+\.py)((?:\s+[^\s`#]+)*)", source.read_text()):
             code = (ROOT / script).read_text()
             for option in re.findall(r"(?<!\S)--[\w-]+", rest):
