@@ -105,7 +105,16 @@ def train(folder, config, arguments):
     folder.mkdir(parents=True)
     (folder / "input.json").write_text(json.dumps(config))
     begin = os.times()
-    command = ["dp", "--pt", "train", "input.json", "--skip-neighbor-stat", *arguments]
+    command = [
+        sys.executable,
+        "-m",
+        "deepmd",
+        "--pt",
+        "train",
+        "input.json",
+        "--skip-neighbor-stat",
+        *arguments,
+    ]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-3000:]}")
