@@ -120,9 +120,10 @@ def _for_this_machine(suffix: str) -> Iterator[None]:
         return
     from deepmd_gnn.kernels.compiler import check_compiler, cpu_guard, linked_into_models, this_machine
     from deepmd_gnn.kernels.memory import kept_memory
+    from deepmd_gnn.kernels.repeated import compiled_once
 
     check_compiler()
-    with linked_into_models(cpu_guard(this_machine())), kept_memory():
+    with linked_into_models(cpu_guard(this_machine())), kept_memory(), compiled_once():
         yield
 
 

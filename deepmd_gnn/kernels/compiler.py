@@ -13,9 +13,11 @@ from typing import Any, NamedTuple
 import torch
 import torch._inductor.config as inductor_config
 from torch._inductor.cpp_builder import get_cpp_compiler
-from torch._inductor.cpu_vec_isa import VecISA, invalid_vec_isa, pick_vec_isa
+from torch._inductor.cpu_vec_isa import VecISA, invalid_vec_isa
 from torch._inductor.exc import InvalidCxxCompiler
 from torch._inductor.runtime.cache_dir_utils import cache_dir
+
+from deepmd_gnn.kernels.repeated import pick_vector_instructions
 
 # No -ffast-math: an edge that is not a number must give an energy that is not a number.
 FLAGS = [
@@ -51,7 +53,7 @@ class Machine(NamedTuple):
 
 def this_machine() -> Machine:
     """The CPU that freezes, which TorchInductor's own code is compiled for as well."""
-    isa: VecISA = pick_vec_isa()
+    isa: VecISA = pick_vector_instructions()
     if isa is invalid_vec_isa or isa.bit_width() < 256:
         return Machine(16, 10, (), ())
     flags = tuple(shlex.split(isa.build_arch_flags()))

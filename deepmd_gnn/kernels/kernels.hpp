@@ -12,7 +12,12 @@ namespace mace {
 
 constexpr int LANES = VECTOR_BYTES / sizeof(T);
 constexpr int DLANES = VECTOR_BYTES / sizeof(double);
-constexpr long BLOCK = 16;  // receivers whose edges are prepared together: their data and a table share the L2 cache
+// Receivers whose edges are prepared together: their data and a table share the L2 cache. A large table does not stay
+// there from one block to the next, which pays with more receivers.
+constexpr long LARGEST_BLOCK = 64, SMALL_TABLE = 1 << 18;
+static inline long receivers_at_once(long table) {
+  return table * long(sizeof(T)) > SMALL_TABLE ? LARGEST_BLOCK : LARGEST_BLOCK / 4;
+}
 
 typedef T V __attribute__((vector_size(VECTOR_BYTES)));
 typedef T U __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(T)), may_alias));
@@ -216,9 +221,10 @@ static void convolve(const Input& in, T* out) {
   Scratch packed(blocks * rows * LANES);
   pack(in.sent, rows, in.channels, packed.data);
   Edges<Edge<L::NHARM, false>> edges;
-  long starts[BLOCK + 1];
-  for (long first = 0; first < in.nnode; first += BLOCK) {
-    const long last = first + BLOCK < in.nnode ? first + BLOCK : in.nnode;
+  long starts[LARGEST_BLOCK + 1];
+  const long block = receivers_at_once(table);
+  for (long first = 0; first < in.nnode; first += block) {
+    const long last = first + block < in.nnode ? first + block : in.nnode;
     collect<L, false>(in, first, last, edges, starts);
     for (long b = 0; b < blocks; ++b)
       for (long i = first; i < last; ++i)
@@ -238,9 +244,10 @@ static void convolve_backward(const Input& in, const T* gradient, long nedge, do
   if (d_sent) std::memset(sums.data, 0, sizeof(T) * blocks * rows * LANES);
   std::memset(d_vectors, 0, sizeof(double) * 3 * nedge);
   Edges<Edge<L::NHARM, true>> edges;
-  long starts[BLOCK + 1];
-  for (long first = 0; first < in.nnode; first += BLOCK) {
-    const long last = first + BLOCK < in.nnode ? first + BLOCK : in.nnode;
+  long starts[LARGEST_BLOCK + 1];
+  const long block = receivers_at_once(table);
+  for (long first = 0; first < in.nnode; first += block) {
+    const long last = first + block < in.nnode ? first + block : in.nnode;
     collect<L, true>(in, first, last, edges, starts);
     for (long b = 0; b < blocks; ++b)
       for (long i = first; i < last; ++i) {

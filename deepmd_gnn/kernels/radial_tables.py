@@ -168,4 +168,4 @@ def radial_table(energy_model: Any, interaction: Any, dtype: torch.dtype) -> Rad
         table = _tabulated(weights, energy_model.r_max, kinds_of_pairs(energy_model, interaction), nodes)
         if table.fine(dtype) or nodes >= MOST:
             return table
-        nodes *= 2
+        nodes = min(nodes + nodes // 8, MOST)

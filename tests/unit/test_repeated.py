@@ -1,0 +1,130 @@
+"""What a freeze keeps for the next one: found again where it is the same, made anew where it is not."""
+
+import pytest
+from torch._inductor import cpp_builder, cpu_vec_isa
+from torch._inductor.cpp_builder import BuildOptionsBase, CppBuilder
+from torch._inductor.exc import CppCompileError
+
+from deepmd_gnn.kernels import repeated
+
+CODE = """// Triton kernels are embedded as comments in {name}
+static constexpr int64_t int_array_{first}[] = {{1L, {size}L}};
+long rows() {{ return int_array_{first}[1]; }}
+"""
+
+
+@pytest.fixture
+def cache(monkeypatch, tmp_path):
+    monkeypatch.setattr(repeated, "cache_dir", lambda: str(tmp_path / "cache"))
+    return tmp_path / "cache" / "deepmd_gnn"
+
+
+@pytest.fixture
+def commands(monkeypatch):
+    """Commands of the compiler that are run."""
+    run, found = cpp_builder.run_compile_cmd, []
+
+    def spy(command, cwd):
+        found.append(command)
+        run(command, cwd)
+
+    monkeypatch.setattr(cpp_builder, "run_compile_cmd", spy)
+    return found
+
+
+def build(folder, name, code):
+    """Object that TorchInductor compiles."""
+    source = folder / f"{name}.cpp"
+    source.write_text("#include <cstdint>\n" + code)
+    options = BuildOptionsBase(compiler="g++", compile_only=True, include_dirs=[], definitions=[])
+    builder = CppBuilder(name, str(source), options, str(folder))
+    with repeated.compiled_once():
+        builder.build()
+    return (folder / f"{name}.o").read_bytes()
+
+
+def test_same_code_is_compiled_once(cache, commands, tmp_path):
+    first = build(tmp_path, "a", CODE.format(name="a", first=3, size=5))
+    # TorchInductor deletes its objects after linking.
+    (tmp_path / "a.o").unlink()
+    assert build(tmp_path, "b", CODE.format(name="b", first=7, size=5)) == first
+    assert len(commands) == 1
+    assert len(list((cache / "objects").iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    "changed", [CODE.format(name="a", first=3, size=6), CODE.format(name="a", first=3, size=5) + "int x;\n"]
+)
+def test_other_code_is_compiled(changed, cache, commands, tmp_path):
+    first = build(tmp_path, "a", CODE.format(name="a", first=3, size=5))
+    assert build(tmp_path, "a", changed) != first
+    assert len(commands) == 2
+
+
+def test_errors_are_not_kept(cache, commands, tmp_path):
+    for _ in range(2):
+        with pytest.raises(CppCompileError):
+            build(tmp_path, "a", "this is not C++\n")
+    assert len(commands) == 2
+    assert not cache.exists()
+
+
+def test_unknown_compiler_keeps_nothing(monkeypatch, cache, commands, tmp_path):
+    monkeypatch.setattr(repeated, "_this_compiler", lambda command: None)
+    for _ in range(2):
+        build(tmp_path, "a", CODE.format(name="a", first=3, size=5))
+    assert len(commands) == 2
+    assert not cache.exists()
+
+
+def forget():
+    """Forget what TorchInductor found out in this process."""
+    cpu_vec_isa.valid_vec_isa_list.cache_clear()
+    cpu_vec_isa.VecISA._VecISA__bool__impl.cache_clear()
+    cpu_vec_isa.VecAVX512.__bool__.cache_clear()
+
+
+@pytest.fixture
+def tried(monkeypatch):
+    """What TorchInductor tries on a CPU with AVX2, AVX-512 and its bfloat16; the refused ones fail."""
+    found, refused = [], set()
+
+    def check_build(self, code):
+        found.append((str(self), "bf16" in self._arch_flags))
+        return str(self) not in refused
+
+    monkeypatch.setattr(cpu_vec_isa.VecISA, "check_build", check_build)
+    monkeypatch.setattr(cpu_vec_isa, "x86_isa_checker", lambda: ["avx2", "avx512"])
+    # New ones, because they remember what the CPU can do.
+    ours = [cpu_vec_isa.VecAVX512(), cpu_vec_isa.VecAVX2()]
+    monkeypatch.setattr(cpu_vec_isa, "supported_vec_isa_list", ours)
+    monkeypatch.setattr(cpu_vec_isa.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(cpu_vec_isa.torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    forget()
+    yield found, refused
+    forget()
+
+
+TRIED = [("avx512", False), ("avx512", True), ("avx2", False)]
+
+
+def test_vector_instructions_are_tried_once(cache, tried):
+    found, _ = tried
+    first = repeated.pick_vector_instructions()
+    assert found == TRIED
+    forget()
+    again = repeated.pick_vector_instructions()
+    assert found == TRIED
+    assert str(first) == str(again) == "avx512"
+    assert "-mavx512bf16" in again.build_arch_flags()
+    assert len(cpu_vec_isa.valid_vec_isa_list()) == 2
+
+
+def test_failing_vector_instructions_are_tried_again(cache, tried):
+    found, refused = tried
+    refused.add("avx512")
+    for _ in range(2):
+        forget()
+        assert str(repeated.pick_vector_instructions()) == "avx2"
+    assert found == [TRIED[0], TRIED[2], TRIED[0]]
+    assert len(list((cache / "instructions").iterdir())) == 1
