@@ -5,7 +5,6 @@ resident memory before the first call and at its peak in MB, energy in eV and th
 """
 
 import argparse
-import contextlib
 import json
 import os
 import resource
@@ -18,6 +17,8 @@ import torch
 import workload
 
 WARM_UP = 3
+# Files by how they evaluate the network.
+FROZEN = {"kernels": "model.pt2", "tables": "plain.pt2"}
 LEARNING_RATE = 1e-6  # the weights hardly move, so that every step does the same work
 
 
@@ -38,7 +39,7 @@ def prepare(folder, size, precision, structure):
     torch.jit.script(model).save(str(folder / "model.pth"))
 
 
-def freeze(folder, size, precision, structure, kernels=True):
+def freeze(folder, size, precision, structure, evaluation="kernels"):
     """Compile the `.pt2`.
 
     Parameters
@@ -47,8 +48,8 @@ def freeze(folder, size, precision, structure, kernels=True):
         Where to.
     size, precision, structure :
         As in :func:`prepare`.
-    kernels : bool
-        Whether with generated kernels.
+    evaluation : str
+        See `deepmd_gnn.freezing.evaluated_by`.
 
     Returns
     -------
@@ -57,12 +58,12 @@ def freeze(folder, size, precision, structure, kernels=True):
     """
     from deepmd.pt_expt.utils import serialization
 
-    from deepmd_gnn.freezing import without_kernels
+    from deepmd_gnn.freezing import evaluated_by
 
     data = {"model": workload.our_model(size, precision, structure).serialize(), "model_def_script": {}}
     begin = sum(os.times()[:4])
-    name = "model.pt2" if kernels else "plain.pt2"
-    with contextlib.nullcontext() if kernels else without_kernels():
+    name = FROZEN[evaluation]
+    with evaluated_by(evaluation):
         serialization.deserialize_to_file(str(folder / name), data)
     return sum(os.times()[:4]) - begin
 
@@ -229,7 +230,7 @@ def main():
         prepare(*common)
         return
     if args.task.startswith("freeze"):
-        seconds = freeze(*common, args.task == "freeze")
+        seconds = freeze(*common, "kernels" if args.task == "freeze" else "tables")
         print(json.dumps({"seconds": [seconds], "peak_mb": _peak_mb()}))
         return
     call = TASKS[args.task](*common)

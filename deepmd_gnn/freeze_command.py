@@ -1,7 +1,6 @@
 """The command ``deepmd-gnn freeze``."""
 
 import argparse
-import contextlib
 import logging
 import sys
 from pathlib import Path
@@ -15,6 +14,7 @@ examples:
   deepmd-gnn freeze model.ckpt.pt -o mace.pth                 seconds; runs anywhere
   deepmd-gnn freeze model.ckpt.pt -o mace.pt2                 a minute or two; the fast file for LAMMPS
   deepmd-gnn freeze model.ckpt.pt -o mace.pt2 --no-kernels    without generated C++
+  deepmd-gnn freeze model.ckpt.pt -o mace.pt2 --no-tables     and with the radial networks themselves
 """
 
 
@@ -39,7 +39,12 @@ def add_parsers(subparsers: "argparse._SubParsersAction[Any]") -> None:
     parser.add_argument(
         "--no-kernels",
         action="store_true",
-        help=".pt2 without generated kernels and radial tables: several times slower, runs the radial networks",
+        help=".pt2 without generated kernels: several times slower",
+    )
+    parser.add_argument(
+        "--no-tables",
+        action="store_true",
+        help=".pt2 that runs the radial networks instead of reading tables of them; has no kernels either",
     )
     parser.set_defaults(func=run)
 
@@ -67,8 +72,10 @@ def run(args: argparse.Namespace) -> int:
     output = Path(args.output)
     if output.suffix not in (".pth", ".pt2", ".pte"):
         raise ValueError(f"{output}: the output must be named .pth, .pt2 or .pte")
-    if args.no_kernels and output.suffix != ".pt2":
-        raise ValueError(f"{output}: --no-kernels is for a .pt2; a {output.suffix} has no generated kernels")
+    for name in ("no_kernels", "no_tables"):
+        if getattr(args, name) and output.suffix != ".pt2":
+            option, what = f"--{name.replace('_', '-')}", name.removeprefix("no_")
+            raise ValueError(f"{output}: {option} is for a .pt2; a {output.suffix} has no {what}")
     summary = summarise(Path(args.model))
     if summary["kind"] != "pt":
         raise ValueError(
@@ -76,12 +83,13 @@ def run(args: argparse.Namespace) -> int:
             "into another"
         )
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    freeze(Path(args.model), output, args.head, kernels=not args.no_kernels)
+    evaluation = "networks" if args.no_tables else "tables" if args.no_kernels else "kernels"
+    freeze(Path(args.model), output, args.head, evaluation)
     sys.stdout.write(f"{args.model} -> {output}\n")
     return 0
 
 
-def freeze(checkpoint: Path, output: Path, head: str | None = None, *, kernels: bool = True) -> None:
+def freeze(checkpoint: Path, output: Path, head: str | None = None, evaluation: str = "kernels") -> None:
     """Freeze a checkpoint.
 
     Parameters
@@ -90,14 +98,14 @@ def freeze(checkpoint: Path, output: Path, head: str | None = None, *, kernels: 
         The suffix of the output, ``.pth``, ``.pt2`` or ``.pte``, tells the kind.
     head : str, optional
         Branch of a multi-task checkpoint.
-    kernels : bool
-        Whether a ``.pt2`` may have generated kernels.
+    evaluation : str
+        Of a ``.pt2``, see :func:`~deepmd_gnn.freezing.evaluated_by`.
     """
-    from deepmd_gnn.freezing import without_kernels
+    from deepmd_gnn.freezing import evaluated_by
 
     if output.suffix == ".pth":
         from deepmd.pt.entrypoints.main import freeze as host_freeze
     else:
         from deepmd.pt_expt.entrypoints.main import freeze as host_freeze
-    with contextlib.nullcontext() if kernels else without_kernels(), whole_file(output) as unfinished:
+    with evaluated_by(evaluation), whole_file(output) as unfinished:
         host_freeze(model=str(checkpoint), output=str(unfinished), head=head)

@@ -99,17 +99,34 @@ def _sound_vectorisation() -> Iterator[None]:
         TilingSelect.select_tiling = original  # type: ignore[method-assign]
 
 
-_use_kernels: contextvars.ContextVar[bool] = contextvars.ContextVar("use_kernels", default=True)
+EVALUATIONS = ("kernels", "tables", "networks")
+_evaluation: contextvars.ContextVar[str] = contextvars.ContextVar("evaluation", default="kernels")
 
 
 @contextlib.contextmanager
-def without_kernels() -> Iterator[None]:
-    """Freeze without generated kernels: the torch code alone, radial networks included, through TorchInductor."""
-    token = _use_kernels.set(False)
+def evaluated_by(evaluation: str) -> Iterator[None]:
+    """Choose how a ``.pt2`` that is frozen inside evaluates the network.
+
+    Parameters
+    ----------
+    evaluation : str
+        ``"kernels"``: generated C++ and radial tables, the default; ``"tables"``: the torch code through TorchInductor,
+        with radial tables; ``"networks"``: the torch code alone.
+
+    Raises
+    ------
+    ValueError
+        If there is no such evaluation.
+    """
+    if evaluation not in EVALUATIONS:
+        raise ValueError(
+            f"mace model: evaluation is {evaluation!r}; it must be one of {', '.join(EVALUATIONS)}"
+        )
+    token = _evaluation.set(evaluation)
     try:
         yield
     finally:
-        _use_kernels.reset(token)
+        _evaluation.reset(token)
 
 
 @contextlib.contextmanager
@@ -129,16 +146,17 @@ def _for_this_machine(suffix: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _with_kernels(data: dict[str, Any], suffix: str) -> Iterator[dict[str, Any]]:
-    """Generate the kernels of a serialised model, and note in it which ones."""
+    """Make the kernels and tables of a serialised model, and note in it which ones."""
     plain = {key: value for key, value in data["model"].items() if key != "@kernels"}
-    if suffix != ".pt2" or not _use_kernels.get():
+    evaluation = _evaluation.get()
+    if suffix != ".pt2" or evaluation == "networks":
         yield {**data, "model": plain}
         return
-    from deepmd_gnn.kernels.freezing import kernels_for
+    from deepmd_gnn.kernels.freezing import described
     from deepmd_gnn.mace import MaceModel
 
-    enter_stage("generating kernels")
-    with kernels_for(MaceModel.deserialize(plain)) as description:
+    enter_stage(f"making {evaluation}")
+    with described(MaceModel.deserialize(plain), kernels=evaluation == "kernels") as description:
         noted = plain if description is None else {**plain, "@kernels": description}
         yield {**data, "model": noted}
 

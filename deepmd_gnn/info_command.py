@@ -101,8 +101,8 @@ def _file_lines(summary: dict[str, Any]) -> list[str]:
     ]
     if summary["compiled_for"]:
         lines.append(_line("Compiled for", ", ".join(summary["compiled_for"].values())))
-    if summary["kernels"]:
-        tables = summary["kernels"]["tables"]
+    tables = summary["radial_tables"]
+    if tables:
         nodes = ", ".join(str(table["nodes"]) for table in tables)
         error = max(table["error"] for table in tables)
         lines.append(_line("Radial tables", f"{nodes} distances, largest relative error {error:.1e}"))

@@ -37,8 +37,8 @@ def summarise(path: Path) -> dict[str, Any]:
     -------
     dict[str, Any]
         Values that JSON can hold: ``file``, ``size_bytes``, ``kind``, ``kind_name``, ``evaluation``, ``lammps``,
-        ``multi_rank``, ``with_comm_artifact``, ``atomic_virial``, ``compiled_for``, ``kernels`` (None: none), ``versions`` (None: not
-        recorded), ``training`` (None for frozen models), ``warnings``, and ``models``: one per head, with
+        ``multi_rank``, ``with_comm_artifact``, ``atomic_virial``, ``compiled_for``, ``kernels`` and ``radial_tables`` (None: none), ``versions``
+        (None: not recorded), ``training`` (None for frozen models), ``warnings``, and ``models``: one per head, with
         ``head``, ``type``, ``type_map``, ``r_max`` (Å), ``architecture``, ``precision``, ``parameters``,
         ``avg_num_neighbors``, ``scale`` (eV), ``atomic_energies`` (eV), and excluded types.
 
@@ -66,7 +66,8 @@ def summarise(path: Path) -> dict[str, Any]:
         "with_comm_artifact": stored.with_comm if stored.kind == "pt2" else None,
         "atomic_virial": bool(stored.metadata.get("do_atomic_virial", stored.kind in ("pt", "pth"))),
         "compiled_for": {name: stored.compiled_for[key] for name, key in _DEVICE.items() if stored.compiled_for.get(key)},
-        "kernels": stored.kernels,
+        "kernels": stored.kernels if _has_kernels(stored) else None,
+        "radial_tables": stored.kernels["tables"] if stored.kernels else None,
         "versions": stored.versions,
         "training": stored.training or None,
         "warnings": _warnings(stored),
@@ -169,8 +170,14 @@ def _evaluation(stored: StoredFile) -> str:
         return "TorchScript"
     lower = stored.metadata.get("lower_input_kind", "nlist")  # DeePMD-kit's default where it is absent
     name = "AOTInductor" if stored.kind == "pt2" else "exported program"
-    kernels = " with generated kernels" if stored.kernels else ""
-    return f"{name}{kernels}, {_LOWER.get(lower, lower)}"
+    if stored.kernels:
+        name += " with generated kernels" if _has_kernels(stored) else " with radial tables"
+    return f"{name}, {_LOWER.get(lower, lower)}"
+
+
+def _has_kernels(stored: StoredFile) -> bool:
+    """Whether the file has kernels; what it says of them may be its radial tables only."""
+    return bool(stored.kernels and "vector_bits" in stored.kernels)
 
 
 def _multi_rank(stored: StoredFile) -> bool:

@@ -1,4 +1,4 @@
-"""Put generated kernels into the ``.pt2`` that is being frozen."""
+"""Put generated kernels, or radial tables alone, into the ``.pt2`` that is being frozen."""
 
 import contextlib
 import contextvars
@@ -9,9 +9,12 @@ from typing import Any
 from deepmd_gnn.kernels import operators
 from deepmd_gnn.kernels.compiler import linked, linked_into_models
 from deepmd_gnn.kernels.generated import Kernels, not_covered, radial_tables
+from deepmd_gnn.kernels.radial_lookup import Tables
 
 log = logging.getLogger("deepmd.deepmd_gnn")
-_kernels: contextvars.ContextVar[Kernels | None] = contextvars.ContextVar("kernels", default=None)
+_replacement: contextvars.ContextVar[Kernels | Tables | None] = contextvars.ContextVar(
+    "replacement", default=None
+)
 
 # Declarations of the operators' C functions, see shim.hpp.
 _T, _INPUTS = "AtenTensorHandle", ", AtenTensorHandle" * 7
@@ -25,54 +28,65 @@ DECLARATIONS = {
 }
 
 
-@contextlib.contextmanager
-def kernels_for(model: Any) -> Iterator[dict[str, Any] | None]:
-    """Generate and compile the kernels of a model; exported graphs that are traced inside call them.
+def described(model: Any, *, kernels: bool) -> contextlib.AbstractContextManager[dict[str, Any] | None]:
+    """Tabulate the radial weights of a model, and generate its kernels; graphs that are traced inside use them.
 
     Parameters
     ----------
     model : MaceModel
         The model to freeze, or a copy of it. If its architecture is not covered, the log says so and nothing changes.
+    kernels : bool
+        Whether with kernels, else with the tables only.
 
-    Yields
-    ------
-    dict[str, Any] or None
-        Description for the file: the CPU's features and the errors of the tables.
+    Returns
+    -------
+    context manager of dict[str, Any] or None
+        Description for the file: the errors of the tables, and with kernels the CPU's features.
     """
     tables = not_covered(model.energy_model) or radial_tables(model.energy_model)
     if isinstance(tables, str):
-        log.warning("mace model: no generated kernels: %s. The .pt2 will be several times slower.", tables)
-        yield None
-        return
-    kernels = Kernels(model.energy_model, tables)
-    for layer, (error, slope, nodes) in enumerate(kernels.errors, start=1):
+        without = "generated kernels" if kernels else "radial tables"
+        log.warning("mace model: no %s: %s. The .pt2 will be several times slower.", without, tables)
+        return contextlib.nullcontext()
+    for layer, table in enumerate(tables, start=1):
         log.info(
             "mace model: layer %d, radial weights tabulated at %d distances, largest relative error %.1e, of their "
             "derivative %.1e",
             layer,
-            nodes,
-            error,
-            slope,
+            table.values.shape[1],
+            table.error,
+            table.derivative_error,
         )
-    shims = {op._opoverload: [f"AOTITorchError aoti_torch_cpu_{text}"] for op, text in DECLARATIONS.items()}
-    token = _kernels.set(kernels)
+    return _with_kernels(Kernels(model.energy_model, tables)) if kernels else _in_use(Tables(tables))
+
+
+@contextlib.contextmanager
+def _in_use(replacement: Kernels | Tables) -> Iterator[dict[str, Any]]:
+    token = _replacement.set(replacement)
     try:
-        # The host runs the traced graph once, to check it: in Python.
-        with (
-            operators.use(kernels.library),
-            linked_into_models(linked(kernels.library.archive()), shims),
-        ):
-            yield kernels.description()
+        yield replacement.description()
     finally:
-        _kernels.reset(token)
+        _replacement.reset(token)
+
+
+@contextlib.contextmanager
+def _with_kernels(kernels: Kernels) -> Iterator[dict[str, Any]]:
+    shims = {op._opoverload: [f"AOTITorchError aoti_torch_cpu_{text}"] for op, text in DECLARATIONS.items()}
+    # The host runs the traced graph once, to check it: in Python.
+    with (
+        operators.use(kernels.library),
+        linked_into_models(linked(kernels.library.archive()), shims),
+        _in_use(kernels) as description,
+    ):
+        yield description
 
 
 def calls_kernels() -> bool:
     """Whether the network that is traced calls generated kernels."""
-    return _kernels.get() is not None
+    return isinstance(_replacement.get(), Kernels)
 
 
 def installed(energy_model: Any) -> contextlib.AbstractContextManager[None]:
-    """Let a network call the kernels of the freeze that is under way, if it has any."""
-    kernels = _kernels.get()
-    return contextlib.nullcontext() if kernels is None else kernels.installed(energy_model)
+    """Let a network use the kernels or tables of the freeze that is under way, if it has any."""
+    replacement = _replacement.get()
+    return contextlib.nullcontext() if replacement is None else replacement.installed(energy_model)

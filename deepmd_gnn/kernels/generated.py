@@ -182,15 +182,13 @@ class Kernels:
         steps = [step.value.double().numpy() for step in energy_model.spherical_harmonics.steps]
         structs: list[str] = []
         self.convolutions, self.contractions = [], []
-        self.errors: list[tuple[float, float, int]] = []
+        self.tables = [table.description() for table in found]
         for layer, (interaction, product, table) in enumerate(
             zip(energy_model.interactions, energy_model.products, found, strict=True)
         ):
             conv = interaction.conv_tp
             shape = convolution_shape(conv.coupling.value.double().numpy(), conv.input_dims, conv.paths)
             structs.append(convolution_code(f"Convolution{layer}", shape, steps, machine.registers))
-            nodes = table.values.shape[1]
-            self.errors.append((table.error, table.derivative_error, nodes))
             rows = table.values.view(*table.values.shape[:2], len(shape.paths), -1, 4).transpose(3, 4)
             blocks = _blocks(rows, lanes).to(dtype)
             self.convolutions.append(
@@ -205,37 +203,46 @@ class Kernels:
 
     def description(self) -> dict[str, Any]:
         """What a frozen file says about its kernels; plain values."""
-        tables = [
-            {"nodes": nodes, "error": error, "derivative_error": slope} for error, slope, nodes in self.errors
-        ]
         machine = self.library.machine
         return {
             "cpu_features": list(machine.features),
             "vector_bits": 8 * machine.vector_bytes,
-            "tables": tables,
+            "tables": self.tables,
         }
 
     @contextlib.contextmanager
     def installed(self, energy_model: Any) -> Iterator[None]:
         """Let a network with the same weights call the kernels, without derivatives with respect to the weights."""
-        swapped: list[tuple[Any, str, Any]] = []
-        required = [p for p in energy_model.parameters() if p.requires_grad]
-
-        def swap(parent: Any, name: str, module: torch.nn.Module) -> None:
-            swapped.append((parent, name, getattr(parent, name)))
-            setattr(parent, name, module)
-
-        try:
-            for parameter in required:
-                parameter.requires_grad_(False)
-            for interaction, conv in zip(energy_model.interactions, self.convolutions, strict=True):
-                swap(interaction, "conv_tp", conv)
-                swap(interaction, "conv_tp_weights", Nothing())
-            for product, contraction in zip(energy_model.products, self.contractions, strict=True):
-                swap(product, "symmetric_contractions", contraction)
+        swaps: list[tuple[Any, str, torch.nn.Module]] = []
+        for interaction, conv in zip(energy_model.interactions, self.convolutions, strict=True):
+            swaps += [(interaction, "conv_tp", conv), (interaction, "conv_tp_weights", Nothing())]
+        for product, contraction in zip(energy_model.products, self.contractions, strict=True):
+            swaps.append((product, "symmetric_contractions", contraction))
+        with swapped_in(energy_model, swaps):
             yield
-        finally:
-            for parent, name, module in reversed(swapped):
-                setattr(parent, name, module)
-            for parameter in required:
-                parameter.requires_grad_(True)
+
+
+@contextlib.contextmanager
+def swapped_in(energy_model: Any, swaps: list[tuple[Any, str, torch.nn.Module]]) -> Iterator[None]:
+    """Put other modules into a network, whose weights need no derivatives meanwhile.
+
+    Parameters
+    ----------
+    energy_model : MaceEnergy
+        The network.
+    swaps : list[tuple[torch.nn.Module, str, torch.nn.Module]]
+        Parent, name and module.
+    """
+    required = [p for p in energy_model.parameters() if p.requires_grad]
+    before = [(parent, name, getattr(parent, name)) for parent, name, _ in swaps]
+    try:
+        for parameter in required:
+            parameter.requires_grad_(False)
+        for swap in swaps:
+            setattr(*swap)
+        yield
+    finally:
+        for swap in before:
+            setattr(*swap)
+        for parameter in required:
+            parameter.requires_grad_(True)

@@ -34,6 +34,14 @@ class RadialTable(NamedTuple):
         tolerance, derivative_tolerance = TOLERANCE[dtype]
         return self.error <= tolerance and self.derivative_error <= derivative_tolerance
 
+    def description(self) -> dict[str, Any]:
+        """What a frozen file says about it; plain values."""
+        return {
+            "nodes": self.values.shape[1],
+            "error": self.error,
+            "derivative_error": self.derivative_error,
+        }
+
 
 def kinds_of_pairs(energy_model: Any, interaction: Any) -> int:
     """Tables of a layer: one, or one for every pair of elements (sender, receiver) if they change the weights."""

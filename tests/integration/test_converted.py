@@ -16,6 +16,8 @@ from tolerances import IMPORTED
 from training_data import composition_frames, write_system
 
 from deepmd_gnn import convert
+from deepmd_gnn.cli import main
+from deepmd_gnn.model_summary import summarise
 
 DATA = Path(__file__).parents[1] / "data"
 SOURCE = DATA / "v0.3.6_mace02_com1_swa.model"
@@ -181,13 +183,27 @@ def test_freeze(files, tmp_path):
 
 
 @pytest.mark.slow
-def test_exportable_backend(tmp_path):
-    convert(SOURCE, tmp_path / "x.pt2")
+@pytest.mark.parametrize("option", [None, "--no-kernels"])
+def test_exportable_backend(option, files, tmp_path):
+    """With kernels, and with radial tables only."""
+    if option is None:
+        convert(SOURCE, tmp_path / "x.pt2")
+    else:
+        assert main(["freeze", str(files / "x.pt"), "-o", str(tmp_path / "x.pt2"), option]) == 0
+    summary = summarise(tmp_path / "x.pt2")
+    assert (summary["kernels"] is None) == (option is not None)
+    assert [table["nodes"] >= 128 for table in summary["radial_tables"]] == [True, True]
     for index in (0, 10):
         atoms, expected = reference(index)
         atoms.calc = DP(str(tmp_path / "x.pt2"))
         assert abs(atoms.get_potential_energy() - expected["energy"]) <= IMPORTED["energy"]
         assert np.abs(atoms.get_forces() - expected["forces"]).max() <= IMPORTED["force"]
+
+
+@pytest.mark.parametrize("option", ["--no-kernels", "--no-tables"])
+def test_only_a_compiled_file_has_kernels(option, files, tmp_path, capsys):
+    assert main(["freeze", str(files / "x.pt"), "-o", str(tmp_path / "x.pth"), option]) == 1
+    assert f"{option} is for a .pt2" in capsys.readouterr().err
 
 
 def test_input_is_not_overwritten(tmp_path):

@@ -1,5 +1,6 @@
-"""Generated kernels against the torch code that they replace: value and derivatives, by architecture and CPU."""
+"""Generated kernels and radial tables against the torch code that they replace: value and derivatives."""
 
+import contextlib
 import shlex
 import subprocess
 import sys
@@ -16,7 +17,8 @@ from deepmd_gnn.graph import AtomGraph
 from deepmd_gnn.kernels import generated, operators, radial_tables
 from deepmd_gnn.kernels.compiler import Compiled, Machine, check_compiler, cpu_guard
 from deepmd_gnn.kernels.contraction_code import contraction_code, monomial_tuples, polynomials
-from deepmd_gnn.kernels.freezing import kernels_for
+from deepmd_gnn.kernels.freezing import described
+from deepmd_gnn.kernels.radial_lookup import Tables
 from deepmd_gnn.kernels.radial_tables import TOLERANCE, Weights, hermite, radial_table
 
 THREE = {"type_map": ["O", "H", "Cu"], "atomic_energies": [-3.0, -1.0, -7.5]}
@@ -82,31 +84,43 @@ def energy_and_gradient(model, graph):
     return energy.detach().numpy(), gradient.numpy(), features[0].detach().numpy()
 
 
-def assert_kernels_match(precision, **options):
+@contextlib.contextmanager
+def use_kernels(model):
+    kernels = generated.Kernels(model.energy_model)
+    with operators.use(kernels.library), kernels.installed(model.energy_model):
+        yield
+
+
+def use_tables(model):
+    """As a freeze without kernels does."""
+    return Tables(generated.radial_tables(model.energy_model)).installed(model.energy_model)
+
+
+def assert_match(use, precision, **options):
     model = tiny_model(precision=precision, **options)
     assert generated.not_covered(model.energy_model) is None
     graph = water_graph(model)
     # The same weights in float64: the torch code has its own rounding in float32.
     expected = energy_and_gradient(tiny_model(precision="float64", **options), graph)
-    kernels = generated.Kernels(model.energy_model)
-    with operators.use(kernels.library), kernels.installed(model.energy_model):
+    with use(model):
         found = energy_and_gradient(model, graph)
     for name, ours, reference in zip(("energy", "gradient", "features"), found, expected, strict=True):
         assert_close(ours, reference, NATIVE[precision], name)
     assert all(p.requires_grad for p in model.energy_model.node_embedding.parameters())
 
 
+@pytest.mark.parametrize("use", [use_kernels, use_tables])
 @pytest.mark.parametrize("precision", ["float64", "float32"])
 @pytest.mark.parametrize("option", OPTIONS)
-def test_equals_torch(option, precision):
-    assert_kernels_match(precision, **OPTIONS[option])
+def test_equals_torch(option, precision, use):
+    assert_match(use, precision, **OPTIONS[option])
 
 
 @pytest.mark.parametrize("machine", ["256 bits", "128 bits"])
 @pytest.mark.parametrize("precision", ["float64", "float32"])
 def test_other_vectors(monkeypatch, machine, precision):
     monkeypatch.setattr(generated, "this_machine", lambda: MACHINES[machine])
-    assert_kernels_match(precision, num_channels=10, max_ell=3)
+    assert_match(use_kernels, precision, num_channels=10, max_ell=3)
 
 
 def test_unsuitable_cpu(monkeypatch, capfd):
@@ -168,34 +182,34 @@ def test_radial_weights_that_a_table_cannot_hold(monkeypatch, caplog):
     """The log says why there are no kernels, and the freeze goes on without."""
     monkeypatch.setattr(radial_tables, "MOST", 128)
     model = tiny_model(radial_type="gaussian", num_radial_basis=60, precision="float32")
-    with kernels_for(model) as description:
+    with described(model, kernels=True) as description:
         assert description is None
     assert "with 128 distances the radial weights of layer 1 still have" in caplog.text
 
 
-def test_atoms_that_are_not_a_number():
+@pytest.mark.parametrize("use", [use_kernels, use_tables])
+def test_atoms_that_are_not_a_number(use):
     model = tiny_model()
     graph = water_graph(model, 1)
     vectors = graph.edge_vec.detach().clone()
     vectors[5] = torch.nan
     broken = graph._replace(edge_vec=vectors.requires_grad_(True))
-    kernels = generated.Kernels(model.energy_model)
-    with operators.use(kernels.library), kernels.installed(model.energy_model):
+    with use(model):
         energy, gradient, _ = energy_and_gradient(model, broken)
     receiver = int(graph.edge_index[1, 5])
     assert np.isnan(energy[receiver])
     assert np.isnan(gradient[5]).all()
 
 
-def test_edges_beyond_the_cutoff_change_nothing():
+@pytest.mark.parametrize("use", [use_kernels, use_tables])
+def test_edges_beyond_the_cutoff_change_nothing(use):
     model = tiny_model(interaction="RealAgnosticResidualNonLinear")
     graph = water_graph(model, 1)
-    kernels = generated.Kernels(model.energy_model)
     vectors = graph.edge_vec.detach().clone()
     vectors[7] *= 4.000001 / vectors[7].norm()
     moved = graph._replace(edge_vec=vectors.requires_grad_(True))
     expected = energy_and_gradient(model, moved)
-    with operators.use(kernels.library), kernels.installed(model.energy_model):
+    with use(model):
         found = energy_and_gradient(model, moved)
     assert_close(found[0], expected[0], NATIVE["float64"], "energy")
     assert (found[1][7] == 0).all()

@@ -1,0 +1,146 @@
+"""Radial tables in torch: for the convolution of a ``.pt2`` without generated kernels."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from deepmd_gnn.graph import AtomGraph
+from deepmd_gnn.kernels.generated import Nothing, swapped_in
+from deepmd_gnn.kernels.radial_tables import RadialTable
+
+
+class TabulatedConvolution(torch.nn.Module):
+    """Convolution whose radial weights come from a table.
+
+    Parameters
+    ----------
+    convolution : Convolution
+        Of the layer.
+    table : RadialTable
+        Its radial weights.
+    ntypes : int
+        Number of elements.
+    r_max : float
+        Cutoff, Å.
+    dtype : torch.dtype
+        Precision of the network.
+    """
+
+    table: torch.Tensor
+
+    def __init__(
+        self, convolution: torch.nn.Module, table: RadialTable, ntypes: int, r_max: float, dtype: torch.dtype
+    ) -> None:
+        super().__init__()
+        self.convolution = convolution
+        self.kinds, self.nodes = table.values.shape[:2]
+        rows = table.values.flatten(0, 1).transpose(1, 2)
+        self.register_buffer("table", rows.contiguous().to(dtype))
+        self.ntypes, self.r_max = ntypes, r_max
+
+    def forward(
+        self, sent: torch.Tensor, graph: AtomGraph, harmonics: torch.Tensor, radial: torch.Tensor
+    ) -> torch.Tensor:
+        """See :class:`~deepmd_gnn.convolution.Convolution`; `radial` is found in the table."""
+        first = torch.zeros_like(graph.edge_index[0])
+        if self.kinds > 1:
+            kinds = graph.sender_types[graph.edge_index]
+            first = (kinds[0] * self.ntypes + kinds[1]) * self.nodes
+        distance = graph.edge_vec.square().sum(dim=1).sqrt()
+        radial = _Lookup.apply(distance, first, self.table, self.nodes, self.r_max)  # type: ignore[no-untyped-call]
+        return self.convolution(sent, graph, harmonics, radial)
+
+
+class _Lookup(torch.autograd.Function):
+    """Quintic Hermite interpolation, as :func:`~deepmd_gnn.kernels.radial_tables.hermite` writes it.
+
+    With a derivative of its own, because the one of the differences would keep six rows of the table for every edge.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, distance: torch.Tensor, first: torch.Tensor, table: torch.Tensor, nodes: int, r_max: float
+    ) -> torch.Tensor:
+        ctx.save_for_backward(distance, first, table)
+        ctx.nodes, ctx.r_max = nodes, r_max
+        t, row, _ = _place(distance, first, nodes, r_max)
+        t2, t3, t4, t5 = t**2, t**3, t**4, t**5
+        # Beyond the cutoff the factors vanish, not the result: the compiled graph would keep both.
+        within = (~(distance >= r_max)).to(distance.dtype)
+        weights = [
+            t - 6 * t3 + 8 * t4 - 3 * t5,
+            0.5 * (t2 - 3 * t3 + 3 * t4 - t5),
+            10 * t3 - 15 * t4 + 6 * t5,
+            -4 * t3 + 7 * t4 - 3 * t5,
+            0.5 * t3 - t4 + 0.5 * t5,
+        ]
+        value = table[row, 0] * within.to(table.dtype).unsqueeze(1)
+        for weight, column in zip(weights, _columns(table, row), strict=True):
+            value = value + column * (weight * within).to(table.dtype).unsqueeze(1)
+        # A view with strides makes TorchInductor store it once; else it stores the weights of every path as well.
+        return value.as_strided(value.shape, (table.shape[2], 1))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None, None, None]:
+        distance, first, table = ctx.saved_tensors
+        t, row, inverse = _place(distance, first, ctx.nodes, ctx.r_max)
+        t2, t3, t4 = t**2, t**3, t**4
+        weights = [
+            1 - 18 * t2 + 32 * t3 - 15 * t4,
+            t - 4.5 * t2 + 6 * t3 - 2.5 * t4,
+            30 * t2 - 60 * t3 + 30 * t4,
+            -12 * t2 + 28 * t3 - 15 * t4,
+            1.5 * t2 - 4 * t3 + 2.5 * t4,
+        ]
+        # Sums first: the compiled graph would keep what is summed if it read more tensors than these.
+        sums = [(gradient * column).sum(dim=1).to(distance.dtype) for column in _columns(table, row)]
+        slope = inverse * sum(weight * total for weight, total in zip(weights, sums, strict=True))
+        return torch.where(distance >= ctx.r_max, 0.0, slope), None, None, None, None
+
+
+def _place(
+    distance: torch.Tensor, first: torch.Tensor, nodes: int, r_max: float
+) -> tuple[torch.Tensor, torch.Tensor, float]:
+    """Place between two nodes, row of the first of them, and nodes per Å."""
+    inverse = (nodes - 1) / r_max
+    place = distance * inverse
+    # A distance that is not a number has some row, and weights that are not numbers.
+    bins = place.to(torch.int64).clamp(0, nodes - 2)
+    return place - bins, first + bins, inverse
+
+
+def _columns(table: torch.Tensor, row: torch.Tensor) -> list[torch.Tensor]:
+    """Slope, curvature and difference at the first node, slope and curvature at the second."""
+    after = row + 1
+    return [table[row, 1], table[row, 2], table[row, 3], table[after, 1], table[after, 2]]
+
+
+class Tables:
+    """Radial tables of a model, in place of its radial networks.
+
+    Parameters
+    ----------
+    tables : list[RadialTable]
+        Of all layers.
+    """
+
+    def __init__(self, tables: list[RadialTable]) -> None:
+        self.tables = tables
+
+    def description(self) -> dict[str, Any]:
+        """What a frozen file says about its tables; plain values."""
+        return {"tables": [table.description() for table in self.tables]}
+
+    @contextlib.contextmanager
+    def installed(self, energy_model: Any) -> Iterator[None]:
+        """Let a network with the same weights read the tables, without derivatives with respect to the weights."""
+        swaps: list[tuple[Any, str, torch.nn.Module]] = []
+        for interaction, table in zip(energy_model.interactions, self.tables, strict=True):
+            convolution = TabulatedConvolution(
+                interaction.conv_tp, table, energy_model.ntypes, energy_model.r_max, energy_model.dtype
+            )
+            swaps += [(interaction, "conv_tp", convolution), (interaction, "conv_tp_weights", Nothing())]
+        with swapped_in(energy_model, swaps):
+            yield
