@@ -155,15 +155,13 @@ def our_call(folder, size, precision, structure, train, scripted=False):
     return _training_step(model.train(), evaluate) if train else evaluate
 
 
-def compiled_call(folder, size, precision, structure, simd=False):
+def compiled_call(folder, size, precision, structure):
     """One training step as ``dp --pt-expt train`` takes it with ``"enable_compile": true``.
 
     Parameters
     ----------
     folder, size, precision, structure :
         As in :func:`native_call`.
-    simd : bool
-        Whether to let the compiler vectorise, which the host forbids.
 
     Returns
     -------
@@ -181,7 +179,6 @@ def compiled_call(folder, size, precision, structure, simd=False):
         training._get_model_structure_key(model),
         task_buf_order=tuple(buffers),
         task_buffers=buffers,
-        compile_opts={"cpp.simdlen": None} if simd else None,
     )
     coord, atype, cell = _tensors(structure)
 
@@ -199,7 +196,6 @@ TASKS = {
     "ours scripted": lambda *args: our_call(*args, train=False, scripted=True),
     "ours train": lambda *args: our_call(*args, train=True),
     "ours compiled train": compiled_call,
-    "ours vectorised train": lambda *args: compiled_call(*args, simd=True),
 }
 
 

@@ -2,8 +2,11 @@
 
 import torch
 
-from deepmd_gnn.graph import AtomGraph, rows_of_senders, sum_at_receivers
+from deepmd_gnn.graph import AtomGraph, rows_of_senders, sum_at_receivers, trains_compiled
 from deepmd_gnn.mace_blocks import Constant, matmul
+from deepmd_gnn.neighbor_gradients import neighbor_sums
+from deepmd_gnn.neighbor_sums import shape_of_paths, sums_of_chunk
+from deepmd_gnn.training_operators import read_rows
 
 
 class Convolution(torch.nn.Module):
@@ -31,6 +34,7 @@ class Convolution(torch.nn.Module):
         self.coupling = Constant(coupling)
         self.input_dims = input_dims
         self.paths = paths
+        self.irreps = [irrep for irrep, _ in paths]
         self.widths = [input_dims[irrep] * dim_out for irrep, dim_out in paths]
         self.degrees = [_harmonics(part) for part in coupling.split(self.widths, dim=1)]
         blocks = [
@@ -66,11 +70,13 @@ class Convolution(torch.nn.Module):
         torch.Tensor
             Shape (nnode, Σ_p d3, channels).
         """
+        if trains_compiled(graph) and not torch.jit.is_scripting():  # type: ignore[attr-defined]
+            return self.opaque(sent, graph, harmonics, radial)
         inputs = rows_of_senders(sent, graph)
         chunk_nodes, chunk_widths, node_place = graph.chunk_nodes, graph.chunk_widths, graph.node_place
         if chunk_nodes is not None and chunk_widths is not None:
             # The guard and the padding have no harmonics.
-            harmonics = harmonics * (graph.edge_index[1] > 0).to(harmonics.dtype).unsqueeze(1)
+            harmonics = without_guard(harmonics, graph)
             sums = self.in_chunks(inputs, harmonics, radial, chunk_nodes, chunk_widths)
             return sums if node_place is None else sums.index_select(0, node_place)
         return self.edge_by_edge(inputs, graph, harmonics, radial)
@@ -109,26 +115,42 @@ class Convolution(torch.nn.Module):
         all_inputs = torch.split(inputs, sizes)
         sums: list[torch.Tensor] = []
         for chunk, nodes in enumerate(chunk_nodes):
-            width = chunk_widths[chunk]
-            factors = all_harmonics[chunk].view(nodes, width, harmonics.shape[1]).transpose(1, 2)
-            weights = torch.split(all_radial[chunk], channels, dim=1)
-            features = torch.split(all_inputs[chunk], self.input_dims, dim=1)
-            parts: list[torch.Tensor] = []
-            for path, weight, degree in zip(self.paths, weights, self.degrees):  # noqa: B905 - TorchScript
-                feature = features[path[0]]
-                size = feature.shape[1] * channels
-                product = (feature * weight.unsqueeze(1)).view(nodes, width, size)
-                total = torch.bmm(factors[:, degree[0] : degree[1]], product)
-                parts.append(total.view(nodes, (degree[1] - degree[0]) * feature.shape[1], channels))
-            sums.append(torch.cat(parts, dim=1))
-        totals = torch.cat(sums)
+            sums.append(
+                sums_of_chunk(
+                    all_inputs[chunk],
+                    all_harmonics[chunk],
+                    torch.split(all_radial[chunk], channels, dim=1),
+                    nodes,
+                    chunk_widths[chunk],
+                    self.input_dims,
+                    self.irreps,
+                    self.degrees,
+                )
+            )
+        return self.mixed(torch.cat(sums))
+
+    def mixed(self, totals: torch.Tensor) -> torch.Tensor:
+        """Apply the coefficients, shape (nnode, ·, channels) → (nnode, Σ_p d3, channels)."""
         # In double precision inside LAMMPS only batches of products are fast, see `matmul`.
         return torch.bmm(self.mixing.value.expand(totals.shape[0], -1, -1), totals)
+
+    @torch.jit.unused
+    def opaque(
+        self, sent: torch.Tensor, graph: AtomGraph, harmonics: torch.Tensor, radial: torch.Tensor
+    ) -> torch.Tensor:
+        """Convolve in chunks of receivers that the compiler does not see, see :mod:`~deepmd_gnn.neighbor_sums`."""
+        assert graph.chunk_table is not None
+        assert graph.node_place is not None
+        shape = shape_of_paths(self.input_dims, self.irreps, self.degrees)
+        harmonics = without_guard(harmonics, graph)
+        by_path = radial.view(radial.shape[0], -1, sent.shape[2]).transpose(0, 1).contiguous()
+        totals = neighbor_sums(sent, harmonics, by_path, graph.edge_index[0], graph.chunk_table, shape)
+        return read_rows(self.mixed(totals), graph.node_place)
 
     def edge_by_edge(
         self, rows: torch.Tensor, graph: AtomGraph, harmonics: torch.Tensor, radial: torch.Tensor
     ) -> torch.Tensor:
-        """Convolve where no size may depend on the data: in compiled training and over the host's padded list."""
+        """Convolve where no size may depend on the data: over the host's padded list."""
         channels = rows.shape[2]
         nedge = radial.shape[0]
         weights = torch.split(radial, channels, dim=1)
@@ -145,6 +167,11 @@ class Convolution(torch.nn.Module):
                 message = torch.bmm(coupling, feature) * weight.unsqueeze(1)
             sums.append(sum_at_receivers(message, graph))
         return torch.cat(sums, dim=1)
+
+
+def without_guard(harmonics: torch.Tensor, graph: AtomGraph) -> torch.Tensor:
+    """Set the harmonics of the guard's edge and its copies to zero, shape (nedge, ·) → the same."""
+    return harmonics * (graph.edge_index[1] > 0).to(harmonics.dtype).unsqueeze(1)
 
 
 def _harmonics(coupling: torch.Tensor) -> tuple[int, int]:

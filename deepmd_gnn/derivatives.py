@@ -7,7 +7,7 @@ DeePMD-kit assigns the whole edge term of the virial to the neighbour; the sum o
 
 import torch
 
-from deepmd_gnn.graph import AtomGraph
+from deepmd_gnn.graph import AtomGraph, trains_compiled
 from deepmd_gnn.segments import sum_over_edges
 
 
@@ -56,14 +56,14 @@ def atomic_derivatives(
     atom_virial : torch.Tensor
         eV, 9 components with the force component first, shape (natom, 9).
     """
-    rows = natom + 1
+    rows, opaque = natom + 1, trains_compiled(graph)
     if graph.incoming is not None:
         rows = graph.node_types.shape[0]  # the owned atoms come first
     neighbor, center = graph.edge_atoms[0], graph.edge_atoms[1]
-    toward = sum_over_edges(gradient, neighbor, natom + 1, graph.outgoing)
-    force = sum_over_edges(gradient, center, rows, graph.incoming)
+    toward = sum_over_edges(gradient, neighbor, natom + 1, graph.outgoing, opaque)
+    force = sum_over_edges(gradient, center, rows, graph.incoming, opaque)
     if graph.incoming is not None:
         force = torch.cat([force, force.new_zeros(natom + 1 - rows, 3)])
     edge_virial = -(gradient.unsqueeze(2) * graph.edge_vec.unsqueeze(1)).reshape(-1, 9)
-    atom_virial = sum_over_edges(edge_virial, neighbor, natom + 1, graph.outgoing)
+    atom_virial = sum_over_edges(edge_virial, neighbor, natom + 1, graph.outgoing, opaque)
     return (force - toward)[1:], atom_virial[1:]

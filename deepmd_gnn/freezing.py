@@ -76,7 +76,7 @@ def enter_stage(stage: str) -> None:
 
 
 @contextlib.contextmanager
-def _sound_vectorisation() -> Iterator[None]:
+def sound_vectorisation() -> Iterator[None]:
     """Keep TorchInductor 2.11 from writing beyond the end of tensors on the CPU.
 
     If it vectorises a loop around a sum, with another loop between the two, it stores whole vectors for the rest of the
@@ -192,7 +192,7 @@ def improve(serialization: ModuleType) -> None:
             # TorchInductor 2.11 lets vectorised code for the rest of a loop read beyond the end of a tensor.
             with (
                 inductor_config.patch({"cpp.enable_loop_tail_vec": False}),
-                _sound_vectorisation(),
+                sound_vectorisation(),
                 _for_this_machine(path.suffix),
                 _with_kernels(data, path.suffix) as content,
             ):

@@ -38,6 +38,8 @@ class AtomGraph(NamedTuple):
     """If the edges are in chunks (:mod:`~deepmd_gnn.chunks`, :mod:`~deepmd_gnn.slots`): receivers of each chunk."""
     chunk_widths: list[int] | None = None
     """Edges of each receiver of a chunk."""
+    chunk_table: torch.Tensor | None = None
+    """The chunks of a compiled training graph, as a tensor; see :func:`~deepmd_gnn.chunks.arrange_in_chunks`."""
 
 
 def guard_distance(r_max: float) -> float:
@@ -50,20 +52,27 @@ def without_direction(edge_vec: torch.Tensor) -> torch.Tensor:
     return edge_vec.detach().square().sum(dim=1) < 1e-12
 
 
+def trains_compiled(graph: AtomGraph) -> bool:
+    """Whether this is the graph of a training step that is being compiled."""
+    return graph.chunk_table is not None
+
+
 def rows_of_senders(rows: torch.Tensor, graph: AtomGraph) -> torch.Tensor:
     """Give every edge the row of its sender, shape (nsender, …) → (nedge, …)."""
-    return rows_of_edges(rows, graph.edge_index[0], graph.outgoing)
+    return rows_of_edges(rows, graph.edge_index[0], graph.outgoing, trains_compiled(graph))
 
 
 def rows_of_receivers(rows: torch.Tensor, graph: AtomGraph) -> torch.Tensor:
     """Give every edge the row of its receiver, shape (nsender, …) → (nedge, …); the receivers come first."""
-    nodes = rows_between(rows, 0, graph.node_types.shape[0])
-    return rows_of_edges(nodes, graph.edge_index[1], graph.incoming)
+    nodes = rows_between(rows, 0, graph.node_types.shape[0], trains_compiled(graph))
+    return rows_of_edges(nodes, graph.edge_index[1], graph.incoming, trains_compiled(graph))
 
 
 def sum_at_receivers(values: torch.Tensor, graph: AtomGraph) -> torch.Tensor:
     """Sum over the edges of every receiver, shape (nedge, …) → (nnode, …)."""
-    return sum_over_edges(values, graph.edge_index[1], graph.node_types.shape[0], graph.incoming)
+    return sum_over_edges(
+        values, graph.edge_index[1], graph.node_types.shape[0], graph.incoming, trains_compiled(graph)
+    )
 
 
 def make_graph(

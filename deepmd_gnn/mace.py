@@ -13,7 +13,7 @@ from deepmd.pt.utils import env
 from deepmd_gnn.chunks import slots_per_chunk
 from deepmd_gnn.cuequivariance import CuEquivarianceMixin
 from deepmd_gnn.derivatives import atomic_derivatives, edge_gradient
-from deepmd_gnn.graph import AtomGraph
+from deepmd_gnn.graph import AtomGraph, trains_compiled
 from deepmd_gnn.hessian import HessianMixin
 from deepmd_gnn.mace_bias import BiasMixin
 from deepmd_gnn.mace_dense import DenseMixin
@@ -344,6 +344,7 @@ class MaceModel(
             graph.node_place,
             graph.chunk_nodes,
             graph.chunk_widths,
+            graph.chunk_table,
         )
         energy = self.atom_energies(leaf, atype.reshape(-1), comm_dict)
         differentiable = self.training or graph.edge_vec.requires_grad
@@ -379,7 +380,7 @@ class MaceModel(
             energy = self.cuequivariance_energies(graph)
         else:
             energy = self.energy_model(graph, comm_dict)[0]
-        energy = rows_between(energy, 1, nnode)
+        energy = rows_between(energy, 1, nnode, trains_compiled(graph))
         energy = energy + self.out_bias[0, :, 0][kinds]
         counts = atype >= 0
         if self.excludes_atoms:

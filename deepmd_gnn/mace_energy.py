@@ -6,7 +6,7 @@ import torch
 
 from deepmd_gnn.config import MaceConfig
 from deepmd_gnn.ghosts import exchange
-from deepmd_gnn.graph import AtomGraph, sum_at_receivers
+from deepmd_gnn.graph import AtomGraph, sum_at_receivers, trains_compiled
 from deepmd_gnn.mace_blocks import Weight
 from deepmd_gnn.mace_network import (
     build_native,
@@ -16,7 +16,7 @@ from deepmd_gnn.mace_network import (
     spherical_harmonics_up_to,
 )
 from deepmd_gnn.repulsion import Repulsion
-from deepmd_gnn.segments import rows_between
+from deepmd_gnn.segments import rows_between, rows_of_types
 
 
 class MaceEnergy(torch.nn.Module):
@@ -100,12 +100,13 @@ class MaceEnergy(torch.nn.Module):
             Node features of each layer, shape (nnode, components, channels).
         """
         types = graph.node_types
-        compiled = graph.incoming is not None
+        opaque = trains_compiled(graph)
+        compiled = opaque or graph.incoming is not None
         nnode, nsender = types.shape[0], graph.sender_types.shape[0]
         vectors = -graph.edge_vec  # MACE: receiver minus sender
         lengths = torch.linalg.norm(vectors, dim=1, keepdim=True)
         sender_one_hot = torch.nn.functional.one_hot(graph.sender_types, self.ntypes).to(self.dtype)
-        one_hot = rows_between(sender_one_hot, 0, nnode)
+        one_hot = rows_between(sender_one_hot, 0, nnode, opaque)
         edge_attrs = self.spherical_harmonics(vectors).to(self.dtype)
         edge_feats, cutoff = self.radial_embedding(
             lengths, sender_one_hot, graph.edge_index, self.atomic_numbers
@@ -118,7 +119,7 @@ class MaceEnergy(torch.nn.Module):
         # Before the first message the features depend on the element only: computed per type, known for ghosts.
         weight = self.node_embedding.linear.weight
         embedding = (weight * self.ntypes**-0.5).view(self.ntypes, 1, self.channels)
-        features = embedding[types]
+        features = rows_of_types(embedding, types, opaque)
         energy = torch.zeros(nnode, dtype=torch.float64, device=vectors.device)
         if self.repulsive:
             numbers = self.atomic_numbers[graph.sender_types].to(torch.int64).unsqueeze(1)
@@ -131,7 +132,7 @@ class MaceEnergy(torch.nn.Module):
             zip(self.interactions, self.products)  # noqa: B905 - TorchScript
         ):
             if layer == 0:
-                sent = interaction.outgoing(embedding, one_hot)[graph.sender_types]
+                sent = rows_of_types(interaction.outgoing(embedding, one_hot), graph.sender_types, opaque)
             else:
                 sent = exchange(interaction.outgoing(features, one_hot), nsender, comm_dict)
             message = interaction.messages(

@@ -3,15 +3,16 @@
 The host finds these methods by name; none of them is compiled by TorchScript.
 """
 
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx
 
-from deepmd_gnn.chunks import in_chunks
+from deepmd_gnn.chunks import for_compiled_training, in_chunks
 from deepmd_gnn.freezing import enter_stage
-from deepmd_gnn.graph import AtomGraph, guard_distance, without_direction
+from deepmd_gnn.graph import AtomGraph, guard_distance, trains_compiled, without_direction
 from deepmd_gnn.kernels.freezing import calls_kernels, installed
 from deepmd_gnn.kernels.memory import results
 from deepmd_gnn.segments import edge_lists, rows_between, sum_over_edges
@@ -41,6 +42,11 @@ class ExportMixin:
 
     def uses_graph_lower(self) -> bool:
         """The edge list is this model's own form of input."""
+        training = sys.modules.get("deepmd.pt_expt.train.training")
+        if training is not None and self.training:  # the host asks before it compiles a training step
+            from deepmd_gnn.compiled_training import vectorise
+
+            vectorise(training)
         return True
 
     def supports_graph_export(self) -> bool:
@@ -144,7 +150,7 @@ class ExportMixin:
         energy, force, atom_virial = self.evaluate(
             graph, rows_between(atype, 0, nowned).unsqueeze(0), nowned, total, comm_dict
         )
-        sum_over_frames = _frame_sums(n_node, total, graph.incoming is not None)
+        sum_over_frames = _frame_sums(n_node, total, graph)
         atom_energy = torch.cat([energy[0], energy.new_zeros(total - nowned, 1)])
         result = {
             "energy": atom_energy,
@@ -181,8 +187,7 @@ class ExportMixin:
         index = torch.cat([edge_index.new_zeros(2, 1), torch.stack([sender + 1, receiver])], dim=1)
         types = torch.cat([atype.new_zeros(1), kinds])
         incoming, outgoing, order, begin = None, None, None, None
-        # Training is compiled without SIMD by the host, where atomic additions work, and cannot keep a size that
-        # depends on data in one graph.
+        # Compiled training cannot keep a size that depends on data in one graph.
         if not self.training and lists[0] is not None:
             owned = rows_between(lists[1], 0, nowned + 1)
             # The guard's edge in front belongs to no list, because it brings nothing.
@@ -194,8 +199,11 @@ class ExportMixin:
         graph = AtomGraph(nodes, types, index, vectors, index, incoming, outgoing, order, begin)
         if incoming is not None and not calls_kernels():
             return in_slots(graph)
+        if not self.training:
+            return graph
         # The number of chunks depends on the data: nothing for a graph that is being traced.
-        return in_chunks(graph, self.slots) if self.training and get_proxy_mode() is None else graph
+        arrange = in_chunks if get_proxy_mode() is None else for_compiled_training
+        return arrange(graph, self.slots)
 
     def forward_lower_graph_exportable(
         self,
@@ -258,10 +266,13 @@ class ExportMixin:
         return traced
 
 
-def _frame_sums(n_node: torch.Tensor, total: int, listed: bool) -> Callable[[torch.Tensor], torch.Tensor]:
+def _frame_sums(n_node: torch.Tensor, total: int, graph: AtomGraph) -> Callable[[torch.Tensor], torch.Tensor]:
     """Make a function that sums the atoms of every frame, shape (N, ·) → (nf, ·)."""
     atom = torch.arange(total, device=n_node.device)
     end = torch.cumsum(n_node, dim=0)
     frame = (atom.unsqueeze(1) >= end).sum(dim=1)
-    atoms = edge_lists(atom, torch.cat([torch.zeros_like(end[:1]), end])) if listed else None
-    return lambda values: sum_over_edges(values, frame, n_node.shape[0], atoms)
+    atoms = (
+        edge_lists(atom, torch.cat([torch.zeros_like(end[:1]), end])) if graph.incoming is not None else None
+    )
+    opaque = trains_compiled(graph)
+    return lambda values: sum_over_edges(values, frame, n_node.shape[0], atoms, opaque)

@@ -10,9 +10,9 @@ from typing import Final
 import torch
 
 from deepmd_gnn.convolution import Convolution
-from deepmd_gnn.graph import AtomGraph, rows_of_receivers, rows_of_senders, sum_at_receivers
+from deepmd_gnn.graph import AtomGraph, rows_of_receivers, rows_of_senders, sum_at_receivers, trains_compiled
 from deepmd_gnn.mace_blocks import Linear, RadialNetwork, matmul
-from deepmd_gnn.segments import rows_between
+from deepmd_gnn.segments import rows_between, rows_of_types
 from deepmd_gnn.symmetric_contraction import Factor
 
 
@@ -255,6 +255,7 @@ class NonLinearInteraction(torch.nn.Module):
         senders: torch.Tensor,
         receivers: torch.Tensor,
         one_hot: torch.Tensor,
+        opaque: bool = False,
     ) -> torch.Tensor:
         """Inputs of the networks of an edge: radial features and the embeddings of both elements.
 
@@ -266,6 +267,8 @@ class NonLinearInteraction(torch.nn.Module):
             Elements of both ends, shape (nedge,).
         one_hot : torch.Tensor
             Elements of the nodes, shape (nnode, ntypes); only the size is read.
+        opaque : bool
+            See :func:`~deepmd_gnn.segments.rows_of_edges`.
 
         Returns
         -------
@@ -277,7 +280,8 @@ class NonLinearInteraction(torch.nn.Module):
         elements = torch.eye(ntypes, dtype=edge_feats.dtype, device=edge_feats.device).unsqueeze(1)
         source = self.source_embedding(elements, one_hot).flatten(1)
         target = self.target_embedding(elements, one_hot).flatten(1)
-        return torch.cat([edge_feats, source[senders], target[receivers]], dim=1)
+        ends = [rows_of_types(source, senders, opaque), rows_of_types(target, receivers, opaque)]
+        return torch.cat([edge_feats, ends[0], ends[1]], dim=1)
 
     def messages(
         self,
@@ -294,16 +298,20 @@ class NonLinearInteraction(torch.nn.Module):
         nnode = one_hot.shape[0]
         up = sent.view(sent.shape[0], -1, self.linear_up.channels)
         senders, receivers = graph.edge_index[0], graph.edge_index[1]
-        inputs = self.edge_inputs(edge_feats, sender_types[senders], sender_types[receivers], one_hot)
+        inputs = self.edge_inputs(
+            edge_feats, sender_types[senders], sender_types[receivers], one_hot, trains_compiled(graph)
+        )
         weights = self.conv_tp_weights(inputs)
         if cutoff is not None:
             weights = weights * cutoff
         density = edge_density(self.density_fn(inputs), cutoff, graph)
         message = self.linear_1(self.conv_tp(up, graph, edge_attrs, weights), one_hot)
         message = message / (density * self.beta + self.alpha) + self.linear_res(
-            rows_between(up, 0, nnode), one_hot
+            rows_between(up, 0, nnode, trains_compiled(graph)), one_hot
         )
-        return self.linear_2(self.gate(message, graph.incoming is not None), one_hot)
+        return self.linear_2(
+            self.gate(message, trains_compiled(graph) or graph.incoming is not None), one_hot
+        )
 
 
 class Gate(torch.nn.Module):

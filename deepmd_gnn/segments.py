@@ -9,8 +9,10 @@ from typing import Any
 
 import torch
 
+from deepmd_gnn.training_operators import read_rows, sum_rows
 
-def rows_between(rows: torch.Tensor, begin: int, end: int) -> torch.Tensor:
+
+def rows_between(rows: torch.Tensor, begin: int, end: int, opaque: bool = False) -> torch.Tensor:
     """Take some rows, ``rows[begin:end]``.
 
     Parameters
@@ -19,13 +21,15 @@ def rows_between(rows: torch.Tensor, begin: int, end: int) -> torch.Tensor:
         Shape (nrow, …).
     begin, end : int
         Range; in an exported graph `end` may be a number that only the data tell.
+    opaque : bool
+        For compiled training, where every size is known.
 
     Returns
     -------
     torch.Tensor
         Shape (end - begin, …).
     """
-    if torch.jit.is_scripting() or isinstance(end, int):  # type: ignore[attr-defined]
+    if torch.jit.is_scripting() or opaque or isinstance(end, int):  # type: ignore[attr-defined]
         return rows[begin:end]
     # torch.export forgets how long a slice is whose end it does not know.
     return rows.index_select(0, torch.arange(begin, end, device=rows.device))
@@ -69,7 +73,9 @@ def spaced(lists: torch.Tensor) -> torch.Tensor:
     return doubled.as_strided(lists.shape, (2 * lists.shape[1], 2))
 
 
-def rows_of_edges(rows: torch.Tensor, index: torch.Tensor, lists: torch.Tensor | None = None) -> torch.Tensor:
+def rows_of_edges(
+    rows: torch.Tensor, index: torch.Tensor, lists: torch.Tensor | None = None, opaque: bool = False
+) -> torch.Tensor:
     """Read the row of every edge.
 
     Parameters
@@ -80,6 +86,8 @@ def rows_of_edges(rows: torch.Tensor, index: torch.Tensor, lists: torch.Tensor |
         Row of each edge, shape (nedge,).
     lists : torch.Tensor, optional
         Edges of each row from :func:`edge_lists`, for compiled graphs.
+    opaque : bool
+        For compiled training: use the operators of :mod:`~deepmd_gnn.training_operators`.
 
     Returns
     -------
@@ -88,11 +96,24 @@ def rows_of_edges(rows: torch.Tensor, index: torch.Tensor, lists: torch.Tensor |
     """
     if lists is not None and not torch.jit.is_scripting():  # type: ignore[attr-defined]
         return _listed_rows(rows, index, lists)
+    if opaque and not torch.jit.is_scripting():  # type: ignore[attr-defined]
+        return _opaque_rows(rows, index)
     return rows.index_select(0, index)
 
 
+def rows_of_types(rows: torch.Tensor, types: torch.Tensor, opaque: bool) -> torch.Tensor:
+    """Read the row of every type, shapes (ntypes, …) and (n,) → (n, …); `opaque` as in :func:`rows_of_edges`."""
+    if opaque and not torch.jit.is_scripting():  # type: ignore[attr-defined]
+        return _opaque_rows(rows, types)
+    return rows[types]
+
+
 def sum_over_edges(
-    values: torch.Tensor, index: torch.Tensor, nrow: int, lists: torch.Tensor | None = None
+    values: torch.Tensor,
+    index: torch.Tensor,
+    nrow: int,
+    lists: torch.Tensor | None = None,
+    opaque: bool = False,
 ) -> torch.Tensor:
     """Sum the values of the edges of every row.
 
@@ -106,6 +127,8 @@ def sum_over_edges(
         Number of rows.
     lists : torch.Tensor, optional
         Edges of each row from :func:`edge_lists`, for compiled graphs; edges in no list are left out.
+    opaque : bool
+        As in :func:`rows_of_edges`.
 
     Returns
     -------
@@ -114,6 +137,8 @@ def sum_over_edges(
     """
     if lists is not None and not torch.jit.is_scripting():  # type: ignore[attr-defined]
         return _listed_sum(values, index, lists)
+    if opaque and not torch.jit.is_scripting():  # type: ignore[attr-defined]
+        return _opaque_sum(values, index, nrow)
     shape = [nrow] + list(values.shape[1:])  # noqa: RUF005 - TorchScript
     return values.new_zeros(shape).index_add(0, index, values)
 
@@ -126,6 +151,16 @@ def _listed_rows(rows: torch.Tensor, index: torch.Tensor, lists: torch.Tensor) -
 @torch.jit.unused
 def _listed_sum(values: torch.Tensor, index: torch.Tensor, lists: torch.Tensor) -> torch.Tensor:
     return _Sum.apply(values, index, lists)
+
+
+@torch.jit.unused
+def _opaque_rows(rows: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    return read_rows(rows, index)
+
+
+@torch.jit.unused
+def _opaque_sum(values: torch.Tensor, index: torch.Tensor, nrow: int) -> torch.Tensor:
+    return sum_rows(values, index, nrow)
 
 
 class _Rows(torch.autograd.Function):

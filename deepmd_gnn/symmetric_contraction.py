@@ -5,6 +5,8 @@ from typing import Any, Final
 import torch
 
 from deepmd_gnn.mace_blocks import Constant, Linear, matmul
+from deepmd_gnn.segments import rows_of_types
+from deepmd_gnn.training_operators import pick
 
 
 class Contraction(torch.nn.Module):
@@ -27,7 +29,7 @@ class Contraction(torch.nn.Module):
         self.weights_max = parameters[0]
         self.weights = torch.nn.ParameterList(parameters[1:])
 
-    def forward(self, monomials: torch.Tensor, types: torch.Tensor) -> torch.Tensor:
+    def forward(self, monomials: torch.Tensor, types: torch.Tensor, compiled: bool) -> torch.Tensor:
         """Contract.
 
         Parameters
@@ -36,6 +38,8 @@ class Contraction(torch.nn.Module):
             Shape (nmonomial, nnode, channels).
         types : torch.Tensor
             Shape (nnode,).
+        compiled : bool
+            Whether a compiled graph is being made.
 
         Returns
         -------
@@ -46,7 +50,9 @@ class Contraction(torch.nn.Module):
         weights = [self.weights_max]
         for weight in self.weights:
             weights.append(weight)
-        per_node = torch.cat(weights, dim=1)[types].transpose(0, 1)  # (nparam, nnode, channels)
+        per_node = rows_of_types(torch.cat(weights, dim=1), types, compiled and self.training).transpose(
+            0, 1
+        )  # (nparam, nnode, channels)
         coefficients = self.coefficients.value
         dim, nparam, _ = coefficients.shape
         basis = matmul(
@@ -87,12 +93,16 @@ class Factor(torch.nn.Module):
             Shape (nmonomial, nnode, channels).
         """
         if compiled and not torch.jit.is_scripting():  # type: ignore[attr-defined]
-            return _picked(factors, self.index.value, self.transposed.value)
+            return _picked(factors, self.index.value, self.transposed.value, self.training)
         return factors[self.index.value]
 
 
 @torch.jit.unused
-def _picked(factors: torch.Tensor, index: torch.Tensor, transposed: torch.Tensor) -> torch.Tensor:
+def _picked(
+    factors: torch.Tensor, index: torch.Tensor, transposed: torch.Tensor, training: bool
+) -> torch.Tensor:
+    if training:  # the gradient will be differentiated once more, by the compiler
+        return pick(factors, index, transposed)
     return _Pick.apply(factors, index, transposed)
 
 
@@ -161,7 +171,7 @@ class SymmetricContraction(torch.nn.Module):
         monomials = torch.cat(orders)
         outputs: list[torch.Tensor] = []
         for contraction in self.contractions:
-            outputs.append(contraction(monomials, types))
+            outputs.append(contraction(monomials, types, compiled))
         return torch.cat(outputs, dim=1)
 
 
