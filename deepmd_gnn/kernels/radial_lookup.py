@@ -6,9 +6,11 @@ from typing import Any
 
 import torch
 
-from deepmd_gnn.graph import AtomGraph
+from deepmd_gnn.convolution import Convolution, without_guard
+from deepmd_gnn.graph import AtomGraph, rows_of_senders
 from deepmd_gnn.kernels.generated import Nothing, swapped_in
 from deepmd_gnn.kernels.radial_tables import RadialTable
+from deepmd_gnn.neighbor_sums import sums_of_chunk
 
 
 class TabulatedConvolution(torch.nn.Module):
@@ -31,7 +33,7 @@ class TabulatedConvolution(torch.nn.Module):
     table: torch.Tensor
 
     def __init__(
-        self, convolution: torch.nn.Module, table: RadialTable, ntypes: int, r_max: float, dtype: torch.dtype
+        self, convolution: Convolution, table: RadialTable, ntypes: int, r_max: float, dtype: torch.dtype
     ) -> None:
         super().__init__()
         self.convolution = convolution
@@ -49,8 +51,22 @@ class TabulatedConvolution(torch.nn.Module):
             kinds = graph.sender_types[graph.edge_index]
             first = (kinds[0] * self.ntypes + kinds[1]) * self.nodes
         distance = graph.edge_vec.square().sum(dim=1).sqrt()
-        radial = _Lookup.apply(distance, first, self.table, self.nodes, self.r_max)  # type: ignore[no-untyped-call]
-        return self.convolution(sent, graph, harmonics, radial)
+        weights = _Lookup.apply(distance, first, self.table, self.nodes, self.r_max, sent.shape[2])  # type: ignore[no-untyped-call]
+        conv = self.convolution
+        if graph.chunk_nodes is None or graph.chunk_widths is None or len(graph.chunk_nodes) > 1:
+            return conv(sent, graph, harmonics, torch.cat(weights, dim=1))
+        # A compiled graph has one chunk: the weights of the paths stay apart, and so do their gradients.
+        sums = sums_of_chunk(
+            rows_of_senders(sent, graph),
+            without_guard(harmonics, graph),
+            weights,
+            graph.chunk_nodes[0],
+            graph.chunk_widths[0],
+            conv.input_dims,
+            conv.irreps,
+            conv.degrees,
+        )
+        return conv.mixed(sums if graph.node_place is None else sums.index_select(0, graph.node_place))
 
 
 class _Lookup(torch.autograd.Function):
@@ -61,43 +77,57 @@ class _Lookup(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, distance: torch.Tensor, first: torch.Tensor, table: torch.Tensor, nodes: int, r_max: float
-    ) -> torch.Tensor:
+        ctx: Any,
+        distance: torch.Tensor,
+        first: torch.Tensor,
+        table: torch.Tensor,
+        nodes: int,
+        r_max: float,
+        channels: int,
+    ) -> tuple[torch.Tensor, ...]:
         ctx.save_for_backward(distance, first, table)
-        ctx.nodes, ctx.r_max = nodes, r_max
+        ctx.nodes, ctx.r_max, ctx.channels = nodes, r_max, channels
         t, row, _ = _place(distance, first, nodes, r_max)
         t2, t3, t4, t5 = t**2, t**3, t**4, t**5
-        # Beyond the cutoff the factors vanish, not the result: the compiled graph would keep both.
-        within = (~(distance >= r_max)).to(distance.dtype)
-        weights = [
+        factors = [
+            torch.ones_like(t),
             t - 6 * t3 + 8 * t4 - 3 * t5,
             0.5 * (t2 - 3 * t3 + 3 * t4 - t5),
             10 * t3 - 15 * t4 + 6 * t5,
             -4 * t3 + 7 * t4 - 3 * t5,
             0.5 * t3 - t4 + 0.5 * t5,
         ]
-        value = table[row, 0] * within.to(table.dtype).unsqueeze(1)
-        for weight, column in zip(weights, _columns(table, row), strict=True):
-            value = value + column * (weight * within).to(table.dtype).unsqueeze(1)
-        # A view with strides makes TorchInductor store it once; else it stores the weights of every path as well.
-        return value.as_strided(value.shape, (table.shape[2], 1))
+        # Beyond the cutoff the factors vanish, not the result: the compiled graph would keep both.
+        within = ~(distance >= r_max)
+        factors = [(factor * within).to(table.dtype).unsqueeze(1) for factor in factors]
+        weights = []
+        for path in torch.split(table, channels, dim=2):
+            columns = _columns(path, row)
+            value = factors[0] * columns[0]
+            for factor, column in zip(factors[1:], columns[1:], strict=True):
+                value = value + factor * column
+            # A view with strides makes TorchInductor store it; else it derives it anew for every component.
+            weights.append(value.as_strided(value.shape, (channels, 1)))
+        return tuple(weights)
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None, None, None]:
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         distance, first, table = ctx.saved_tensors
         t, row, inverse = _place(distance, first, ctx.nodes, ctx.r_max)
         t2, t3, t4 = t**2, t**3, t**4
-        weights = [
+        factors = [
             1 - 18 * t2 + 32 * t3 - 15 * t4,
             t - 4.5 * t2 + 6 * t3 - 2.5 * t4,
             30 * t2 - 60 * t3 + 30 * t4,
             -12 * t2 + 28 * t3 - 15 * t4,
             1.5 * t2 - 4 * t3 + 2.5 * t4,
         ]
-        # Sums first: the compiled graph would keep what is summed if it read more tensors than these.
-        sums = [(gradient * column).sum(dim=1).to(distance.dtype) for column in _columns(table, row)]
-        slope = inverse * sum(weight * total for weight, total in zip(weights, sums, strict=True))
-        return torch.where(distance >= ctx.r_max, 0.0, slope), None, None, None, None
+        slope = torch.zeros_like(distance)
+        for path, gradient in zip(torch.split(table, ctx.channels, dim=2), gradients, strict=True):
+            # Sums first: the compiled graph would keep what is summed if it read more tensors than these.
+            for factor, column in zip(factors, _columns(path, row)[1:], strict=True):
+                slope = slope + factor * (gradient * column).sum(dim=1).to(distance.dtype)
+        return torch.where(distance >= ctx.r_max, 0.0, slope * inverse), *[None] * 5
 
 
 def _place(
@@ -112,9 +142,9 @@ def _place(
 
 
 def _columns(table: torch.Tensor, row: torch.Tensor) -> list[torch.Tensor]:
-    """Slope, curvature and difference at the first node, slope and curvature at the second."""
+    """Value, slope, curvature and difference at the first node, slope and curvature at the second."""
     after = row + 1
-    return [table[row, 1], table[row, 2], table[row, 3], table[after, 1], table[after, 2]]
+    return [*(table[row, k] for k in range(4)), table[after, 1], table[after, 2]]
 
 
 class Tables:

@@ -13,6 +13,7 @@ from helpers import assert_close, random_frame, tiny_model
 from tolerances import NATIVE
 from torch._inductor.cpp_builder import cpp_compiler_search
 
+from deepmd_gnn.chunks import in_chunks
 from deepmd_gnn.graph import AtomGraph
 from deepmd_gnn.kernels import generated, operators, radial_tables
 from deepmd_gnn.kernels.compiler import Compiled, Machine, check_compiler, cpu_guard
@@ -96,10 +97,10 @@ def use_tables(model):
     return Tables(generated.radial_tables(model.energy_model)).installed(model.energy_model)
 
 
-def assert_match(use, precision, **options):
+def assert_match(use, precision, slots=0, **options):
     model = tiny_model(precision=precision, **options)
     assert generated.not_covered(model.energy_model) is None
-    graph = water_graph(model)
+    graph = in_chunks(water_graph(model), slots) if slots else water_graph(model)
     # The same weights in float64: the torch code has its own rounding in float32.
     expected = energy_and_gradient(tiny_model(precision="float64", **options), graph)
     with use(model):
@@ -114,6 +115,15 @@ def assert_match(use, precision, **options):
 @pytest.mark.parametrize("option", OPTIONS)
 def test_equals_torch(option, precision, use):
     assert_match(use, precision, **OPTIONS[option])
+
+
+@pytest.mark.parametrize(("slots", "chunks"), [(10**6, 1), (40, 8)])
+@pytest.mark.parametrize("option", ["as S", "density zbl agnesi"])
+def test_tables_in_chunks(option, slots, chunks):
+    """All edges in one chunk, as compiled graphs have them, and in several."""
+    model = tiny_model(**OPTIONS[option])
+    assert len(in_chunks(water_graph(model), slots).chunk_nodes) >= chunks
+    assert_match(use_tables, "float64", slots, **OPTIONS[option])
 
 
 @pytest.mark.parametrize("machine", ["256 bits", "128 bits"])
