@@ -20,16 +20,10 @@ from deepmd_gnn.mace_blocks import (
     RadialNetwork,
     SphericalHarmonics,
 )
-from deepmd_gnn.mace_interactions import (
-    Affine,
-    AttentiveInteraction,
-    Gate,
-    Interaction,
-    NonLinearInteraction,
-    NormedNetwork,
-)
+from deepmd_gnn.mace_interactions import AttentiveInteraction, Interaction, NonLinearInteraction
 from deepmd_gnn.mace_readouts import BiasReadout, Readout
 from deepmd_gnn.monomials import symmetric_polynomial
+from deepmd_gnn.nonlinear_parts import Affine, Gate, NormedNetwork
 from deepmd_gnn.symmetric_contraction import Contraction, Product, SymmetricContraction
 
 allow_e3nn_constants()
