@@ -140,10 +140,16 @@ static inline V radial_slope(const T* p, long stride, const T* w) { return chang
 // The edges of a block of receivers; memory is kept and not cleared.
 template <class E>
 struct Edges {
-  std::unique_ptr<E[]> data;
+  std::unique_ptr<Scratch> memory;
+  E* data = nullptr;
   long capacity = 0, count = 0;
   void reserve(long wanted) {
-    if (wanted > capacity) data.reset(new E[capacity = wanted + wanted / 4]);
+    if (wanted > capacity) {
+      memory.reset();
+      capacity = wanted + wanted / 4;
+      memory.reset(new Scratch((capacity * sizeof(E) + sizeof(T) - 1) / sizeof(T)));
+      data = reinterpret_cast<E*>(memory->data);
+    }
     count = 0;
   }
 };
@@ -228,7 +234,7 @@ static void convolve(const Input& in, T* out) {
     collect<L, false>(in, first, last, edges, starts);
     for (long b = 0; b < blocks; ++b)
       for (long i = first; i < last; ++i)
-        L::forward(edges.data.get() + starts[i - first], edges.data.get() + starts[i - first + 1], in.table + b * table,
+        L::forward(edges.data + starts[i - first], edges.data + starts[i - first + 1], in.table + b * table,
                    packed.data + b * rows * LANES, out + i * L::WIDTH * in.channels + b * LANES, in.channels,
                    in.channels - b * LANES);
   }
@@ -251,8 +257,8 @@ static void convolve_backward(const Input& in, const T* gradient, long nedge, do
     collect<L, true>(in, first, last, edges, starts);
     for (long b = 0; b < blocks; ++b)
       for (long i = first; i < last; ++i) {
-        auto* begin = edges.data.get() + starts[i - first];
-        auto* end = edges.data.get() + starts[i - first + 1];
+        auto* begin = edges.data + starts[i - first];
+        auto* end = edges.data + starts[i - first + 1];
         const T* upstream = gradient + i * L::WIDTH * in.channels + b * LANES;
         const T* features = packed.data + b * rows * LANES;
         if (d_sent)

@@ -47,6 +47,7 @@ INTERNAL = (
     "embeddings need eval mode",
     "no case embedding",
     "no generated kernels",
+    "evaluation is ",  # an argument in Python
     "generated kernels exist inside a",
     "failed: no such layer",
     "this file ",  # and then what is documented as "was written by"
