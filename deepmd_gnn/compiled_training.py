@@ -13,13 +13,12 @@ import torch
 import torch._functorch.config as functorch_config
 from torch._inductor.decomposition import decompositions, register_decomposition
 
-from deepmd_gnn.freezing import sound_vectorisation
+from deepmd_gnn.freezing import PLAIN_TAILS, sound_vectorisation
 from deepmd_gnn.mace_blocks import plain_products
 from deepmd_gnn.training_operators import pick  # noqa: F401 - registers the operators
 
-# None: what the processor has. The other: TorchInductor 2.11 lets vectorised code for the rest of a loop read beyond the
-# end of a tensor.
-OPTIONS = {"cpp.simdlen": None, "cpp.enable_loop_tail_vec": False}
+# None: what the processor has.
+OPTIONS = {"cpp.simdlen": None, **PLAIN_TAILS}
 # Place of the edge vectors among the inputs of the compiled graph.
 _EDGE_VEC = 4
 

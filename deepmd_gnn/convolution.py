@@ -115,19 +115,23 @@ class Convolution(torch.nn.Module):
         all_inputs = torch.split(inputs, sizes)
         sums: list[torch.Tensor] = []
         for chunk, nodes in enumerate(chunk_nodes):
-            sums.append(
-                sums_of_chunk(
-                    all_inputs[chunk],
-                    all_harmonics[chunk],
-                    torch.split(all_radial[chunk], channels, dim=1),
-                    nodes,
-                    chunk_widths[chunk],
-                    self.input_dims,
-                    self.irreps,
-                    self.degrees,
-                )
-            )
+            weights = torch.split(all_radial[chunk], channels, dim=1)
+            width = chunk_widths[chunk]
+            sums.append(self.in_chunk(all_inputs[chunk], all_harmonics[chunk], weights, nodes, width))
         return self.mixed(torch.cat(sums))
+
+    def in_chunk(
+        self,
+        inputs: torch.Tensor,
+        harmonics: torch.Tensor,
+        weights: list[torch.Tensor],
+        nodes: int,
+        width: int,
+    ) -> torch.Tensor:
+        """Sum over the edges of one chunk, see :func:`~deepmd_gnn.neighbor_sums.sums_of_chunk`."""
+        return sums_of_chunk(
+            inputs, harmonics, weights, nodes, width, self.input_dims, self.irreps, self.degrees
+        )
 
     def mixed(self, totals: torch.Tensor) -> torch.Tensor:
         """Apply the coefficients, shape (nnode, ·, channels) → (nnode, Σ_p d3, channels)."""

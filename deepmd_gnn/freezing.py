@@ -18,6 +18,8 @@ from deepmd_gnn.whole_file import whole_file
 
 log = logging.getLogger("deepmd.deepmd_gnn")
 HEARTBEAT = 30.0  # seconds between signs of life
+# TorchInductor 2.11 lets vectorised code for the rest of a loop read beyond the end of a tensor.
+PLAIN_TAILS = {"cpp.enable_loop_tail_vec": False}
 
 
 class Progress:
@@ -189,9 +191,8 @@ def improve(serialization: ModuleType) -> None:
 
         # Whatever was asked for: a padded list could truncate neighbours, and has no form for several ranks.
         def write(path: Path) -> None:
-            # TorchInductor 2.11 lets vectorised code for the rest of a loop read beyond the end of a tensor.
             with (
-                inductor_config.patch({"cpp.enable_loop_tail_vec": False}),
+                inductor_config.patch(PLAIN_TAILS),
                 sound_vectorisation(),
                 _for_this_machine(path.suffix),
                 _with_kernels(data, path.suffix) as content,

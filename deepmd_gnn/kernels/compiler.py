@@ -1,7 +1,6 @@
 """The C++ compiler: what it compiles for, and files that it made and that are kept."""
 
 import contextlib
-import hashlib
 import os
 import shlex
 import subprocess
@@ -15,9 +14,8 @@ import torch._inductor.config as inductor_config
 from torch._inductor.cpp_builder import get_cpp_compiler
 from torch._inductor.cpu_vec_isa import VecISA, invalid_vec_isa
 from torch._inductor.exc import InvalidCxxCompiler
-from torch._inductor.runtime.cache_dir_utils import cache_dir
 
-from deepmd_gnn.kernels.repeated import pick_vector_instructions
+from deepmd_gnn.kernels.repeated import pick_vector_instructions, place_of
 
 # No -ffast-math: an edge that is not a number must give an energy that is not a number.
 FLAGS = [
@@ -94,8 +92,7 @@ class Compiled:
     def __init__(self, sources: dict[str, str], flags: tuple[str, ...]) -> None:
         self.sources = sources
         self.command = [*shlex.split(get_cpp_compiler()), *FLAGS, *flags]
-        key = hashlib.sha256("\n".join([*sources.values(), *self.command, torch.__version__]).encode())
-        self.folder = Path(cache_dir()) / "deepmd_gnn" / key.hexdigest()[:32]
+        self.folder = place_of("libraries", *sources.values(), *self.command, torch.__version__)
 
     def object(self, name: str, *options: str) -> Path:
         """Compile a source."""

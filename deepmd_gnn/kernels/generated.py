@@ -13,7 +13,7 @@ from deepmd_gnn.kernels.compiler import this_machine
 from deepmd_gnn.kernels.contraction_code import Polynomials, contraction_code, monomial_tuples, polynomials
 from deepmd_gnn.kernels.convolution_code import convolution_code, convolution_shape
 from deepmd_gnn.kernels.library import Library
-from deepmd_gnn.kernels.radial_tables import FEWEST, RadialTable, kinds_of_pairs, radial_table
+from deepmd_gnn.kernels.radial_tables import FEWEST, RadialTable, kinds_of_edges, kinds_of_pairs, radial_table
 from deepmd_gnn.mace_interactions import AttentiveInteraction
 
 log = logging.getLogger("deepmd.deepmd_gnn")
@@ -89,10 +89,8 @@ class GeneratedConvolution(torch.nn.Module):
         self, sent: torch.Tensor, graph: AtomGraph, harmonics: torch.Tensor, radial: torch.Tensor
     ) -> torch.Tensor:
         """See :class:`~deepmd_gnn.convolution.Convolution`; harmonics and radial weights are found in the kernel."""
-        sender, receiver = graph.edge_index[0].contiguous(), graph.edge_index[1]
-        kind = sender[:0]
-        if self.table.shape[1] > 1:
-            kind = graph.sender_types[sender] * self.ntypes + graph.sender_types[receiver]
+        sender = graph.edge_index[0].contiguous()
+        kind = kinds_of_edges(graph, self.ntypes) if self.table.shape[1] > 1 else sender[:0]
         assert graph.order is not None
         assert graph.begin is not None
         return operators.convolve(

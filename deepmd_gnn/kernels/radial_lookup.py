@@ -9,8 +9,7 @@ import torch
 from deepmd_gnn.convolution import Convolution, without_guard
 from deepmd_gnn.graph import AtomGraph, rows_of_senders
 from deepmd_gnn.kernels.generated import Nothing, swapped_in
-from deepmd_gnn.kernels.radial_tables import RadialTable
-from deepmd_gnn.neighbor_sums import sums_of_chunk
+from deepmd_gnn.kernels.radial_tables import RadialTable, kinds_of_edges, slope_factors, value_factors
 
 
 class TabulatedConvolution(torch.nn.Module):
@@ -46,31 +45,23 @@ class TabulatedConvolution(torch.nn.Module):
         self, sent: torch.Tensor, graph: AtomGraph, harmonics: torch.Tensor, radial: torch.Tensor
     ) -> torch.Tensor:
         """See :class:`~deepmd_gnn.convolution.Convolution`; `radial` is found in the table."""
-        first = torch.zeros_like(graph.edge_index[0])
-        if self.kinds > 1:
-            kinds = graph.sender_types[graph.edge_index]
-            first = (kinds[0] * self.ntypes + kinds[1]) * self.nodes
+        several = self.kinds > 1
+        kind = kinds_of_edges(graph, self.ntypes) if several else torch.zeros_like(graph.edge_index[0])
         distance = graph.edge_vec.square().sum(dim=1).sqrt()
-        weights = _Lookup.apply(distance, first, self.table, self.nodes, self.r_max, sent.shape[2])  # type: ignore[no-untyped-call]
+        weights = _Lookup.apply(
+            distance, kind * self.nodes, self.table, self.nodes, self.r_max, sent.shape[2]
+        )  # type: ignore[no-untyped-call]
         conv = self.convolution
         if graph.chunk_nodes is None or graph.chunk_widths is None or len(graph.chunk_nodes) > 1:
             return conv(sent, graph, harmonics, torch.cat(weights, dim=1))
         # A compiled graph has one chunk: the weights of the paths stay apart, and so do their gradients.
-        sums = sums_of_chunk(
-            rows_of_senders(sent, graph),
-            without_guard(harmonics, graph),
-            weights,
-            graph.chunk_nodes[0],
-            graph.chunk_widths[0],
-            conv.input_dims,
-            conv.irreps,
-            conv.degrees,
-        )
+        inputs, harmonics = rows_of_senders(sent, graph), without_guard(harmonics, graph)
+        sums = conv.in_chunk(inputs, harmonics, weights, graph.chunk_nodes[0], graph.chunk_widths[0])
         return conv.mixed(sums if graph.node_place is None else sums.index_select(0, graph.node_place))
 
 
 class _Lookup(torch.autograd.Function):
-    """Quintic Hermite interpolation, as :func:`~deepmd_gnn.kernels.radial_tables.hermite` writes it.
+    """Quintic Hermite interpolation, each edge at its own place.
 
     With a derivative of its own, because the one of the differences would keep six rows of the table for every edge.
     """
@@ -88,15 +79,7 @@ class _Lookup(torch.autograd.Function):
         ctx.save_for_backward(distance, first, table)
         ctx.nodes, ctx.r_max, ctx.channels = nodes, r_max, channels
         t, row, _ = _place(distance, first, nodes, r_max)
-        t2, t3, t4, t5 = t**2, t**3, t**4, t**5
-        factors = [
-            torch.ones_like(t),
-            t - 6 * t3 + 8 * t4 - 3 * t5,
-            0.5 * (t2 - 3 * t3 + 3 * t4 - t5),
-            10 * t3 - 15 * t4 + 6 * t5,
-            -4 * t3 + 7 * t4 - 3 * t5,
-            0.5 * t3 - t4 + 0.5 * t5,
-        ]
+        factors = [torch.ones_like(t), *value_factors(t)]
         # Beyond the cutoff the factors vanish, not the result: the compiled graph would keep both.
         within = ~(distance >= r_max)
         factors = [(factor * within).to(table.dtype).unsqueeze(1) for factor in factors]
@@ -114,14 +97,7 @@ class _Lookup(torch.autograd.Function):
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         distance, first, table = ctx.saved_tensors
         t, row, inverse = _place(distance, first, ctx.nodes, ctx.r_max)
-        t2, t3, t4 = t**2, t**3, t**4
-        factors = [
-            1 - 18 * t2 + 32 * t3 - 15 * t4,
-            t - 4.5 * t2 + 6 * t3 - 2.5 * t4,
-            30 * t2 - 60 * t3 + 30 * t4,
-            -12 * t2 + 28 * t3 - 15 * t4,
-            1.5 * t2 - 4 * t3 + 2.5 * t4,
-        ]
+        factors = slope_factors(t)
         slope = torch.zeros_like(distance)
         for path, gradient in zip(torch.split(table, ctx.channels, dim=2), gradients, strict=True):
             # Sums first: the compiled graph would keep what is summed if it read more tensors than these.

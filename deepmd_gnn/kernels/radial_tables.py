@@ -1,10 +1,11 @@
 """Radial weights of a layer as a table: quintic Hermite interpolation on a uniform grid."""
 
 import copy
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 
+from deepmd_gnn.graph import AtomGraph
 from deepmd_gnn.mace_interactions import NonLinearInteraction
 
 # Below this distance (Å) the first bins extrapolate: derivatives of sin(x) / x lose digits there.
@@ -47,6 +48,12 @@ def kinds_of_pairs(energy_model: Any, interaction: Any) -> int:
     """Tables of a layer: one, or one for every pair of elements (sender, receiver) if they change the weights."""
     transformed = hasattr(energy_model.radial_embedding, "distance_transform")
     return energy_model.ntypes**2 if transformed or isinstance(interaction, NonLinearInteraction) else 1
+
+
+def kinds_of_edges(graph: AtomGraph, ntypes: int) -> torch.Tensor:
+    """Table of each edge if every pair of elements has one, int64, shape (nedge,)."""
+    sender, receiver = graph.edge_index[0], graph.edge_index[1]
+    return graph.sender_types[sender] * ntypes + graph.sender_types[receiver]
 
 
 class Weights:
@@ -125,6 +132,44 @@ def _tabulated(weights: Weights, r_max: float, nkind: int, nodes: int) -> Radial
     return RadialTable(torch.stack(tables), error, derivative_error)
 
 
+Place = TypeVar("Place", float, torch.Tensor)
+
+
+def value_factors(t: Place) -> list[Place]:
+    """Factors of a quintic Hermite polynomial between two nodes, for a spacing of 1.
+
+    Parameters
+    ----------
+    t : float or torch.Tensor
+        Place between 0 and 1.
+
+    Returns
+    -------
+    list
+        Of slope, curvature and difference at the first node, slope and curvature at the second; the value there has 1.
+    """
+    t2, t3, t4, t5 = t**2, t**3, t**4, t**5
+    return [
+        t - 6 * t3 + 8 * t4 - 3 * t5,
+        0.5 * (t2 - 3 * t3 + 3 * t4 - t5),
+        10 * t3 - 15 * t4 + 6 * t5,
+        -4 * t3 + 7 * t4 - 3 * t5,
+        0.5 * t3 - t4 + 0.5 * t5,
+    ]
+
+
+def slope_factors(t: Place) -> list[Place]:
+    """Derivatives of :func:`value_factors`; the value at the first node has 0."""
+    t2, t3, t4 = t**2, t**3, t**4
+    return [
+        1 - 18 * t2 + 32 * t3 - 15 * t4,
+        t - 4.5 * t2 + 6 * t3 - 2.5 * t4,
+        30 * t2 - 60 * t3 + 30 * t4,
+        -12 * t2 + 28 * t3 - 15 * t4,
+        1.5 * t2 - 4 * t3 + 2.5 * t4,
+    ]
+
+
 def hermite(before: torch.Tensor, after: torch.Tensor, t: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Interpolate at the same place in every bin.
 
@@ -140,17 +185,9 @@ def hermite(before: torch.Tensor, after: torch.Tensor, t: float) -> tuple[torch.
     value, slope : torch.Tensor
         Shape (bins, ·), for a spacing of 1.
     """
-    t2, t3, t4, t5 = t**2, t**3, t**4, t**5
-    first = [1.0, t - 6 * t3 + 8 * t4 - 3 * t5, 0.5 * (t2 - 3 * t3 + 3 * t4 - t5), 10 * t3 - 15 * t4 + 6 * t5]
-    second = [0.0, -4 * t3 + 7 * t4 - 3 * t5, 0.5 * t3 - t4 + 0.5 * t5, 0.0]
-    first_slope = [0.0, 1 - 18 * t2 + 32 * t3 - 15 * t4, t - 4.5 * t2 + 6 * t3 - 2.5 * t4]
-    first_slope.append(30 * t2 - 60 * t3 + 30 * t4)
-    second_slope = [0.0, -12 * t2 + 28 * t3 - 15 * t4, 1.5 * t2 - 4 * t3 + 2.5 * t4, 0.0]
-
-    def combine(left: list[float], right: list[float]) -> torch.Tensor:
-        return before @ before.new_tensor(left) + after @ after.new_tensor(right)
-
-    return combine(first, second), combine(first_slope, second_slope)
+    changes = torch.cat([before[..., 1:], after[..., 1:3]], dim=-1)
+    value = before[..., 0] + changes @ before.new_tensor(value_factors(t))
+    return value, changes @ before.new_tensor(slope_factors(t))
 
 
 def radial_table(energy_model: Any, interaction: Any, dtype: torch.dtype) -> RadialTable:

@@ -49,7 +49,12 @@ def _kept(kind: str, *content: str) -> Path | None:
     compiler = _this_compiler(get_cpp_compiler())
     if compiler is None:
         return None
-    key = hashlib.sha256("\0".join([compiler, *content]).encode())
+    return place_of(kind, compiler, *content)
+
+
+def place_of(kind: str, *content: str) -> Path:
+    """Path below torch's own cache for what is made from some text, one for every text."""
+    key = hashlib.sha256("\0".join(content).encode())
     return Path(cache_dir()) / "deepmd_gnn" / kind / key.hexdigest()[:32]
 
 
