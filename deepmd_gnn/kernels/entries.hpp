@@ -62,3 +62,14 @@ ENTRY int mace_contract_backward(long layer, const T* gradient, const T* feature
   @CONTRACT_BACKWARD@
   return 0;
 }
+
+ENTRY int mace_mix(const T* features, const T* matrices, const int64_t* paths, const int64_t* kind, long nnode,
+                   long components, long channels, long ntypes, long nmatrix, long npath, long width,
+                   long width_channels, T* out) {
+  if (!cpu_is_suitable()) return 2;
+  try {
+    mace::mix({features, matrices, paths, kind, nnode, components, channels, ntypes, nmatrix, npath, width,
+               width_channels, out});
+  } catch (const std::bad_alloc&) { return 3; }
+  return 0;
+}

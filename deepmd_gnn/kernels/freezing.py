@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
-from deepmd_gnn.kernels import operators
+from deepmd_gnn.kernels import mixing, operators
 from deepmd_gnn.kernels.compiler import linked, linked_into_models
 from deepmd_gnn.kernels.generated import Kernels, not_covered, radial_tables
 from deepmd_gnn.kernels.radial_lookup import Tables
@@ -25,6 +25,7 @@ DECLARATIONS = {
     ),
     operators.contract: f"mace_contract({_T}, {_T}, {_T}, int64_t, int64_t, {_T}*)",
     operators.contract_backward: f"mace_contract_backward({_T}, {_T}, {_T}, {_T}, int64_t, {_T}*)",
+    mixing.mix: f"mace_mix({_T}{', AtenTensorHandle' * 5}, int64_t, int64_t, {_T}*)",
 }
 
 

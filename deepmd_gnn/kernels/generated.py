@@ -13,7 +13,10 @@ from deepmd_gnn.kernels.compiler import this_machine
 from deepmd_gnn.kernels.contraction_code import Polynomials, contraction_code, monomial_tuples, polynomials
 from deepmd_gnn.kernels.convolution_code import convolution_code, convolution_shape
 from deepmd_gnn.kernels.library import Library
+from deepmd_gnn.kernels.mixing import generated_linears
+from deepmd_gnn.kernels.mixing_code import mixing_code
 from deepmd_gnn.kernels.radial_tables import FEWEST, RadialTable, kinds_of_edges, kinds_of_pairs, radial_table
+from deepmd_gnn.kernels.vectors import in_vectors
 from deepmd_gnn.mace_interactions import AttentiveInteraction
 
 log = logging.getLogger("deepmd.deepmd_gnn")
@@ -54,13 +57,6 @@ def tables_size(energy_model: Any) -> int:
         for layer in energy_model.interactions
     )
     return numbers * FEWEST[energy_model.dtype] * 4 * energy_model.dtype.itemsize
-
-
-def _blocks(values: torch.Tensor, lanes: int) -> torch.Tensor:
-    """Split the last axis, the channels, into blocks of a vector's length, shape (…, channels) → (blocks, …, lanes)."""
-    channels = values.shape[-1]
-    padded = torch.nn.functional.pad(values, (0, -channels % lanes))
-    return padded.view(*padded.shape[:-1], -1, lanes).movedim(-2, 0).contiguous()
 
 
 class GeneratedConvolution(torch.nn.Module):
@@ -152,7 +148,7 @@ def _contraction(module: Any, lanes: int) -> tuple[Polynomials, torch.Tensor]:
         tables.append(torch.einsum("mpa,tpc->tmac", part, weights))
     table = torch.cat(tables, dim=1)  # (types, outputs, monomials, channels)
     outputs, monomials = zip(*shape.terms, strict=True)
-    return shape, _blocks(table[:, list(outputs), list(monomials)], lanes)
+    return shape, in_vectors(table[:, list(outputs), list(monomials)], lanes)
 
 
 class Kernels:
@@ -188,7 +184,7 @@ class Kernels:
             shape = convolution_shape(conv.coupling.value.double().numpy(), conv.input_dims, conv.paths)
             structs.append(convolution_code(f"Convolution{layer}", shape, steps, machine.registers))
             rows = table.values.view(*table.values.shape[:2], len(shape.paths), -1, 4).transpose(3, 4)
-            blocks = _blocks(rows, lanes).to(dtype)
+            blocks = in_vectors(rows, lanes).to(dtype)
             self.convolutions.append(
                 GeneratedConvolution(blocks, layer, shape.width, energy_model.ntypes, energy_model.r_max)
             )
@@ -197,7 +193,8 @@ class Kernels:
             self.contractions.append(
                 GeneratedContraction(coefficients.to(dtype), layer, len(polynomial.trees))
             )
-        self.library = Library(structs, len(self.convolutions), dtype, machine)
+        self.linears = generated_linears(energy_model, lanes)
+        self.library = Library(structs, mixing_code(machine), len(self.convolutions), dtype, machine)
 
     def description(self) -> dict[str, Any]:
         """What a frozen file says about its kernels; plain values."""
@@ -216,6 +213,8 @@ class Kernels:
             swaps += [(interaction, "conv_tp", conv), (interaction, "conv_tp_weights", Nothing())]
         for product, contraction in zip(energy_model.products, self.contractions, strict=True):
             swaps.append((product, "symmetric_contractions", contraction))
+        for (blocks, layer, name), linear in self.linears.items():
+            swaps.append((getattr(energy_model, blocks)[layer], name, linear))
         with swapped_in(energy_model, swaps):
             yield
 

@@ -18,6 +18,8 @@ class Library:
     ----------
     structs : list[str]
         Generated classes: of the convolutions ``Convolution0``, …, of the contractions ``Contraction0``, …
+    mixing : str
+        Generated inner loop of the linear maps.
     nlayer : int
         Number of layers.
     dtype : torch.dtype
@@ -26,13 +28,16 @@ class Library:
         What to compile for.
     """
 
-    def __init__(self, structs: list[str], nlayer: int, dtype: torch.dtype, machine: Machine) -> None:
+    def __init__(
+        self, structs: list[str], mixing: str, nlayer: int, dtype: torch.dtype, machine: Machine
+    ) -> None:
         self.machine = machine
         self.lanes = machine.vector_bytes // dtype.itemsize
         head = f"typedef {NAME[dtype]} T;\n#define VECTOR_BYTES {machine.vector_bytes}\n"
         text = files("deepmd_gnn.kernels")
         common = text.joinpath("kernels.hpp").read_text(encoding="utf-8")
         body = "namespace mace {\n" + "\n".join(structs) + "}\n"
+        body += mixing + text.joinpath("mixing.hpp").read_text(encoding="utf-8")
         entries = _fill(text.joinpath("entries.hpp").read_text(encoding="utf-8"), nlayer, machine)
         shim = text.joinpath("shim.hpp").read_text(encoding="utf-8").replace("@T@", NAME[dtype])
         self.compiled = Compiled({"kernels": head + common + body + entries, "shim": shim}, machine.flags)

@@ -24,7 +24,8 @@ def use(library: Any) -> Iterator[None]:
         _library.reset(token)
 
 
-def _current() -> Any:
+def current() -> Any:
+    """The library that :func:`use` has set."""
     library = _library.get()
     if library is None:
         raise RuntimeError("mace model: generated kernels exist inside a .pt2 only; this is not one.")
@@ -75,7 +76,7 @@ def convolve(
     """
     out = sent.new_empty(begin.shape[0] - 1, width, sent.shape[2])
     inputs = (vectors, sent, table, sender, kind, order, begin, *_sizes(sent, table, begin), r_max)
-    _current().call("mace_convolve", layer, *inputs, out)
+    current().call("mace_convolve", layer, *inputs, out)
     return out
 
 
@@ -128,7 +129,7 @@ def convolve_backward(
     d_vectors = torch.empty_like(vectors)
     d_sent = sent.new_empty(sent.shape if senders else (0,))
     inputs = (vectors, sent, table, sender, kind, order, begin, *_sizes(sent, table, begin), r_max)
-    _current().call("mace_convolve_backward", layer, *inputs, gradient, vectors.shape[0], d_vectors, d_sent)
+    current().call("mace_convolve_backward", layer, *inputs, gradient, vectors.shape[0], d_vectors, d_sent)
     return d_vectors, d_sent
 
 
@@ -189,7 +190,7 @@ def contract(
     """
     out = features.new_empty(features.shape[0], width, features.shape[2])
     sizes = (features.shape[0], coefficients.shape[1], features.shape[2])
-    _current().call("mace_contract", layer, features, coefficients, kind, *sizes, out)
+    current().call("mace_contract", layer, features, coefficients, kind, *sizes, out)
     return out
 
 
@@ -205,7 +206,7 @@ def contract_backward(
     """Differentiate :func:`contract` with respect to the features."""
     out = torch.empty_like(features)
     sizes = (features.shape[0], coefficients.shape[1], features.shape[2])
-    _current().call("mace_contract_backward", layer, gradient, features, coefficients, kind, *sizes, out)
+    current().call("mace_contract_backward", layer, gradient, features, coefficients, kind, *sizes, out)
     return out
 
 

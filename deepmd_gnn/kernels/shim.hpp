@@ -12,6 +12,8 @@ extern "C" int mace_convolve_backward(long, const double*, const T*, const T*, c
                                       long, double*, T*);
 extern "C" int mace_contract(long, const T*, const T*, const int64_t*, long, long, long, T*);
 extern "C" int mace_contract_backward(long, const T*, const T*, const T*, const int64_t*, long, long, long, T*);
+extern "C" int mace_mix(const T*, const T*, const int64_t*, const int64_t*, long, long, long, long, long, long, long,
+                        long, T*);
 
 namespace {
 
@@ -83,4 +85,14 @@ extern "C" AOTITorchError aoti_torch_cpu_mace_contract_backward(AtenTensorHandle
   return mace_contract_backward(layer, pointer<T>(gradient), pointer<T>(features), pointer<T>(coefficients),
                                 pointer<int64_t>(kind), nnode, size(coefficients, 1), size(features, 2),
                                 pointer<T>(*ret0));
+}
+
+extern "C" AOTITorchError aoti_torch_cpu_mace_mix(AtenTensorHandle features, AtenTensorHandle matrices,
+                                                  AtenTensorHandle paths, AtenTensorHandle, AtenTensorHandle,
+                                                  AtenTensorHandle kind, int64_t width, int64_t channels,
+                                                  AtenTensorHandle* ret0) {
+  *ret0 = empty(size(features, 0), width, channels, 3, features);
+  return mace_mix(pointer<T>(features), pointer<T>(matrices), pointer<int64_t>(paths), pointer<int64_t>(kind),
+                  size(features, 0), size(features, 1), size(features, 2), size(matrices, 1), size(matrices, 2),
+                  size(paths, 0), width, channels, pointer<T>(*ret0));
 }
