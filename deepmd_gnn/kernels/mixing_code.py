@@ -44,7 +44,8 @@ ARGUMENTS = "const T* const* rows, T* const* targets, const Term* terms, long nt
 def _products(rows: int, count: int) -> str:
     """The function for a number of vectors; `panel` is from one vector's columns to the next, `left` counts channels."""
     lines = [
-        f"static void products_{count}({ARGUMENTS}) {{",
+        # Inlined, the compiler would keep some of the sums in memory.
+        f"static __attribute__((noinline)) void products_{count}({ARGUMENTS}) {{",
         " ".join(f"V a{r}_{v} = zero();" for r in range(rows) for v in range(count)),
         "for (long t = 0; t < nterm; ++t) {",
         *(f"const T* x{r} = rows[{r}] + terms[t].source;" for r in range(rows)),
