@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import lammps_step
@@ -33,15 +34,33 @@ def freeze(folder, args):
     return "model.pt2" if args.kernels else "plain.pt2"
 
 
+def run_at_once(folder, model, steps, copies, number):
+    """Run the same simulation in several processes at a time; mean seconds, largest memory."""
+    folders = [folder / str(index) for index in range(number)]
+    for part in folders:
+        part.mkdir(exist_ok=True)
+        if not (part / model).exists():
+            (part / model).symlink_to(folder / model)
+
+    def run(part):
+        return lammps_step.run_lammps(part, workload.system("water"), steps, model, copies=copies)
+
+    with ThreadPoolExecutor(number) as pool:
+        results = list(pool.map(run, folders))
+    return {
+        "seconds": [sum(result["seconds"][0] for result in results) / number],
+        "peak_mb": max(result["peak_mb"] for result in results),
+    }
+
+
 def growth(folder, model, args):
     """Steps on one rank, one row for each number of atoms; the sizes take turns."""
+    at_once = len(os.sched_getaffinity(0)) if args.all_cores else 1
     rows = {copies: [] for copies in COPIES[: args.sizes]}
     for turn in range(args.rounds):
         for copies, results in rows.items():
             steps = max(2, args.steps // (copies[0] * copies[1] * copies[2]))
-            results.append(
-                lammps_step.run_lammps(folder, workload.system("water"), steps, model, copies=copies)
-            )
+            results.append(run_at_once(folder, model, steps, copies, at_once))
             print(turn, copies, results[-1], file=sys.stderr, flush=True)
     lines = [
         "| atoms | ms CPU per step | µs per atom | peak MB | kB per atom beyond 192 |",
@@ -84,6 +103,11 @@ def main():
     parser.add_argument("--rounds", type=int, default=2, help="turns; the best of each counts")
     parser.add_argument("--steps", type=int, default=40, help="measured steps of the smallest system")
     parser.add_argument("--sizes", type=int, default=4, help="how many of the systems; 5: up to 98304 atoms")
+    parser.add_argument(
+        "--all-cores",
+        action="store_true",
+        help="the same simulation on every core at a time, as on a full node: cores share caches and memory",
+    )
     parser.add_argument("--no-kernels", dest="kernels", action="store_false")
     args = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
