@@ -12,30 +12,45 @@ static bool cpu_is_suitable() {
   return suitable;
 }
 
+// The linear map that follows a convolution is the same for all nodes; without paths there is none.
+static mace::Mixing linear_map(const T* matrices, const int64_t* paths, long nmatrix, long npath, long components,
+                               long channels, long width, long width_channels) {
+  return {nullptr, matrices, paths, nullptr, 0, components, channels, 1, nmatrix, npath, width, width_channels,
+          nullptr};
+}
+
 ENTRY int mace_convolve(long layer, const double* vectors, const T* sent, const T* table, const int64_t* sender,
-                             const int64_t* kind, const int64_t* order, const int64_t* begin, long nnode,
-                             long nsender, long channels, long nkind, long ntable, double r_max, T* out) {
+                        const int64_t* kind, const int64_t* order, const int64_t* begin, long nnode, long nsender,
+                        long channels, long nkind, long ntable, double r_max, const T* matrices,
+                        const int64_t* paths, long nmatrix, long npath, long width, long width_channels, T* out) {
   if (!cpu_is_suitable()) return 2;
   const mace::Input in{vectors, sent, table, sender, kind, order, begin, nnode, nsender, channels, nkind, ntable,
                        r_max};
   try {
-    auto call = [&](auto* which) { mace::convolve<std::remove_pointer_t<decltype(which)>>(in, out); };
+    auto call = [&](auto* which) {
+      using L = std::remove_pointer_t<decltype(which)>;
+      const auto linear = linear_map(matrices, paths, nmatrix, npath, L::WIDTH, channels, width, width_channels);
+      mace::convolve<L>(in, npath ? &linear : nullptr, out);
+    };
     @CONVOLVE@
   } catch (const std::bad_alloc&) { return 3; }
   return 0;
 }
 
 ENTRY int mace_convolve_backward(long layer, const double* vectors, const T* sent, const T* table,
-                                      const int64_t* sender, const int64_t* kind, const int64_t* order,
-                                      const int64_t* begin, long nnode, long nsender, long channels, long nkind,
-                                      long ntable, double r_max, const T* gradient, long nedge, double* d_vectors,
-                                      T* d_sent) {
+                                 const int64_t* sender, const int64_t* kind, const int64_t* order,
+                                 const int64_t* begin, long nnode, long nsender, long channels, long nkind,
+                                 long ntable, double r_max, const T* matrices, const int64_t* paths, long nmatrix,
+                                 long npath, long width, long width_channels, const T* gradient, long nedge,
+                                 double* d_vectors, T* d_sent) {
   if (!cpu_is_suitable()) return 2;
   const mace::Input in{vectors, sent, table, sender, kind, order, begin, nnode, nsender, channels, nkind, ntable,
                        r_max};
   try {
     auto call = [&](auto* which) {
-      mace::convolve_backward<std::remove_pointer_t<decltype(which)>>(in, gradient, nedge, d_vectors, d_sent);
+      using L = std::remove_pointer_t<decltype(which)>;
+      const auto linear = linear_map(matrices, paths, nmatrix, npath, width, width_channels, L::WIDTH, channels);
+      mace::convolve_backward<L>(in, npath ? &linear : nullptr, gradient, nedge, d_vectors, d_sent);
     };
     @CONVOLVE_BACKWARD@
   } catch (const std::bad_alloc&) { return 3; }

@@ -17,15 +17,21 @@ _replacement: contextvars.ContextVar[Kernels | Tables | None] = contextvars.Cont
 )
 
 # Declarations of the operators' C functions, see shim.hpp.
-_T, _INPUTS = "AtenTensorHandle", ", AtenTensorHandle" * 7
+_T = "AtenTensorHandle"
+
+
+def _tensors(number: int) -> str:
+    return ", ".join([_T] * number)
+
+
 DECLARATIONS = {
-    operators.convolve: f"mace_convolve({_T}{', AtenTensorHandle' * 6}, int64_t, int64_t, double, {_T}*)",
+    operators.convolve: f"mace_convolve({_tensors(11)}, int64_t, int64_t, int64_t, int64_t, double, {_T}*)",
     operators.convolve_backward: (
-        f"mace_convolve_backward({_T}{_INPUTS}, int64_t, int64_t, double, {_T}*, {_T}*)"
+        f"mace_convolve_backward({_tensors(10)}, int64_t, int64_t, int64_t, double, {_T}*, {_T}*)"
     ),
-    operators.contract: f"mace_contract({_T}, {_T}, {_T}, int64_t, int64_t, {_T}*)",
-    operators.contract_backward: f"mace_contract_backward({_T}, {_T}, {_T}, {_T}, int64_t, {_T}*)",
-    mixing.mix: f"mace_mix({_T}{', AtenTensorHandle' * 5}, int64_t, int64_t, {_T}*)",
+    operators.contract: f"mace_contract({_tensors(3)}, int64_t, int64_t, {_T}*)",
+    operators.contract_backward: f"mace_contract_backward({_tensors(4)}, int64_t, {_T}*)",
+    mixing.mix: f"mace_mix({_tensors(6)}, int64_t, int64_t, {_T}*)",
 }
 
 

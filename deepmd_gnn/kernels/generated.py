@@ -13,7 +13,7 @@ from deepmd_gnn.kernels.compiler import this_machine
 from deepmd_gnn.kernels.contraction_code import Polynomials, contraction_code, monomial_tuples, polynomials
 from deepmd_gnn.kernels.convolution_code import convolution_code, convolution_shape
 from deepmd_gnn.kernels.library import Library
-from deepmd_gnn.kernels.mixing import generated_linears
+from deepmd_gnn.kernels.mixing import GeneratedLinear, generated_linears, mixes_messages, no_linear
 from deepmd_gnn.kernels.mixing_code import mixing_code
 from deepmd_gnn.kernels.radial_tables import FEWEST, RadialTable, kinds_of_edges, kinds_of_pairs, radial_table
 from deepmd_gnn.kernels.vectors import in_vectors
@@ -60,14 +60,18 @@ def tables_size(energy_model: Any) -> int:
 
 
 class GeneratedConvolution(torch.nn.Module):
-    """Radial network and convolution of a layer.
+    """Radial network and convolution of a layer, and the linear map that follows.
 
     Parameters
     ----------
     table : torch.Tensor
         Radial weights, shape (channel blocks, kinds, nodes, paths, 4, lanes).
-    layer, width : int
-        Which kernel; components of its result.
+    linear : GeneratedLinear, optional
+        The map, if a kernel can evaluate it.
+    layer : int
+        Which kernel.
+    shape : tuple[int, int]
+        Components and channels of the convolution.
     ntypes : int
         Number of elements.
     r_max : float
@@ -76,10 +80,21 @@ class GeneratedConvolution(torch.nn.Module):
 
     table: torch.Tensor
 
-    def __init__(self, table: torch.Tensor, layer: int, width: int, ntypes: int, r_max: float) -> None:
+    def __init__(
+        self,
+        table: torch.Tensor,
+        linear: GeneratedLinear | None,
+        layer: int,
+        shape: tuple[int, int],
+        ntypes: int,
+        r_max: float,
+    ) -> None:
         super().__init__()
         self.register_buffer("table", table)
-        self.layer, self.width, self.ntypes, self.r_max = layer, width, ntypes, r_max
+        self.layer, self.ntypes, self.r_max = layer, ntypes, r_max
+        self.mixed = linear is not None
+        self.linear = linear or no_linear(table.dtype)
+        self.width, self.channels = (linear.width, linear.channels) if linear else shape
 
     def forward(
         self, sent: torch.Tensor, graph: AtomGraph, harmonics: torch.Tensor, radial: torch.Tensor
@@ -97,8 +112,11 @@ class GeneratedConvolution(torch.nn.Module):
             kind,
             graph.order,
             graph.begin,
+            *self.linear.tensors(),
             self.layer,
+            int(self.mixed),
             self.width,
+            self.channels,
             self.r_max,
         )
 
@@ -127,9 +145,9 @@ class GeneratedContraction(torch.nn.Module):
 
 
 class Nothing(torch.nn.Module):
-    """Stands for a radial network whose outputs nobody reads."""
+    """Stands for a radial network whose outputs nobody reads, and for a linear map that the convolution applies."""
 
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
+    def forward(self, features: torch.Tensor, *_: torch.Tensor) -> torch.Tensor:
         """Return the input."""
         return features
 
@@ -175,6 +193,7 @@ class Kernels:
         lanes = machine.vector_bytes // dtype.itemsize
         steps = [step.value.double().numpy() for step in energy_model.spherical_harmonics.steps]
         structs: list[str] = []
+        self.linears = generated_linears(energy_model, lanes)
         self.convolutions, self.contractions = [], []
         self.tables = [table.description() for table in found]
         for layer, (interaction, product, table) in enumerate(
@@ -185,15 +204,16 @@ class Kernels:
             structs.append(convolution_code(f"Convolution{layer}", shape, steps, machine.registers))
             rows = table.values.view(*table.values.shape[:2], len(shape.paths), -1, 4).transpose(3, 4)
             blocks = in_vectors(rows, lanes).to(dtype)
+            size = (shape.width, interaction.linear_up.channels)
+            linear = self.linears.pop(("interactions", layer, mixes_messages(interaction)), None)
             self.convolutions.append(
-                GeneratedConvolution(blocks, layer, shape.width, energy_model.ntypes, energy_model.r_max)
+                GeneratedConvolution(blocks, linear, layer, size, energy_model.ntypes, energy_model.r_max)
             )
             polynomial, coefficients = _contraction(product.symmetric_contractions, lanes)
             structs.append(contraction_code(f"Contraction{layer}", polynomial))
             self.contractions.append(
                 GeneratedContraction(coefficients.to(dtype), layer, len(polynomial.trees))
             )
-        self.linears = generated_linears(energy_model, lanes)
         self.library = Library(structs, mixing_code(machine), len(self.convolutions), dtype, machine)
 
     def description(self) -> dict[str, Any]:
@@ -211,6 +231,8 @@ class Kernels:
         swaps: list[tuple[Any, str, torch.nn.Module]] = []
         for interaction, conv in zip(energy_model.interactions, self.convolutions, strict=True):
             swaps += [(interaction, "conv_tp", conv), (interaction, "conv_tp_weights", Nothing())]
+            if conv.mixed:
+                swaps.append((interaction, mixes_messages(interaction), Nothing()))
         for product, contraction in zip(energy_model.products, self.contractions, strict=True):
             swaps.append((product, "symmetric_contractions", contraction))
         for (blocks, layer, name), linear in self.linears.items():

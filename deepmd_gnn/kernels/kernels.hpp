@@ -1,88 +1,13 @@
-// Common part of the generated kernels: vectors of channels, edges of a block of atoms, radial tables.
-// The generator puts before it: the type T, VECTOR_BYTES (width of the CPU's vectors).
-#include <cmath>
-#include <cstdint>
-#include <cstdlib>
-#include <cstring>
-#include <memory>
-#include <new>
-#include <type_traits>
+// Edges of a block of atoms, radial tables, loops over the atoms.
 
 namespace mace {
 
-constexpr int LANES = VECTOR_BYTES / sizeof(T);
-constexpr int DLANES = VECTOR_BYTES / sizeof(double);
 // Receivers whose edges are prepared together: their data and a table share the L2 cache. A large table does not stay
 // there from one block to the next, which pays with more receivers.
 constexpr long LARGEST_BLOCK = 64, SMALL_TABLE = 1 << 18;
 static inline long receivers_at_once(long table) {
   return table * long(sizeof(T)) > SMALL_TABLE ? LARGEST_BLOCK : LARGEST_BLOCK / 4;
 }
-
-typedef T V __attribute__((vector_size(VECTOR_BYTES)));
-typedef T U __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(T)), may_alias));
-typedef double D __attribute__((vector_size(VECTOR_BYTES)));
-
-static inline V load(const T* p) { return *reinterpret_cast<const U*>(p); }
-static inline void store(T* p, V v) { *reinterpret_cast<U*>(p) = v; }
-static inline V zero() { return V{}; }
-
-// The last block of channels may be shorter than a vector.
-static inline V load_part(const T* p, long count) {
-  if (count >= LANES) return load(p);
-  V v{};
-  for (long i = 0; i < count; ++i) v[i] = p[i];
-  return v;
-}
-static inline void store_part(T* p, V v, long count) {
-  if (count >= LANES) { store(p, v); return; }
-  for (long i = 0; i < count; ++i) p[i] = v[i];
-}
-
-// Sums of the lanes of four vectors at once.
-typedef T Q __attribute__((vector_size(4 * sizeof(T)), may_alias));
-typedef decltype(Q{} < Q{}) QIndex;
-static inline Q fold(V v) {
-  constexpr int N = LANES / 4 > 0 ? LANES / 4 : 1;
-  union { V v; Q q[N]; } parts;
-  parts.v = v;
-  Q sum = parts.q[0];
-  for (int i = 1; i < N; ++i) sum += parts.q[i];
-  return sum;
-}
-static inline void add_sums(T* target, V a, V b, V c, V d) {
-#if VECTOR_BYTES >= 32
-  const Q A = fold(a), B = fold(b), C = fold(c), E = fold(d);
-  const QIndex even{0, 4, 1, 5}, odd{2, 6, 3, 7}, low{0, 1, 4, 5}, high{2, 3, 6, 7};
-  const Q x = __builtin_shuffle(A, B, even) + __builtin_shuffle(A, B, odd);
-  const Q y = __builtin_shuffle(C, E, even) + __builtin_shuffle(C, E, odd);
-  const Q sum = __builtin_shuffle(x, y, low) + __builtin_shuffle(x, y, high);
-  for (int i = 0; i < 4; ++i) target[i] += sum[i];
-#else
-  for (int i = 0; i < LANES; ++i) { target[0] += a[i]; target[1] += b[i]; target[2] += c[i]; target[3] += d[i]; }
-#endif
-}
-
-// In a .pt2 scratch memory is kept between evaluations (memory.hpp).
-extern "C" void* mace_take(long bytes, void** block) __attribute__((weak));
-extern "C" void mace_give(void* block) __attribute__((weak));
-
-// Memory aligned for vectors.
-struct Scratch {
-  T* data;
-  void* block = nullptr;
-  explicit Scratch(long count) {
-    const size_t bytes = (count * sizeof(T) + 63) / 64 * 64 + 64;
-    data = static_cast<T*>(mace_take ? mace_take(bytes, &block) : std::aligned_alloc(64, bytes));
-    if (!data) throw std::bad_alloc();
-  }
-  ~Scratch() {
-    if (block) mace_give(block);
-    else std::free(data);
-  }
-  Scratch(const Scratch&) = delete;
-  Scratch& operator=(const Scratch&) = delete;
-};
 
 // What an edge needs: sender, place in the table, interpolation weights, harmonics and their gradients.
 template <int NHARM, bool DERIVATIVE>
@@ -219,30 +144,37 @@ static void unpack(const T* packed, long count, long channels, T* rows) {
       store_part(rows + i * channels + b * LANES, load(packed + (b * count + i) * LANES), channels - b * LANES);
 }
 
-// out: (nnode, L::WIDTH, channels)
+// out: (nnode, L::WIDTH, channels), or what the linear map makes of it
 template <class L>
-static void convolve(const Input& in, T* out) {
+static void convolve(const Input& in, const Mixing* linear, T* out) {
   const long blocks = (in.channels + LANES - 1) / LANES, rows = in.nsender * L::COMPONENTS;
   const long table = in.nkind * in.ntable * L::PATHS * NODE * LANES;
   Scratch packed(blocks * rows * LANES);
   pack(in.sent, rows, in.channels, packed.data);
   Edges<Edge<L::NHARM, false>> edges;
   long starts[LARGEST_BLOCK + 1];
-  const long block = receivers_at_once(table);
+  const long block = receivers_at_once(table), width = L::WIDTH * in.channels;
+  Scratch sums(linear ? block * width : 0);
+  MixingMemory memory(linear ? linear->npath : 0);
   for (long first = 0; first < in.nnode; first += block) {
     const long last = first + block < in.nnode ? first + block : in.nnode;
     collect<L, false>(in, first, last, edges, starts);
+    T* results = linear ? sums.data : out + first * width;
     for (long b = 0; b < blocks; ++b)
       for (long i = first; i < last; ++i)
         L::forward(edges.data + starts[i - first], edges.data + starts[i - first + 1], in.table + b * table,
-                   packed.data + b * rows * LANES, out + i * L::WIDTH * in.channels + b * LANES, in.channels,
+                   packed.data + b * rows * LANES, results + (i - first) * width + b * LANES, in.channels,
                    in.channels - b * LANES);
+    if (linear)
+      mix_rows(*linear, results, last - first, memory, out + first * linear->width * linear->width_channels);
   }
 }
 
-// gradient: (nnode, L::WIDTH, channels); d_vectors: (nedge, 3); d_sent: like sent, or null
+// gradient: like the result of convolve; linear: the derivative of its map; d_vectors: (nedge, 3); d_sent: like sent, or
+// null
 template <class L>
-static void convolve_backward(const Input& in, const T* gradient, long nedge, double* d_vectors, T* d_sent) {
+static void convolve_backward(const Input& in, const Mixing* linear, const T* gradient, long nedge, double* d_vectors,
+                              T* d_sent) {
   const long blocks = (in.channels + LANES - 1) / LANES, rows = in.nsender * L::COMPONENTS;
   const long table = in.nkind * in.ntable * L::PATHS * NODE * LANES;
   Scratch packed(blocks * rows * LANES), sums(d_sent ? blocks * rows * LANES : 0);
@@ -251,15 +183,23 @@ static void convolve_backward(const Input& in, const T* gradient, long nedge, do
   std::memset(d_vectors, 0, sizeof(double) * 3 * nedge);
   Edges<Edge<L::NHARM, true>> edges;
   long starts[LARGEST_BLOCK + 1];
-  const long block = receivers_at_once(table);
+  const long block = receivers_at_once(table), width = L::WIDTH * in.channels;
+  Scratch unmixed(linear ? block * width : 0);
+  MixingMemory memory(linear ? linear->npath : 0);
   for (long first = 0; first < in.nnode; first += block) {
     const long last = first + block < in.nnode ? first + block : in.nnode;
     collect<L, true>(in, first, last, edges, starts);
+    const T* block_gradient = gradient + first * width;
+    if (linear) {
+      mix_rows(*linear, gradient + first * linear->components * linear->channels, last - first, memory,
+               unmixed.data);
+      block_gradient = unmixed.data;
+    }
     for (long b = 0; b < blocks; ++b)
       for (long i = first; i < last; ++i) {
         auto* begin = edges.data + starts[i - first];
         auto* end = edges.data + starts[i - first + 1];
-        const T* upstream = gradient + i * L::WIDTH * in.channels + b * LANES;
+        const T* upstream = block_gradient + (i - first) * width + b * LANES;
         const T* features = packed.data + b * rows * LANES;
         if (d_sent)
           L::template backward<true>(begin, end, in.table + b * table, features, upstream, in.channels,

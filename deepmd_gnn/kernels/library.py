@@ -35,12 +35,16 @@ class Library:
         self.lanes = machine.vector_bytes // dtype.itemsize
         head = f"typedef {NAME[dtype]} T;\n#define VECTOR_BYTES {machine.vector_bytes}\n"
         text = files("deepmd_gnn.kernels")
-        common = text.joinpath("kernels.hpp").read_text(encoding="utf-8")
+        vectors, maps, loops = (
+            text.joinpath(f"{name}.hpp").read_text(encoding="utf-8")
+            for name in ("vectors", "mixing", "kernels")
+        )
         body = "namespace mace {\n" + "\n".join(structs) + "}\n"
-        body += mixing + text.joinpath("mixing.hpp").read_text(encoding="utf-8")
         entries = _fill(text.joinpath("entries.hpp").read_text(encoding="utf-8"), nlayer, machine)
         shim = text.joinpath("shim.hpp").read_text(encoding="utf-8").replace("@T@", NAME[dtype])
-        self.compiled = Compiled({"kernels": head + common + body + entries, "shim": shim}, machine.flags)
+        self.compiled = Compiled(
+            {"kernels": head + vectors + mixing + maps + loops + body + entries, "shim": shim}, machine.flags
+        )
         self._loaded: ctypes.CDLL | None = None
 
     def shared(self) -> Path:

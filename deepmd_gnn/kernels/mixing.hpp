@@ -43,11 +43,32 @@ static void mix_irrep(const Mixing& m, const int64_t* paths, long npath, const i
   }
 }
 
-static void mix(const Mixing& m) {
+// All irreps of the result of some nodes of a type.
+static void mix_nodes(const Mixing& m, const int64_t* nodes, long count, long type, Term* terms, T* unused) {
+  for (long p = 0, after; p < m.npath; p = after) {
+    for (after = p + 1; after < m.npath && m.paths[4 * after + 1] == m.paths[4 * p + 1];) ++after;
+    mix_irrep(m, m.paths + 4 * p, after - p, nodes, count, type, terms, unused);
+  }
+}
+
+// Components that no path leads to are zero.
+static void clear_unreached(const Mixing& m) {
   long reached = 0;
   for (long p = 0; p < m.npath; ++p)
     if (p == 0 || m.paths[4 * p + 1] != m.paths[4 * p - 3]) reached += m.paths[4 * p + 2];
   if (reached < m.width) std::memset(m.out, 0, m.nnode * m.width * m.width_channels * sizeof(T));
+}
+
+// What the loops need besides, for any number of calls.
+struct MixingMemory {
+  Scratch unused{VECTORS * LANES}, space;
+  Term* terms;
+  explicit MixingMemory(long npath)
+      : space(npath * long(sizeof(Term) / sizeof(T))), terms(reinterpret_cast<Term*>(space.data)) {}
+};
+
+static void mix(const Mixing& m) {
+  clear_unreached(m);
   // The nodes by type, and where each type begins.
   Scratch memory((m.nnode + m.ntypes + 1) * long(sizeof(int64_t) / sizeof(T)));
   int64_t* nodes = reinterpret_cast<int64_t*>(memory.data);
@@ -57,16 +78,25 @@ static void mix(const Mixing& m) {
   for (long t = 0; t < m.ntypes; ++t) begin[t + 1] += begin[t];
   for (long i = 0; i < m.nnode; ++i) nodes[begin[m.kind ? m.kind[i] : 0]++] = i;
   // Now each type's entry tells where it ends.
-  Scratch unused(VECTORS * LANES), terms(m.npath * long(sizeof(Term) / sizeof(T)));
+  MixingMemory own(m.npath);
   for (long t = 0; t < m.ntypes; ++t)
-    for (long first = t ? begin[t - 1] : 0; first < begin[t]; first += TOGETHER) {
-      const long count = begin[t] - first < TOGETHER ? begin[t] - first : TOGETHER;
-      for (long p = 0, after; p < m.npath; p = after) {
-        for (after = p + 1; after < m.npath && m.paths[4 * after + 1] == m.paths[4 * p + 1];) ++after;
-        mix_irrep(m, m.paths + 4 * p, after - p, nodes + first, count, t, reinterpret_cast<Term*>(terms.data),
-                  unused.data);
-      }
-    }
+    for (long first = t ? begin[t - 1] : 0; first < begin[t]; first += TOGETHER)
+      mix_nodes(m, nodes + first, begin[t] - first < TOGETHER ? begin[t] - first : TOGETHER, t, own.terms,
+                own.unused.data);
+}
+
+// A map that is the same for all nodes, of the rows of a few of them.
+static void mix_rows(Mixing m, const T* features, long count, MixingMemory& own, T* out) {
+  m.features = features;
+  m.nnode = count;
+  m.out = out;
+  clear_unreached(m);
+  int64_t nodes[TOGETHER];
+  for (long first = 0; first < count; first += TOGETHER) {
+    const long number = count - first < TOGETHER ? count - first : TOGETHER;
+    for (long i = 0; i < number; ++i) nodes[i] = first + i;
+    mix_nodes(m, nodes, number, 0, own.terms, own.unused.data);
+  }
 }
 
 }  // namespace mace

@@ -7,7 +7,7 @@ import torch
 
 from deepmd_gnn.kernels.operators import current
 from deepmd_gnn.kernels.vectors import in_vectors
-from deepmd_gnn.mace_blocks import Linear
+from deepmd_gnn.mace_blocks import Linear, LinearPath
 
 
 @torch.library.custom_op("deepmd_gnn::mace_mix", mutates_args=())
@@ -111,8 +111,17 @@ class GeneratedLinear(torch.nn.Module):
     def forward(self, features: torch.Tensor, one_hot: torch.Tensor) -> torch.Tensor:
         """See :class:`~deepmd_gnn.mace_blocks.Linear`."""
         kind = one_hot.argmax(dim=1) if self.ntypes > 1 else self.paths.new_empty(0)
-        forward, backward = (self.matrices, self.paths), (self.backward_matrices, self.backward_paths)
-        return mix(features.contiguous(), *forward, *backward, kind, self.width, self.channels)
+        return mix(features.contiguous(), *self.tensors(), kind, self.width, self.channels)
+
+    def tensors(self) -> tuple[torch.Tensor, ...]:
+        """The map and its derivative, as the kernels take them."""
+        return self.matrices, self.paths, self.backward_matrices, self.backward_paths
+
+
+def no_linear(dtype: torch.dtype) -> GeneratedLinear:
+    """Tensors for a kernel that reads none."""
+    paths = [LinearPath(0, 0, 1, 0, 1, 1, 1.0)]
+    return GeneratedLinear(Linear(torch.zeros(1, dtype=dtype), paths), 1)
 
 
 def covers(linear: Linear) -> bool:
@@ -161,3 +170,8 @@ def generated_linears(energy_model: Any, lanes: int) -> dict[tuple[str, int, str
                 if isinstance(part, Linear) and covers(part) and not once:
                     found[blocks, layer, name] = GeneratedLinear(part, lanes)
     return found
+
+
+def mixes_messages(interaction: torch.nn.Module) -> str:
+    """Name of the map that follows the convolution of a block."""
+    return "linear_1" if hasattr(interaction, "linear_1") else "linear"

@@ -37,6 +37,13 @@ def _sizes(sent: torch.Tensor, table: torch.Tensor, begin: torch.Tensor) -> tupl
     return begin.shape[0] - 1, sent.shape[0], sent.shape[2], table.shape[1], table.shape[2]
 
 
+def _linear(
+    matrices: torch.Tensor, paths: torch.Tensor, mixed: int, width: int, channels: int
+) -> tuple[Any, ...]:
+    """A linear map as the kernels take it."""
+    return matrices, paths, matrices.shape[2], paths.shape[0] if mixed else 0, width, channels
+
+
 @torch.library.custom_op("deepmd_gnn::mace_convolve", mutates_args=())
 def convolve(
     vectors: torch.Tensor,
@@ -46,11 +53,17 @@ def convolve(
     kind: torch.Tensor,
     order: torch.Tensor,
     begin: torch.Tensor,
+    matrices: torch.Tensor,
+    paths: torch.Tensor,
+    backward_matrices: torch.Tensor,
+    backward_paths: torch.Tensor,
     layer: int,
+    mixed: int,
     width: int,
+    channels: int,
     r_max: float,
 ) -> torch.Tensor:
-    """Sum the messages of every receiver.
+    """Sum the messages of every receiver, and apply a linear map to the sum.
 
     Parameters
     ----------
@@ -64,8 +77,14 @@ def convolve(
         Row of the sender and of the table of each edge, int64, shape (nedge,); `kind` is empty if there is one table.
     order, begin : torch.Tensor
         Edges grouped by receiver, and where each group begins and the last one ends, int64, shapes (·,), (nnode + 1,).
-    layer, width : int
-        Which kernel; components of its result.
+    matrices, paths, backward_matrices, backward_paths : torch.Tensor
+        The linear map, see :func:`~deepmd_gnn.kernels.mixing.mix`.
+    layer : int
+        Which kernel.
+    mixed : int
+        0: there is no linear map.
+    width, channels : int
+        Components and channels of the result.
     r_max : float
         Cutoff, Å.
 
@@ -74,9 +93,10 @@ def convolve(
     torch.Tensor
         Shape (nnode, width, channels).
     """
-    out = sent.new_empty(begin.shape[0] - 1, width, sent.shape[2])
+    del backward_matrices, backward_paths
+    out = sent.new_empty(begin.shape[0] - 1, width, channels)
     inputs = (vectors, sent, table, sender, kind, order, begin, *_sizes(sent, table, begin), r_max)
-    current().call("mace_convolve", layer, *inputs, out)
+    current().call("mace_convolve", layer, *inputs, *_linear(matrices, paths, mixed, width, channels), out)
     return out
 
 
@@ -89,11 +109,17 @@ def _(
     kind: Any,
     order: Any,
     begin: Any,
+    matrices: Any,
+    paths: Any,
+    backward_matrices: Any,
+    backward_paths: Any,
     layer: int,
+    mixed: int,
     width: int,
+    channels: int,
     r_max: float,
 ) -> torch.Tensor:
-    return sent.new_empty(begin.shape[0] - 1, width, sent.shape[2])
+    return sent.new_empty(begin.shape[0] - 1, width, channels)
 
 
 @torch.library.custom_op("deepmd_gnn::mace_convolve_backward", mutates_args=())
@@ -106,7 +132,10 @@ def convolve_backward(
     kind: torch.Tensor,
     order: torch.Tensor,
     begin: torch.Tensor,
+    matrices: torch.Tensor,
+    paths: torch.Tensor,
     layer: int,
+    mixed: int,
     senders: int,
     r_max: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -116,8 +145,10 @@ def convolve_backward(
     ----------
     gradient : torch.Tensor
         With respect to the result.
-    vectors, sent, table, sender, kind, order, begin, layer, r_max :
+    vectors, sent, table, sender, kind, order, begin, layer, mixed, r_max :
         As there.
+    matrices, paths : torch.Tensor
+        Derivative of the linear map.
     senders : int
         Whether the derivative with respect to `sent` is wanted; else it is empty.
 
@@ -129,7 +160,9 @@ def convolve_backward(
     d_vectors = torch.empty_like(vectors)
     d_sent = sent.new_empty(sent.shape if senders else (0,))
     inputs = (vectors, sent, table, sender, kind, order, begin, *_sizes(sent, table, begin), r_max)
-    current().call("mace_convolve_backward", layer, *inputs, gradient, vectors.shape[0], d_vectors, d_sent)
+    linear = _linear(matrices, paths, mixed, gradient.shape[1], gradient.shape[2])
+    results = (gradient, vectors.shape[0], d_vectors, d_sent)
+    current().call("mace_convolve_backward", layer, *inputs, *linear, *results)
     return d_vectors, d_sent
 
 
@@ -143,7 +176,10 @@ def _(
     kind: Any,
     order: Any,
     begin: Any,
+    matrices: Any,
+    paths: Any,
     layer: int,
+    mixed: int,
     senders: int,
     r_max: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -151,16 +187,16 @@ def _(
 
 
 def _save_convolution(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
-    ctx.save_for_backward(*inputs[:7])
-    ctx.layer, _, ctx.r_max = inputs[7:]
+    ctx.save_for_backward(*inputs[:7], *inputs[9:11])
+    ctx.layer, ctx.mixed, _, _, ctx.r_max = inputs[11:]
 
 
 def _differentiate_convolution(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
     senders = ctx.needs_input_grad[1]
     d_vectors, d_sent = convolve_backward(
-        gradient.contiguous(), *ctx.saved_tensors, ctx.layer, int(senders), ctx.r_max
+        gradient.contiguous(), *ctx.saved_tensors, ctx.layer, ctx.mixed, int(senders), ctx.r_max
     )
-    return (d_vectors, d_sent if senders else None, *[None] * 8)
+    return (d_vectors, d_sent if senders else None, *[None] * 14)
 
 
 convolve.register_autograd(_differentiate_convolution, setup_context=_save_convolution)
