@@ -17,7 +17,7 @@ import workload
 HERE = Path(__file__).parent
 # Copies of the cell of 192 atoms along its axes.
 COPIES = ((1, 1, 1), (2, 2, 2), (3, 3, 3), (3, 3, 6), (8, 8, 8))
-RANK_COPIES = (2, 2, 2)
+RANK_COPIES = ((1, 1, 1), (2, 2, 2))
 
 
 def freeze(folder, args):
@@ -79,19 +79,21 @@ def growth(folder, model, args):
 
 
 def ranks(folder, model, args):
-    """The same system on one and two ranks; efficiency is the ratio of their CPU times."""
-    atoms = 192 * RANK_COPIES[0] * RANK_COPIES[1] * RANK_COPIES[2]
+    """The same systems on one and two ranks; efficiency is the ratio of their CPU times."""
     lines = ["| atoms | 1 rank, ms CPU | 2 ranks, ms CPU of both | efficiency |", "|---:|---:|---:|---:|"]
-    times = {1: [], 2: []}
-    for _ in range(args.rounds):
-        for number, results in times.items():
-            result = lammps_step.run_lammps(
-                folder, workload.system("water"), args.steps // 4, model, copies=RANK_COPIES, ranks=number
-            )
-            results.append(result["seconds"][0])
-            print(number, result, file=sys.stderr, flush=True)
-    one, two = min(times[1]), min(times[2])
-    lines.append(f"| {atoms} | {1e3 * one:.0f} | {1e3 * two:.0f} | {one / two:.2f} |")
+    for copies in RANK_COPIES:
+        number = copies[0] * copies[1] * copies[2]
+        times = {1: [], 2: []}
+        for _ in range(args.rounds):
+            for ranks, results in times.items():
+                steps = max(2, 2 * args.steps // number)
+                result = lammps_step.run_lammps(
+                    folder, workload.system("water"), steps, model, copies=copies, ranks=ranks
+                )
+                results.append(result["seconds"][0])
+                print(ranks, result, file=sys.stderr, flush=True)
+        one, two = min(times[1]), min(times[2])
+        lines.append(f"| {192 * number} | {1e3 * one:.0f} | {1e3 * two:.0f} | {one / two:.2f} |")
     return "\n".join(lines)
 
 
