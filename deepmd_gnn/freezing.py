@@ -131,6 +131,13 @@ def evaluated_by(evaluation: str) -> Iterator[None]:
         _evaluation.reset(token)
 
 
+def _compiled_for() -> str:
+    """Type of the device that the host compiles a ``.pt2`` for."""
+    from deepmd.pt_expt.utils import env
+
+    return str(env.DEVICE.type)
+
+
 @contextlib.contextmanager
 def _for_this_machine(suffix: str) -> Iterator[None]:
     """Refuse to begin without a compiler; link a check of the CPU and a pool of memory into a ``.pt2``."""
@@ -142,6 +149,9 @@ def _for_this_machine(suffix: str) -> Iterator[None]:
     from deepmd_gnn.kernels.repeated import compiled_once
 
     check_compiler()
+    if _compiled_for() != "cpu":  # the pool is made of the CPU's memory
+        yield
+        return
     with linked_into_models(cpu_guard(this_machine())), kept_memory(), compiled_once():
         yield
 
@@ -157,8 +167,17 @@ def _with_kernels(data: dict[str, Any], suffix: str) -> Iterator[dict[str, Any]]
     from deepmd_gnn.kernels.freezing import described
     from deepmd_gnn.mace import MaceModel
 
+    if evaluation == "kernels" and _compiled_for() != "cpu":
+        log.warning(
+            "mace model: no generated kernels: they run on CPUs, this .pt2 is compiled for %s. It reads radial tables "
+            "in torch instead.",
+            _compiled_for(),
+        )
+        evaluation = "tables"
     enter_stage(f"making {evaluation}")
-    with described(MaceModel.deserialize(plain), kernels=evaluation == "kernels") as description:
+    model: Any = MaceModel.deserialize(plain)
+    # The host traces on the CPU, whatever it compiles for.
+    with described(model.to("cpu"), kernels=evaluation == "kernels") as description:
         noted = plain if description is None else {**plain, "@kernels": description}
         yield {**data, "model": noted}
 

@@ -1,0 +1,154 @@
+"""No hidden CPU: everything that evaluates and trains runs on a device that does not mix with the CPU, with the CPU's numbers."""
+
+import contextlib
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import torch._inductor.config as inductor_config
+from deepmd.pt_expt.utils import env
+from helpers import random_frame, tiny_model
+from other_device import DEVICE, OtherTensor, other_device, to_cpu, to_device, to_other_device
+from test_lower import extended
+from test_training_gradient import OPTIONS, loss_of
+
+from deepmd_gnn.freezing import improve
+from deepmd_gnn.kernels import freezing, memory
+from deepmd_gnn.kernels.generated import radial_tables
+from deepmd_gnn.kernels.radial_lookup import Tables
+
+ARCHITECTURES = OPTIONS | {
+    "float32": {"precision": "float32"},
+    "excluded": {"pair_exclude_types": [[0, 1]], "atom_exclude_types": [0]},
+    "SO(3), gaussian": {"use_so3": True, "radial_type": "gaussian", "distance_transform": "Soft"},
+}
+TRAINED = OPTIONS | {"cuEquivariance": {"enable_cueq": True}}
+
+
+def batch(periodic=True):
+    coord, atype, cell = random_frame(natoms=9)
+    box = torch.tensor(cell).reshape(1, 9) if periodic else None
+    return torch.tensor(coord).unsqueeze(0), torch.tensor(atype).unsqueeze(0), box
+
+
+def assert_equal(on_device, on_cpu):
+    assert on_device.keys() == on_cpu.keys()
+    for name, value in on_cpu.items():
+        assert isinstance(on_device[name], OtherTensor), name
+        torch.testing.assert_close(to_cpu(on_device[name]), value, rtol=1e-12, atol=1e-12, msg=name)
+
+
+def test_tensors_of_two_devices_do_not_mix(monkeypatch):
+    with other_device(monkeypatch):
+        there, here = to_device(torch.ones(3)), torch.ones(3)
+        with pytest.raises(RuntimeError, match="a tensor of the CPU"):
+            there + here
+        assert (there * 2.0).device == DEVICE
+        assert torch.zeros(2, device=DEVICE).device == DEVICE
+        assert torch.tensor([1, 2], device=DEVICE).device == DEVICE
+
+
+@pytest.mark.parametrize("periodic", [True, False], ids=["periodic", "molecule"])
+@pytest.mark.parametrize("option", ARCHITECTURES)
+def test_evaluation(option, periodic, monkeypatch):
+    model = tiny_model(**ARCHITECTURES[option])
+    frames = batch(periodic)
+    on_cpu = model(*frames, do_atomic_virial=True)
+    with other_device(monkeypatch):
+        on_device = to_other_device(model)(*to_device(frames), do_atomic_virial=True)
+    assert_equal(on_device, on_cpu)
+
+
+@pytest.mark.parametrize("option", TRAINED)
+def test_gradients_of_training(option, monkeypatch):
+    model = tiny_model(**TRAINED[option]).train()
+
+    def gradients(frames, move):
+        out = model(*frames)
+        loss_of(*(out[name] for name in ("energy", "force", "virial")), move).backward()
+        return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+    on_cpu = gradients(batch(), lambda tensor: tensor)
+    with other_device(monkeypatch):
+        to_other_device(model)
+        assert_equal(gradients(to_device(batch()), to_device), on_cpu)
+    assert ("_cuequivariance" in model.__dict__) == (option == "cuEquivariance")
+
+
+def test_list_of_neighbors(monkeypatch):
+    model = tiny_model()
+    _, (coord, atype, owner, nlist) = extended([random_frame()], model.get_rcut())
+    lower = (coord, atype, nlist, owner)
+
+    def evaluate(inputs):
+        return model.forward_lower(*inputs, do_atomic_virial=True)
+
+    on_cpu = evaluate(lower)
+    with other_device(monkeypatch):
+        to_other_device(model)
+        assert_equal(evaluate(to_device(lower)), on_cpu)
+
+
+@pytest.mark.parametrize("tabulated", [False, True], ids=["networks", "tables"])
+def test_list_of_edges(tabulated, monkeypatch):
+    """What a ``.pt2`` for a GPU is made of."""
+    model = tiny_model()
+    frames = batch()
+    graph = model.graph_of_frames(*frames)
+    count = torch.tensor([9])
+    edge_vec = graph.edge_vec[1:]
+    edges = (frames[1][0], count, count, graph.edge_index[:, 1:] - 1, edge_vec, torch.ones(len(edge_vec)) > 0)
+    tables = Tables(radial_tables(model.energy_model)).installed(model.energy_model)
+    with tables if tabulated else contextlib.nullcontext():
+        on_cpu = model.forward_common_lower_graph(*edges, do_atomic_virial=True)
+        with other_device(monkeypatch):
+            to_other_device(model)
+            on_device = model.forward_common_lower_graph(*to_device(edges), do_atomic_virial=True)
+    assert_equal(on_device, on_cpu)
+
+
+@pytest.mark.parametrize("target", ["cpu", "cuda"])
+def test_kernels_are_for_cpus(target, monkeypatch, tmp_path, caplog):
+    """Compiling for a GPU, which cannot be run here, is left to the host; this is what we hand to it."""
+    seen = {}
+
+    def compile_it(model_file, data, *rest):
+        enters = ("convolve" in str(inductor_config.aot_inductor.custom_ops_to_c_shims), memory._kept.get())
+        seen.update(kernels=freezing.calls_kernels(), linked=enters, noted=data["model"]["@kernels"])
+        Path(model_file).write_text("compiled", encoding="utf-8")
+
+    host = SimpleNamespace(deserialize_to_file=compile_it)
+    improve(host)
+    monkeypatch.setattr(env, "DEVICE", torch.device(target))
+    host.deserialize_to_file(str(tmp_path / "model.pt2"), {"model": tiny_model().serialize()})
+    on_cpu = target == "cpu"
+    assert seen.pop("noted").keys() >= ({"tables", "cpu_features"} if on_cpu else {"tables"})
+    assert seen == {"kernels": on_cpu, "linked": (on_cpu, on_cpu)}
+    assert ("they run on CPUs, this .pt2 is compiled for cuda" in caplog.text) == (not on_cpu)
+
+
+def test_statistics(monkeypatch):
+    frames = [random_frame(natoms=6, seed=seed) for seed in (1, 2)]
+    coord, atype, cell = (torch.tensor(np.stack(x)) for x in zip(*frames, strict=True))
+    counts = torch.stack([(atype == kind).sum(dim=1) for kind in (0, 1)], dim=1)
+    sample = {
+        "coord": coord,
+        "atype": atype,
+        "box": cell.reshape(2, 9),
+        "force": torch.tensor(np.random.default_rng(0).normal(size=coord.shape)),
+        "energy": torch.tensor([[-10.0], [-12.0]], dtype=torch.float64),
+        "natoms": torch.cat([torch.full((2, 2), 6), counts], dim=1),
+        "find_energy": np.float32(1.0),
+        "find_force": np.float32(1.0),
+    }
+    options = {"avg_num_neighbors": None, "scale": None, "atomic_energies": None}
+    here, there = tiny_model(**options), tiny_model(**options)
+    before = {name: value.clone() for name, value in here.state_dict().items()}
+    here.compute_or_load_stat(lambda: [sample])
+    on_cpu = here.state_dict()
+    assert sum(not torch.equal(value, before[name]) for name, value in on_cpu.items()) >= 3
+    with other_device(monkeypatch):
+        to_other_device(there).compute_or_load_stat(lambda: [to_device(sample)])
+        assert_equal(there.state_dict(), on_cpu)
