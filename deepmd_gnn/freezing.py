@@ -229,7 +229,10 @@ def _write_whole(target: Path, write: Callable[[Path], None]) -> None:
     """Write the finished file or none, and tell the stages."""
     with whole_file(target) as unfinished, Progress(target.name) as progress:
         token = _current.set(progress)
+        # The name becomes a folder in the archive. If it is "model", torch cannot open a file with a program for ranks.
+        written = unfinished.with_name(f"mace{target.suffix}")
         try:
-            write(unfinished)
+            write(written)
         finally:
             _current.reset(token)
+        written.replace(unfinished)

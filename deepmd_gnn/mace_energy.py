@@ -43,7 +43,7 @@ class MaceEnergy(torch.nn.Module):
 
     def __init__(self, config: MaceConfig, atomic_numbers: list[int]) -> None:
         super().__init__()
-        native = build_native(config, atomic_numbers)
+        native = build_native(config, atomic_numbers, to_run=False)
         self.ntypes = len(atomic_numbers)
         self.channels = config.channels
         self.repulsive = config.pair_repulsion

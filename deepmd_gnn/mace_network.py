@@ -5,7 +5,7 @@ two unchanged. Couplings and normalisations are read from the native modules, ne
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -34,26 +34,34 @@ with unchanged_environment():
 
 
 @contextmanager
-def _construction(seed: int | list[int] | None) -> Iterator[None]:
+def _construction(seed: int | list[int] | None, *, to_run: bool) -> Iterator[None]:
     """Set what e3nn and MACE read from globals while they build a network, and restore it.
 
     Parameters are created in the default dtype: float64, cast later, so that both precisions start from the same
-    weights. Unscripted e3nn modules build faster.
+    weights. Modules build faster if e3nn neither scripts them nor, unless they are `to_run`, looks for the best order of
+    their products.
     """
     dtype = torch.get_default_dtype()
-    scripted = e3nn.get_optimization_defaults()["jit_script_fx"]
+    defaults = dict(e3nn.get_optimization_defaults())
     state = torch.random.get_rng_state()
     torch.set_default_dtype(torch.float64)  # noqa: TID251 - restored below
-    e3nn.set_optimization_defaults(jit_script_fx=False)
+    e3nn.set_optimization_defaults(
+        jit_script_fx=False, optimize_einsums=to_run and defaults["optimize_einsums"]
+    )
     try:
         if seed is not None:
             torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
         yield
     finally:
         torch.set_default_dtype(dtype)  # noqa: TID251
-        e3nn.set_optimization_defaults(jit_script_fx=scripted)
+        e3nn.set_optimization_defaults(**defaults)
         if seed is not None:
             torch.random.set_rng_state(state)
+
+
+def _on_cpu() -> AbstractContextManager[Any]:
+    """Create tensors on the CPU; torch makes every call slower for it, so only where that is not the default."""
+    return nullcontext() if torch.get_default_device().type == "cpu" else torch.device("cpu")
 
 
 def build_cuequivariance(config: MaceConfig, atomic_numbers: list[int]) -> torch.nn.Module:
@@ -71,7 +79,9 @@ def build_cuequivariance(config: MaceConfig, atomic_numbers: list[int]) -> torch
     return build_native(config, atomic_numbers, cueq_config=settings)
 
 
-def build_native(config: MaceConfig, atomic_numbers: list[int], cueq_config: Any = None) -> torch.nn.Module:
+def build_native(
+    config: MaceConfig, atomic_numbers: list[int], cueq_config: Any = None, *, to_run: bool = True
+) -> torch.nn.Module:
     """Build native MACE for a configuration.
 
     Parameters
@@ -82,6 +92,8 @@ def build_native(config: MaceConfig, atomic_numbers: list[int], cueq_config: Any
         Elements in the order of the type map.
     cueq_config : mace.modules.wrapper_ops.CuEquivarianceConfig, optional
         Evaluate with cuEquivariance.
+    to_run : bool
+        Whether the modules will be evaluated, not only read.
 
     Returns
     -------
@@ -89,7 +101,7 @@ def build_native(config: MaceConfig, atomic_numbers: list[int], cueq_config: Any
         ``mace.modules.ScaleShiftMACE`` in float64 on the CPU, its own atomic energies zero.
     """
     blocks = mace_modules.interaction_classes
-    with _construction(config.seed), torch.device("cpu"):
+    with _construction(config.seed, to_run=to_run), _on_cpu():
         return mace_modules.ScaleShiftMACE(
             r_max=config.r_max,
             num_bessel=config.num_radial_basis,

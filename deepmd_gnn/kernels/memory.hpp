@@ -38,6 +38,7 @@ class Pool {
   }
   // The smallest free block that is large enough and not much too large, or a new one.
   Block* take(int64_t bytes) {
+    bytes = pages(bytes);
     const std::lock_guard<std::mutex> lock(mutex_);
     ++now_;
     size_t best = free_.size();
@@ -45,7 +46,8 @@ class Pool {
       if (free_[i]->bytes >= bytes && free_[i]->bytes <= bytes + bytes / 2 &&
           (best == free_.size() || free_[i]->bytes < free_[best]->bytes))
         best = i;
-    if (best == free_.size()) return create(bytes + bytes / 16);  // the number of edges varies
+    // The number of edges varies, and with it the size of large blocks.
+    if (best == free_.size()) return create(bytes < SMALLEST ? bytes : pages(bytes + bytes / 16));
     Block* block = free_[best];
     free_[best] = free_.back();
     free_.pop_back();
@@ -58,6 +60,7 @@ class Pool {
   }
 
  private:
+  static int64_t pages(int64_t bytes) { return (bytes + 4095) / 4096 * 4096; }
   static void destroy(Block* block) {
     std::free(block->data);
     delete block;
@@ -68,7 +71,6 @@ class Pool {
       if (now_ - block->used > IDLE) destroy(block);
       else free_[kept++] = block;
     free_.resize(kept);
-    bytes = (bytes + 4095) / 4096 * 4096;
     void* data = std::aligned_alloc(64, bytes);
     if (!data) throw std::bad_alloc();
     return new Block{data, bytes, now_};

@@ -66,7 +66,8 @@ struct Scratch {
   void* block = nullptr;
   explicit Scratch(long count) {
     const size_t bytes = (count * sizeof(T) + 63) / 64 * 64 + 64;
-    data = static_cast<T*>(mace_take ? mace_take(bytes, &block) : std::aligned_alloc(64, bytes));
+    const bool large = bytes >= 4096;  // malloc finds smaller ones faster
+    data = static_cast<T*>(mace_take && large ? mace_take(bytes, &block) : std::aligned_alloc(64, bytes));
     if (!data) throw std::bad_alloc();
   }
   ~Scratch() {
