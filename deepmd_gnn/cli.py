@@ -79,6 +79,8 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:  # what this package raises for bad input
         return _failed(error)
     except (RuntimeError, MemoryError) as error:
+        if str(error).startswith("mace model:"):
+            return _failed(error)
         if not isinstance(error, MemoryError) and not any(words in str(error) for words in _OUT_OF_MEMORY):
             raise
         sys.stderr.write(

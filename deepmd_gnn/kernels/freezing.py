@@ -9,7 +9,9 @@ from typing import Any
 from deepmd_gnn.kernels import mixing, operators
 from deepmd_gnn.kernels.compiler import linked, linked_into_models
 from deepmd_gnn.kernels.generated import Kernels, not_covered, radial_tables
+from deepmd_gnn.kernels.probe import difference
 from deepmd_gnn.kernels.radial_lookup import Tables
+from deepmd_gnn.kernels.radial_tables import RadialTable
 
 log = logging.getLogger("deepmd.deepmd_gnn")
 _replacement: contextvars.ContextVar[Kernels | Tables | None] = contextvars.ContextVar(
@@ -51,6 +53,8 @@ def described(model: Any, *, kernels: bool) -> contextlib.AbstractContextManager
         Description for the file: the errors of the tables, and with kernels the CPU's features.
     """
     tables = not_covered(model.energy_model) or radial_tables(model.energy_model)
+    if not isinstance(tables, str):
+        tables = _checked(model, tables)
     if isinstance(tables, str):
         without = "generated kernels" if kernels else "radial tables"
         log.warning("mace model: no %s: %s. The .pt2 will be several times slower.", without, tables)
@@ -65,6 +69,19 @@ def described(model: Any, *, kernels: bool) -> contextlib.AbstractContextManager
             table.derivative_error,
         )
     return _with_kernels(Kernels(model.energy_model, tables)) if kernels else _in_use(Tables(tables))
+
+
+def _checked(model: Any, tables: list[RadialTable]) -> list[RadialTable] | str:
+    """The tables, or why they must not be used."""
+    found = difference(model.eval(), Tables(tables))
+    log.info(
+        "mace model: with tables energies of probe atoms differ by up to %.1e eV, forces by %.1e eV/Å (the largest "
+        "force or energy is %.2g)",
+        *found,
+    )
+    if found.acceptable(model.energy_model.dtype):
+        return tables
+    return f"with radial tables energies would be off by {found.energy:.1e} eV, forces by {found.force:.1e} eV/Å"
 
 
 @contextlib.contextmanager

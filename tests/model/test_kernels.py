@@ -15,10 +15,11 @@ from torch._inductor.cpp_builder import cpp_compiler_search
 
 from deepmd_gnn.chunks import in_chunks
 from deepmd_gnn.graph import AtomGraph
-from deepmd_gnn.kernels import generated, operators, radial_tables
+from deepmd_gnn.kernels import freezing, generated, operators, radial_tables
 from deepmd_gnn.kernels.compiler import Compiled, Machine, check_compiler, cpu_guard
 from deepmd_gnn.kernels.contraction_code import contraction_code, monomial_tuples, polynomials
 from deepmd_gnn.kernels.freezing import described
+from deepmd_gnn.kernels.probe import difference
 from deepmd_gnn.kernels.radial_lookup import Tables
 from deepmd_gnn.kernels.radial_tables import TOLERANCE, Weights, hermite, radial_table
 
@@ -195,6 +196,31 @@ def test_radial_weights_that_a_table_cannot_hold(monkeypatch, caplog):
     with described(model, kernels=True) as description:
         assert description is None
     assert "with 128 distances the radial weights of layer 1 still have" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("option", "precision"), [(option, "float64") for option in OPTIONS] + [("default", "float32")]
+)
+def test_energies_and_forces_of_probe_atoms(option, precision):
+    model = tiny_model(**OPTIONS[option], precision=precision)
+    found = difference(model, Tables(generated.radial_tables(model.energy_model)))
+    assert found.acceptable(model.energy_model.dtype)
+    assert 0 < found.force < found.largest
+
+
+@pytest.mark.parametrize("precision", ["float64", "float32"])
+def test_tables_that_change_the_forces_are_not_used(precision, monkeypatch, caplog):
+    made = generated.radial_tables
+
+    def slightly_off(energy_model):
+        tables = made(energy_model)
+        tables[1].values.mul_(1 + (0.1 if precision == "float32" else 1e-5))
+        return tables
+
+    monkeypatch.setattr(freezing, "radial_tables", slightly_off)
+    with described(tiny_model(precision=precision), kernels=True) as description:
+        assert description is None
+    assert "with radial tables energies would be off by" in caplog.text
 
 
 @pytest.mark.parametrize("use", [use_kernels, use_tables])
