@@ -61,7 +61,7 @@ def summarise(path: Path) -> dict[str, Any]:
         "kind": stored.kind,
         "kind_name": KINDS[stored.kind],
         "evaluation": _evaluation(stored),
-        "lammps": _lammps(stored.kind, many),
+        "lammps": _lammps(stored.kind, many, stored.with_comm),
         "multi_rank": many,
         "with_comm_artifact": stored.with_comm if stored.kind == "pt2" else None,
         "atomic_virial": bool(stored.metadata.get("do_atomic_virial", stored.kind in ("pt", "pth"))),
@@ -187,7 +187,7 @@ def _multi_rank(stored: StoredFile) -> bool:
     return stored.kind == "pth"
 
 
-def _lammps(kind: str, many: bool) -> str:
+def _lammps(kind: str, many: bool, with_comm: bool) -> str:
     if kind == "pt":
         return "after `dp --pt freeze` (.pth) or `dp --pt-expt freeze` (.pt2)"
     if kind == "pte":
@@ -195,7 +195,11 @@ def _lammps(kind: str, many: bool) -> str:
     if kind == "pth":
         return "one rank and many"
     one = "one rank (with atom_modify map yes)"
-    return f"{one} and many" if many else f"{one} only: no library for several ranks inside"
+    return (
+        f"{one} and many (program with exchange: {'yes' if with_comm else 'not needed'})"
+        if many
+        else f"{one} only: no library for several ranks inside"
+    )
 
 
 def _warnings(stored: StoredFile) -> list[str]:

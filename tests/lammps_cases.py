@@ -44,8 +44,8 @@ class ModelFiles:
         self.folder, self.kind = folder, kind
 
     def __getitem__(self, name):
-        # The further models of a model deviation need not be of the same kind.
-        kind = ".pth" if name in ("second", "third") else self.kind
+        # The models of a model deviation need not be of the same kind.
+        kind = ".pth" if name == "third" else self.kind
         path = self.folder / f"{name}{kind}"
         if not path.exists():
             freeze(

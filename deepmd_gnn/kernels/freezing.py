@@ -81,7 +81,9 @@ def _checked(model: Any, tables: list[RadialTable]) -> list[RadialTable] | str:
     )
     if found.acceptable(model.energy_model.dtype):
         return tables
-    return f"with radial tables energies would be off by {found.energy:.1e} eV, forces by {found.force:.1e} eV/Å"
+    return (
+        f"with radial tables energies would be off by {found.energy:.1e} eV, forces by {found.force:.1e} eV/Å"
+    )
 
 
 @contextlib.contextmanager

@@ -43,6 +43,16 @@ ARCHITECTURES = {
         "use_last_readout_only": True,
         "atom_exclude_types": [1],
     },
+    "SO(3)": {
+        "interaction": "RealAgnosticInteractionBlock",
+        "use_so3": True,
+        "keep_last_layer_irreps": True,
+        "readout_cls": "NonLinearBiasReadoutBlock",
+        "edge_irreps": "2x0e + 2x1o",
+        "use_edge_irreps_first": True,
+        "correlation": 1,
+        "gate": "abs",
+    },
 }
 KEYS = ("energy", "force", "virial", "atom_energy", "atom_virial")
 
@@ -67,7 +77,9 @@ def test_compiled_for_two_threads(name, tmp_path):
     from deepmd_gnn.cli import main
 
     model = tiny_model(**STRONG, **ARCHITECTURES[name])
-    path = tmp_path / "the mödel.pt2"  # spaces and other letters are no obstacle for the compiler
+    folder = tmp_path / "the mödel"  # spaces and other letters are no obstacle for the compiler
+    folder.mkdir()
+    path = folder / "model.pt2"  # the name with which torch could not open it in Python
     with inductor_config.patch({"cpp.threads": 2}):
         freeze(model, path)
     check(path, model, ARCHITECTURES[name].get("precision", "float64"))
