@@ -81,7 +81,8 @@ class BiasMixin:
             sampled_func,
             len(self.type_map),
             keys=["energy"],
-            stat_file_path=path,
+            # The host would take what the file has in place of what is given, and keep what is given as if fitted.
+            stat_file_path=None if self._given_types() else path,
             preset_bias=self.given_bias(),
         )
         if "energy" in bias:
@@ -163,6 +164,31 @@ class BiasMixin:
             return None
         return {"energy": [None if value is None else np.array([value]) for value in energies]}
 
+    def _given_types(self) -> list[str]:
+        """Elements whose E0 the user gave."""
+        given = (self.given_bias() or {}).get("energy") or []
+        pairs = zip(self.type_map, given, strict=False)
+        return [name for name, value in pairs if value is not None and not is_mm(name)]
+
+    def _warn_of_given(self, adjusts: bool) -> None:
+        energies = self.config.atomic_energies
+        is_file = (
+            isinstance(energies, str) and energies != "auto"
+        )  # may be gone: it was read before the training
+        given = [energies] if is_file else self._given_types()
+        if given and adjusts:
+            log.warning(
+                "MACE atomic energies of %s were given and are adjusted to data now, so that isolated atoms no longer have "
+                "them. To keep them leave out change_bias_after_training.",
+                given,
+            )
+        elif given:
+            log.warning(
+                "MACE atomic energies of %s were given and stay; only the others are set. `dp change-bias -m change` adjusts "
+                "all of them.",
+                given,
+            )
+
     def _only_mm_bias(self) -> dict[str, list[Any]] | None:
         """Zero for MM types in the host's format, everything else to be fitted."""
         if not any(map(is_mm, self.type_map)):
@@ -220,6 +246,7 @@ class BiasMixin:
                 f"mace model: bias_adjust_mode is {bias_adjust_mode!r}, but must be one of {list(modes)}."
             )
         predict = modes[bias_adjust_mode]
+        self._warn_of_given(adjusts=predict is not None)
         bias, _ = compute_output_stats(
             merged,
             len(self.type_map),

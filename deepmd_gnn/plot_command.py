@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from deepmd_gnn.command_parsers import add_command
 from deepmd_gnn.result_files import DETAILS, Series, read_details, read_learning_curve
+from deepmd_gnn.whole_file import whole_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -106,6 +107,7 @@ def _check_format(path: Path) -> None:
 
 
 def _save(figure: "Figure", path: Path) -> int:
-    figure.savefig(path)
+    with whole_file(path) as unfinished:
+        figure.savefig(unfinished)
     sys.stdout.write(f"{path}\n")
     return 0

@@ -14,7 +14,7 @@ from training_data import E0, composition_frames, write_system
 
 pytestmark = pytest.mark.slow
 WORKER = Path(__file__).parents[1] / "ddp_worker.py"
-STAGES = (0, 1, 2)
+STAGES = (0, 1, 2, 3)
 GIVEN = {"avg_num_neighbors": 8.0, "scale": 1.3, "atomic_energies": E0}
 
 
@@ -46,7 +46,7 @@ def one_process(data, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def two_processes(data, tmp_path_factory):
-    """Weights by ZeRO stage: 0 keeps everything on both ranks, 1 shards the optimiser, 2 the parameters too."""
+    """Weights by ZeRO stage: 0 keeps everything on both ranks, 1 shards the optimiser, 2 the gradients too, 3 the parameters."""
     root = tmp_path_factory.mktemp("two")
     for stage in STAGES:
         for rank in ("0", "1"):

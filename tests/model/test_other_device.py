@@ -4,13 +4,13 @@ import contextlib
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 import torch._inductor.config as inductor_config
 from deepmd.pt_expt.utils import env
 from helpers import random_frame, tiny_model
 from other_device import DEVICE, OtherTensor, other_device, to_cpu, to_device, to_other_device
+from test_given_energies import sampled_frames
 from test_lower import extended
 from test_training_gradient import OPTIONS, loss_of
 
@@ -130,19 +130,7 @@ def test_kernels_are_for_cpus(target, monkeypatch, tmp_path, caplog):
 
 
 def test_statistics(monkeypatch):
-    frames = [random_frame(natoms=6, seed=seed) for seed in (1, 2)]
-    coord, atype, cell = (torch.tensor(np.stack(x)) for x in zip(*frames, strict=True))
-    counts = torch.stack([(atype == kind).sum(dim=1) for kind in (0, 1)], dim=1)
-    sample = {
-        "coord": coord,
-        "atype": atype,
-        "box": cell.reshape(2, 9),
-        "force": torch.tensor(np.random.default_rng(0).normal(size=coord.shape)),
-        "energy": torch.tensor([[-10.0], [-12.0]], dtype=torch.float64),
-        "natoms": torch.cat([torch.full((2, 2), 6), counts], dim=1),
-        "find_energy": np.float32(1.0),
-        "find_force": np.float32(1.0),
-    }
+    sample = sampled_frames()
     options = {"avg_num_neighbors": None, "scale": None, "atomic_energies": None}
     here, there = tiny_model(**options), tiny_model(**options)
     before = {name: value.clone() for name, value in here.state_dict().items()}

@@ -1,0 +1,60 @@
+"""Given E0 hold against stat files and are not kept in them; adjusting them is said in the log."""
+
+import numpy as np
+import pytest
+import torch
+from deepmd.utils.path import DPPath
+from helpers import random_frame, tiny_model
+
+GIVEN = {"O": -7.0, "H": -1.0}
+
+
+def sampled_frames():
+    """One system of two frames with different compositions, as the host samples it."""
+    frames = [random_frame(natoms=6, seed=seed) for seed in (1, 2)]
+    coord, atype, cell = (torch.tensor(np.stack(x)) for x in zip(*frames, strict=True))
+    counts = torch.stack([(atype == kind).sum(dim=1) for kind in (0, 1)], dim=1)
+    return {
+        "coord": coord,
+        "atype": atype,
+        "box": cell.reshape(2, 9),
+        "force": torch.tensor(np.random.default_rng(0).normal(size=coord.shape)),
+        "energy": torch.tensor([[-10.0], [-12.0]], dtype=torch.float64),
+        "natoms": torch.cat([torch.full((2, 2), 6), counts], dim=1),
+        "find_energy": np.float32(1.0),
+        "find_force": np.float32(1.0),
+    }
+
+
+def energies(given, stat_file):
+    model = tiny_model(atomic_energies=given)
+    model.compute_or_load_stat(lambda: [sampled_frames()], stat_file)
+    return model.out_bias.flatten().tolist()
+
+
+def stat_file(folder):
+    (folder / "stat").mkdir(exist_ok=True)
+    return DPPath(str(folder / "stat"), "a")
+
+
+@pytest.mark.parametrize("given", [GIVEN, {"H": -1.0}])
+def test_stat_file_does_not_replace_what_is_given(given, tmp_path):
+    fitted = energies("auto", stat_file(tmp_path))
+    found = dict(zip(["O", "H"], energies(given, stat_file(tmp_path)), strict=True))
+    assert found == pytest.approx({**found, **given}, abs=1e-12)
+    assert found["H"] != pytest.approx(fitted[1], abs=1e-3)
+
+
+def test_stat_file_does_not_keep_what_is_given(tmp_path):
+    assert energies(GIVEN, stat_file(tmp_path)) == [-7.0, -1.0]
+    assert energies("auto", stat_file(tmp_path)) == pytest.approx(energies("auto", None), abs=1e-12)
+
+
+def test_adjusting_given_energies_is_said(caplog):
+    model = tiny_model(atomic_energies=GIVEN)
+    model.change_out_bias([sampled_frames()], "set-by-statistic")
+    assert model.out_bias.flatten().tolist() == [-7.0, -1.0]
+    assert "were given and stay" in caplog.text
+    model.change_out_bias([sampled_frames()])
+    assert model.out_bias.flatten().tolist() != [-7.0, -1.0]
+    assert "were given and are adjusted" in caplog.text
