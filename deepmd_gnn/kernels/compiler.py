@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import platform
 import shlex
 import subprocess
 from collections.abc import Iterator
@@ -52,6 +53,8 @@ class Machine(NamedTuple):
 def this_machine() -> Machine:
     """The CPU that freezes, which TorchInductor's own code is compiled for as well."""
     isa: VecISA = pick_vector_instructions()
+    if platform.machine() not in ("x86_64", "AMD64"):
+        return Machine(16, 10, (), ())
     if isa is invalid_vec_isa or isa.bit_width() < 256:
         return Machine(16, 10, (), ())
     flags = tuple(shlex.split(isa.build_arch_flags()))

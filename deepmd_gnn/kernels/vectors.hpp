@@ -44,7 +44,7 @@ static inline Q fold(V v) {
   return sum;
 }
 static inline void add_sums(T* target, V a, V b, V c, V d) {
-#if VECTOR_BYTES >= 32
+#if VECTOR_BYTES >= 32 && !defined(__clang__)  // clang has no __builtin_shuffle
   const Q A = fold(a), B = fold(b), C = fold(c), E = fold(d);
   const QIndex even{0, 4, 1, 5}, odd{2, 6, 3, 7}, low{0, 1, 4, 5}, high{2, 3, 6, 7};
   const Q x = __builtin_shuffle(A, B, even) + __builtin_shuffle(A, B, odd);
