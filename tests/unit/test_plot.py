@@ -216,7 +216,10 @@ def test_files(suffix, tmp_path, capsys):
     ("arguments", "words"),
     [
         (["plot", "lcurve", "{folder}/lcurve.out", "-o", "a.gif"], "must end in one of .png, .svg, .pdf"),
-        (["plot", "lcurve", "{folder}/lcurve.out", "-o", "{folder}/no/a.png"], "no does not exist. Create it first."),
+        (
+            ["plot", "lcurve", "{folder}/lcurve.out", "-o", "{folder}/no/a.png"],
+            "no does not exist. Create it first.",
+        ),
         (["plot", "parity", "{folder}/nothing"], "nothing.e_peratom.out: no such file; `dp test -d"),
     ],
 )
