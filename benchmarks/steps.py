@@ -45,7 +45,7 @@ def table(folder, args):
             result = lammps_step.run_lammps(
                 folder, workload.system("water"), steps, FILES[label], ranks=ranks
             )
-            # Of all ranks together, which share the time evenly: so many steps per second where each has a core.
+            # CPU time, of which a rank has its share: so many steps per second where every rank has a core.
             results.append(result["seconds"][0] / ranks)
             memory[label, ranks] = max(memory.get((label, ranks), 0.0), result["peak_mb"])
     lines = [

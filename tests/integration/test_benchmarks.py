@@ -40,6 +40,13 @@ def test_against_native():
     assert len(others) == 2
 
 
+@pytest.mark.lammps
+def test_steps():
+    out = run("steps.py", "--steps", "1")
+    rows = re.findall(r"^\| `(\.pt.)` \|((?: [\d.e+]+ \|){6})$", out, re.MULTILINE)
+    assert [name for name, _ in rows] == [".pth", ".pt2"]
+
+
 def test_finetune():
     out = run("finetune.py", "--frames", "5", "--test-frames", "2", "--steps", "1", "--starts", "imported")
     assert re.findall(r"^\| 1 \| (\w+) \|", out, re.MULTILINE) == ["imported"]
