@@ -18,6 +18,8 @@ extern "C" int mace_mix(const T*, const T*, const int64_t*, const int64_t*, long
 
 namespace {
 
+constexpr AOTITorchError OUT_OF_MEMORY = 3;  // not zero: the caller raises
+
 template <class X>
 X* pointer(AtenTensorHandle tensor) {
   int64_t count = 0;
@@ -52,6 +54,7 @@ extern "C" AOTITorchError aoti_torch_cpu_mace_convolve(
     int64_t channels, double r_max, AtenTensorHandle* ret0) {
   const int64_t nnode = size(begin, 0) - 1;
   *ret0 = empty(nnode, width, channels, 3, sent);
+  if (!*ret0) return OUT_OF_MEMORY;
   return mace_convolve(layer, pointer<double>(vectors), pointer<T>(sent), pointer<T>(table), pointer<int64_t>(sender),
                        pointer<int64_t>(kind), pointer<int64_t>(order), pointer<int64_t>(begin), nnode, size(sent, 0),
                        size(sent, 2), size(table, 1), size(table, 2), r_max, pointer<T>(matrices),
@@ -66,6 +69,7 @@ extern "C" AOTITorchError aoti_torch_cpu_mace_convolve_backward(
     AtenTensorHandle* ret0, AtenTensorHandle* ret1) {
   *ret0 = empty(size(vectors, 0), 3, 0, 2, vectors);
   *ret1 = senders ? empty(size(sent, 0), size(sent, 1), size(sent, 2), 3, sent) : empty(0, 0, 0, 1, sent);
+  if (!*ret0 || !*ret1) return OUT_OF_MEMORY;
   return mace_convolve_backward(layer, pointer<double>(vectors), pointer<T>(sent), pointer<T>(table),
                                 pointer<int64_t>(sender), pointer<int64_t>(kind), pointer<int64_t>(order),
                                 pointer<int64_t>(begin), size(begin, 0) - 1, size(sent, 0), size(sent, 2),
@@ -79,6 +83,7 @@ extern "C" AOTITorchError aoti_torch_cpu_mace_contract(AtenTensorHandle features
                                                        AtenTensorHandle* ret0) {
   const int64_t nnode = size(features, 0);
   *ret0 = empty(nnode, width, size(features, 2), 3, features);
+  if (!*ret0) return OUT_OF_MEMORY;
   return mace_contract(layer, pointer<T>(features), pointer<T>(coefficients), pointer<int64_t>(kind), nnode,
                        size(coefficients, 1), size(features, 2), pointer<T>(*ret0));
 }
@@ -88,6 +93,7 @@ extern "C" AOTITorchError aoti_torch_cpu_mace_contract_backward(AtenTensorHandle
                                                                 int64_t layer, AtenTensorHandle* ret0) {
   const int64_t nnode = size(features, 0);
   *ret0 = empty(nnode, size(features, 1), size(features, 2), 3, features);
+  if (!*ret0) return OUT_OF_MEMORY;
   return mace_contract_backward(layer, pointer<T>(gradient), pointer<T>(features), pointer<T>(coefficients),
                                 pointer<int64_t>(kind), nnode, size(coefficients, 1), size(features, 2),
                                 pointer<T>(*ret0));
@@ -98,6 +104,7 @@ extern "C" AOTITorchError aoti_torch_cpu_mace_mix(AtenTensorHandle features, Ate
                                                   AtenTensorHandle kind, int64_t width, int64_t channels,
                                                   AtenTensorHandle* ret0) {
   *ret0 = empty(size(features, 0), width, channels, 3, features);
+  if (!*ret0) return OUT_OF_MEMORY;
   return mace_mix(pointer<T>(features), pointer<T>(matrices), pointer<int64_t>(paths), pointer<int64_t>(kind),
                   size(features, 0), size(features, 1), size(features, 2), size(matrices, 1), size(matrices, 2),
                   size(paths, 0), width, channels, pointer<T>(*ret0));
