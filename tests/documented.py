@@ -242,8 +242,8 @@ def _in_shell(line, folder):
 
 
 def _shape(line):
-    """A line without its numbers, the size of files and what a machine's processor can do."""
-    line = re.sub(r"^(Compiled for).*", r"\1", line)
+    """A line without its numbers, the size of files, what a machine's processor can do and how many layers a model has."""
+    line = re.sub(r"^(Compiled for|.* and many \(program with exchange:).*", r"\1", line)
     line = _NUMBER.sub("#", line)
     line = " ".join(re.sub(r"# [kMG]?B\b", "# B", line).split())
     return re.sub(r"#( #)+", "#", line)
