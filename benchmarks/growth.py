@@ -85,13 +85,13 @@ def ranks(folder, model, args):
         number = copies[0] * copies[1] * copies[2]
         times = {1: [], 2: []}
         for _ in range(args.rounds):
-            for ranks, results in times.items():
+            for processes, results in times.items():
                 steps = max(2, 2 * args.steps // number)
                 result = lammps_step.run_lammps(
-                    folder, workload.system("water"), steps, model, copies=copies, ranks=ranks
+                    folder, workload.system("water"), steps, model, copies=copies, ranks=processes
                 )
                 results.append(result["seconds"][0])
-                print(ranks, result, file=sys.stderr, flush=True)
+                print(processes, result, file=sys.stderr, flush=True)
         one, two = min(times[1]), min(times[2])
         lines.append(f"| {192 * number} | {1e3 * one:.0f} | {1e3 * two:.0f} | {one / two:.2f} |")
     return "\n".join(lines)

@@ -77,13 +77,14 @@ class BiasMixin:
         cache = CachedNumbers(path, f"r{self.rcut:g}{self._exclusion_tag()}")
         self._set_avg_num_neighbors(sampled_func, cache)
         self._set_scale(sampled_func, cache)
+        given = self.given_bias()
         bias, _ = compute_output_stats(
             sampled_func,
             len(self.type_map),
             keys=["energy"],
             # The host would take what the file has in place of what is given, and keep what is given as if fitted.
-            stat_file_path=None if self._given_types() else path,
-            preset_bias=self.given_bias(),
+            stat_file_path=None if self._given_types(given) else path,
+            preset_bias=given,
         )
         if "energy" in bias:
             self.out_bias.copy_(self._without_mm(bias["energy"].view(1, -1, 1)))
@@ -164,10 +165,9 @@ class BiasMixin:
             return None
         return {"energy": [None if value is None else np.array([value]) for value in energies]}
 
-    def _given_types(self) -> list[str]:
-        """Elements whose E0 the user gave."""
-        given = (self.given_bias() or {}).get("energy") or []
-        pairs = zip(self.type_map, given, strict=False)
+    def _given_types(self, given: dict[str, list[Any]] | None) -> list[str]:
+        """Elements whose E0 the user gave, of what :meth:`given_bias` returns."""
+        pairs = zip(self.type_map, given["energy"], strict=True) if given else ()
         return [name for name, value in pairs if value is not None and not is_mm(name)]
 
     def _warn_of_given(self, adjusts: bool) -> None:
@@ -175,7 +175,7 @@ class BiasMixin:
         is_file = (
             isinstance(energies, str) and energies != "auto"
         )  # may be gone: it was read before the training
-        given = [energies] if is_file else self._given_types()
+        given = [energies] if is_file else self._given_types(self.given_bias())
         if given and adjusts:
             log.warning(
                 "MACE atomic energies of %s were given and are adjusted to data now, so that isolated atoms no longer have "

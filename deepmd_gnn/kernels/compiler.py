@@ -53,9 +53,8 @@ class Machine(NamedTuple):
 def this_machine() -> Machine:
     """The CPU that freezes, which TorchInductor's own code is compiled for as well."""
     isa: VecISA = pick_vector_instructions()
-    if platform.machine() not in ("x86_64", "AMD64"):
-        return Machine(16, 10, (), ())
-    if isa is invalid_vec_isa or isa.bit_width() < 256:
+    x86 = platform.machine() in ("x86_64", "AMD64")
+    if not x86 or isa is invalid_vec_isa or isa.bit_width() < 256:
         return Machine(16, 10, (), ())
     flags = tuple(shlex.split(isa.build_arch_flags()))
     if isa.bit_width() >= 512:
