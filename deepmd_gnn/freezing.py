@@ -167,17 +167,18 @@ def _with_kernels(data: dict[str, Any], suffix: str) -> Iterator[dict[str, Any]]
     from deepmd_gnn.kernels.freezing import described
     from deepmd_gnn.mace import MaceModel
 
-    if evaluation == "kernels" and _compiled_for() != "cpu":
+    device = _compiled_for()
+    if evaluation == "kernels" and device not in ("cpu", "cuda"):
         log.warning(
-            "mace model: no generated kernels: they run on CPUs, this .pt2 is compiled for %s. It reads radial tables "
-            "in torch instead.",
-            _compiled_for(),
+            "mace model: no generated kernels: they run on CPUs and NVIDIA GPUs, this .pt2 is compiled for %s. It reads "
+            "radial tables in torch instead.",
+            device,
         )
         evaluation = "tables"
     enter_stage(f"making {evaluation}")
     model: Any = MaceModel.deserialize(plain)
     # The host traces on the CPU, whatever it compiles for.
-    with described(model.to("cpu"), kernels=evaluation == "kernels") as description:
+    with described(model.to("cpu"), kernels=evaluation == "kernels", device=device) as description:
         noted = plain if description is None else {**plain, "@kernels": description}
         yield {**data, "model": noted}
 

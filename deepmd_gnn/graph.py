@@ -40,6 +40,20 @@ class AtomGraph(NamedTuple):
     """Edges of each receiver of a chunk."""
     chunk_table: torch.Tensor | None = None
     """The chunks of a compiled training graph, as a tensor; see :func:`~deepmd_gnn.chunks.arrange_in_chunks`."""
+    packed: torch.Tensor | None = None
+    """For Triton kernels, in the order of `order`: B-splines of the distance and harmonics, shape (nedge, ·)."""
+    rows: torch.Tensor | None = None
+    """With `packed`: row of each edge in the radial tables, int32, shape (nedge,)."""
+    sources: torch.Tensor | None = None
+    """With `packed`: sender of each edge, int32, shape (nedge,)."""
+
+
+class Arrangement(torch.nn.Module):
+    """What a network does with a graph before it reads it: nothing. Kernels put what they need here."""
+
+    def forward(self, graph: AtomGraph) -> AtomGraph:
+        """Return the graph."""
+        return graph
 
 
 def guard_distance(r_max: float) -> float:
