@@ -14,6 +14,7 @@ from test_given_energies import sampled_frames
 from test_lower import extended
 from test_training_gradient import OPTIONS, loss_of
 
+from deepmd_gnn import frozen_check
 from deepmd_gnn.chunks import arrange_in_chunks, chunks_of, in_chunks
 from deepmd_gnn.freezing import improve
 from deepmd_gnn.kernels import freezing, memory
@@ -123,10 +124,11 @@ def test_kernels_are_for_cpus(target, monkeypatch, tmp_path, caplog):
     host = SimpleNamespace(deserialize_to_file=compile_it)
     improve(host)
     monkeypatch.setattr(env, "DEVICE", torch.device(target))
+    monkeypatch.setattr(frozen_check, "check_file", lambda *_: seen.update(checked=True))
     host.deserialize_to_file(str(tmp_path / "model.pt2"), {"model": tiny_model().serialize()})
     on_cpu = target == "cpu"
     assert seen.pop("noted").keys() >= ({"tables", "cpu_features"} if on_cpu else {"tables"})
-    assert seen == {"kernels": on_cpu, "linked": (on_cpu, on_cpu)}
+    assert seen == {"kernels": on_cpu, "linked": (on_cpu, on_cpu), "checked": True}
     assert ("they run on CPUs, this .pt2 is compiled for cuda" in caplog.text) == (not on_cpu)
 
 
