@@ -140,20 +140,22 @@ def _compiled_for() -> str:
 
 @contextlib.contextmanager
 def _for_this_machine(suffix: str) -> Iterator[None]:
-    """Refuse to begin without a compiler; link a check of the CPU and a pool of memory into a ``.pt2``."""
+    """Refuse to begin without a compiler; link the C++ library, a check of the CPU and a pool of memory into a ``.pt2``."""
     if suffix != ".pt2":
         yield
         return
     from deepmd_gnn.kernels.compiler import check_compiler, cpu_guard, linked_into_models, this_machine
     from deepmd_gnn.kernels.memory import kept_memory
     from deepmd_gnn.kernels.repeated import compiled_once
+    from deepmd_gnn.kernels.standard_library import with_shared_library
 
     check_compiler()
-    if _compiled_for() != "cpu":  # the pool is made of the CPU's memory
-        yield
-        return
-    with linked_into_models(cpu_guard(this_machine())), kept_memory(), compiled_once():
-        yield
+    with with_shared_library():
+        if _compiled_for() != "cpu":  # the pool is made of the CPU's memory
+            yield
+            return
+        with linked_into_models(cpu_guard(this_machine())), kept_memory(), compiled_once():
+            yield
 
 
 @contextlib.contextmanager
@@ -219,6 +221,11 @@ def improve(serialization: ModuleType) -> None:
             ):
                 enter_stage("building the model")
                 original(str(path), content, model_json_override, True, "graph")
+            if path.suffix == ".pt2":
+                from deepmd_gnn.frozen_check import check_file
+
+                enter_stage("opening the file in a process of its own")
+                check_file(path, data["model"])
 
         _write_whole(Path(model_file), write)
 

@@ -12,7 +12,7 @@ from deepmd.pt.utils import env
 
 from deepmd_gnn.chunks import slots_per_chunk
 from deepmd_gnn.cuequivariance import CuEquivarianceMixin
-from deepmd_gnn.derivatives import atomic_derivatives, edge_gradient
+from deepmd_gnn.derivatives import Differentiable, atomic_derivatives, edge_gradient
 from deepmd_gnn.graph import AtomGraph, trains_compiled
 from deepmd_gnn.hessian import HessianMixin
 from deepmd_gnn.mace_bias import BiasMixin
@@ -21,6 +21,7 @@ from deepmd_gnn.mace_energy import MaceEnergy
 from deepmd_gnn.mace_export import ExportMixin
 from deepmd_gnn.mace_graphs import GraphMixin
 from deepmd_gnn.mace_interface import InterfaceMixin
+from deepmd_gnn.mace_network import on_cpu
 from deepmd_gnn.mace_storage import StorageMixin
 from deepmd_gnn.neighbors import NeighborPairs
 from deepmd_gnn.options import check_mm_types, check_type_map, config_from_options
@@ -112,7 +113,7 @@ class MaceModel(
         self.pairs = NeighborPairs(self.rcut)
         self.energy_model = self.new_network(numbers)
         itemsize = self.energy_model.dtype.itemsize
-        self.slots = slots_per_chunk(self.num_channels, itemsize, env.DEVICE.type == "cuda")
+        self.slots = slots_per_chunk(self.num_channels, itemsize)
         self.counted = {}
         self.set_exclusions()
         self.register_buffer("out_bias", torch.zeros(1, ntypes, 1, dtype=torch.float64, device=env.DEVICE))
@@ -125,7 +126,9 @@ class MaceModel(
 
     def new_network(self, numbers: list[int]) -> MaceEnergy:
         """Build the network for these atomic numbers; parts the user froze are not trained."""
-        network = MaceEnergy(self.config, numbers).to(env.DEVICE)
+        with on_cpu():  # as a whole: parts made on two devices do not fit together
+            network = MaceEnergy(self.config, numbers)
+        network.to(env.DEVICE)
         freeze_parts(network, self.config.freeze)
         return network
 
@@ -324,33 +327,32 @@ class MaceModel(
             Shapes (nf, nloc, 1), (nf, nall, 3), (nf, nall, 9).
         """
         nf = atype.shape[0]
-        # Forces need autograd also where the caller switched it off.
-        grad_enabled = torch.is_grad_enabled()
-        torch.set_grad_enabled(True)
-        # A leaf, unless the coordinates carry a graph themselves (second derivatives).
-        edge_vec = (
-            graph.edge_vec if graph.edge_vec.requires_grad else graph.edge_vec.detach().requires_grad_(True)
-        )
-        leaf = AtomGraph(
-            graph.node_types,
-            graph.sender_types,
-            graph.edge_index,
-            edge_vec,
-            graph.edge_atoms,
-            graph.incoming,
-            graph.outgoing,
-            graph.order,
-            graph.begin,
-            graph.node_place,
-            graph.chunk_nodes,
-            graph.chunk_widths,
-            graph.chunk_table,
-        )
-        energy = self.atom_energies(leaf, atype.reshape(-1), comm_dict)
         differentiable = self.training or graph.edge_vec.requires_grad
-        gradient = edge_gradient(energy, edge_vec, differentiable)
-        force, atom_virial = atomic_derivatives(gradient, leaf, nf * nall)
-        torch.set_grad_enabled(grad_enabled)
+        with Differentiable():  # forces need autograd also where the caller switched it off
+            # A leaf, unless the coordinates carry a graph themselves (second derivatives).
+            edge_vec = (
+                graph.edge_vec
+                if graph.edge_vec.requires_grad
+                else graph.edge_vec.detach().requires_grad_(True)
+            )
+            leaf = AtomGraph(
+                graph.node_types,
+                graph.sender_types,
+                graph.edge_index,
+                edge_vec,
+                graph.edge_atoms,
+                graph.incoming,
+                graph.outgoing,
+                graph.order,
+                graph.begin,
+                graph.node_place,
+                graph.chunk_nodes,
+                graph.chunk_widths,
+                graph.chunk_table,
+            )
+            energy = self.atom_energies(leaf, atype.reshape(-1), comm_dict)
+            gradient = edge_gradient(energy, edge_vec, differentiable)
+            force, atom_virial = atomic_derivatives(gradient, leaf, nf * nall)
         if not differentiable:
             energy, force, atom_virial = energy.detach(), force.detach(), atom_virial.detach()
         return energy.view(nf, nloc, 1), force.view(nf, nall, 3), atom_virial.view(nf, nall, 9)

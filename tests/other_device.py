@@ -3,6 +3,7 @@
 import contextlib
 
 import torch
+from torch._library.custom_ops import OPDEFS
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter, tree_map
 
@@ -49,7 +50,10 @@ class OtherDevice(TorchDispatchMode):
 
 
 def run(func, args, kwargs):
-    """Run an operator on the CPU's memory, if a GPU would run it."""
+    """Run an operator on the CPU's memory, if a GPU would run it; look into operators written in Python."""
+    if func.namespace == "deepmd_gnn":
+        with OtherDevice():
+            return OPDEFS[func.name()]._init_fn(*args, **kwargs)
     tensors = [value for value in tree_iter((args, kwargs)) if isinstance(value, torch.Tensor)]
     others = [value for value in tensors if isinstance(value, OtherTensor)]
     if others and func.overloadpacket not in CROSSING:
