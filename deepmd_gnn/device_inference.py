@@ -13,6 +13,13 @@ import torch
 log = logging.getLogger("deepmd.deepmd_gnn")
 
 
+def wrap_inference() -> None:
+    """Wrap the host's Python inference, once."""
+    from deepmd.pt.infer.deep_eval import DeepEval
+
+    use_kernels_in(DeepEval)
+
+
 def use_kernels_in(deep_eval: type) -> None:
     """Wrap the class with which the host opens ``.pt`` and ``.pth``; nothing changes for other models and devices.
 
@@ -56,5 +63,6 @@ def _with_kernels(model: torch.nn.Module, parameters: dict[str, Any]) -> torch.n
     if isinstance(kernels, str):
         log.info("mace model: no generated kernels: %s.", kernels)
         return model
+    kernels.compile(rebuilt.out_bias.device)
     rebuilt.launch_kernels(kernels)
     return rebuilt

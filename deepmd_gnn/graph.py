@@ -198,6 +198,17 @@ def graph_from_list(
     return make_graph(owned, senders, sender, center, edge_vec[keep], edge_atoms, r_max)
 
 
+def sorted_by_receiver(graph: AtomGraph) -> AtomGraph:
+    """Fill `order` and `begin` of a graph whose edges are grouped by receiver in ascending order, guard first."""
+    if graph.begin is not None:
+        return graph
+    receiver = graph.edge_index[1]
+    nodes = torch.arange(graph.node_types.shape[0] + 1, device=receiver.device)
+    # The guard's edge brings nothing and belongs to no receiver.
+    begin = torch.searchsorted(receiver[1:].contiguous(), nodes)
+    return graph._replace(order=torch.arange(1, receiver.shape[0], device=receiver.device), begin=begin)
+
+
 def drop_pairs(graph: AtomGraph, allowed: torch.Tensor) -> AtomGraph:
     """Remove the edges between types that shall not see each other.
 

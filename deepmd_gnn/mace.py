@@ -2,7 +2,7 @@
 
 import json
 import sys
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from ase.data import atomic_numbers as ATOMIC_NUMBERS
@@ -13,8 +13,9 @@ from deepmd.pt.utils import env
 from deepmd_gnn.chunks import slots_per_chunk
 from deepmd_gnn.cuequivariance import CuEquivarianceMixin
 from deepmd_gnn.derivatives import Differentiable, atomic_derivatives, edge_gradient
-from deepmd_gnn.graph import AtomGraph, trains_compiled
+from deepmd_gnn.graph import AtomGraph, sorted_by_receiver, trains_compiled
 from deepmd_gnn.hessian import HessianMixin
+from deepmd_gnn.kernels.triton.replay import Replay
 from deepmd_gnn.mace_bias import BiasMixin
 from deepmd_gnn.mace_dense import DenseMixin
 from deepmd_gnn.mace_energy import MaceEnergy
@@ -30,6 +31,9 @@ from deepmd_gnn.sharing import Descriptor
 from deepmd_gnn.stored_names import StoredNames
 from deepmd_gnn.trainable import freeze_parts
 from deepmd_gnn.versions import package_versions
+
+if TYPE_CHECKING:
+    from deepmd_gnn.kernels.triton.modules import TritonKernels
 
 # Where the number of neighbours was not looked up (--skip-neighbor-stat): only a hint, see MaceConfig.sel.
 _DEFAULT_SEL = 128
@@ -83,6 +87,7 @@ class MaceModel(
         "observed_type",
         "pair_excl",
         "atom_excl",
+        "replay",
     ]
 
     def __init__(
@@ -114,6 +119,7 @@ class MaceModel(
         self.energy_model = self.new_network(numbers)
         itemsize = self.energy_model.dtype.itemsize
         self.slots = slots_per_chunk(self.num_channels, itemsize)
+        self.launches_kernels = False
         self.counted = {}
         self.set_exclusions()
         self.register_buffer("out_bias", torch.zeros(1, ntypes, 1, dtype=torch.float64, device=env.DEVICE))
@@ -131,6 +137,18 @@ class MaceModel(
         network.to(env.DEVICE)
         freeze_parts(network, self.config.freeze)
         return network
+
+    def launch_kernels(self, kernels: "TritonKernels") -> None:
+        """Evaluate with generated kernels from now on, on a GPU; the model cannot be trained or scripted any more.
+
+        Parameters
+        ----------
+        kernels : TritonKernels
+            Of this model's network.
+        """
+        kernels.install(self.energy_model)
+        self.launches_kernels = True
+        self.replay = Replay(self._evaluate)
 
     def forward(
         self,
@@ -178,7 +196,7 @@ class MaceModel(
     ) -> dict[str, torch.Tensor]:
         """:meth:`forward` without second derivatives."""
         nf, nloc = atype.shape
-        graph = self.graph_of_frames(coord, atype, box)
+        graph = self.graph_of_frames(coord, atype, box, not self.launches_kernels)
         energy, force, atom_virial = self.evaluate(graph, atype, nloc, nloc, None)
         result = {
             "atom_energy": energy,
@@ -293,7 +311,8 @@ class MaceModel(
             raise RuntimeError("mace model: embeddings need eval mode; call model.eval() first.")
         nf, nloc = atype.shape
         with torch.no_grad():
-            layers = self.energy_model(self.graph_of_frames(coord, atype, box), None)[1]
+            graph = self.graph_of_frames(coord, atype, box, not self.launches_kernels)
+            layers = self.energy_model(graph, None)[1]
             features = self.energy_model.native_features(layers)
         counts = (atype >= 0).unsqueeze(2)
         features = features[1:].reshape(nf, nloc, features.shape[1]) * counts
@@ -326,6 +345,18 @@ class MaceModel(
         energy, force, atom_virial : torch.Tensor
             Shapes (nf, nloc, 1), (nf, nall, 3), (nf, nall, 9).
         """
+        if self.launches_kernels and not torch.jit.is_scripting():  # type: ignore[attr-defined]
+            return self.replay(sorted_by_receiver(graph), atype, nloc, nall)
+        return self._evaluate(graph, atype, nloc, nall, comm_dict)
+
+    def _evaluate(
+        self,
+        graph: AtomGraph,
+        atype: torch.Tensor,
+        nloc: int,
+        nall: int,
+        comm_dict: dict[str, torch.Tensor] | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         nf = atype.shape[0]
         differentiable = self.training or graph.edge_vec.requires_grad
         with Differentiable():  # forces need autograd also where the caller switched it off
@@ -407,3 +438,9 @@ if "deepmd.pt_expt" in sys.modules:
     from deepmd_gnn.pt_expt import register
 
     register(MaceModel)
+
+# The same for the wrapper around the host's Python inference, which needs the host's whole model package.
+if hasattr(sys.modules.get("deepmd.pt.model.model"), "get_model"):
+    from deepmd_gnn.device_inference import wrap_inference
+
+    wrap_inference()

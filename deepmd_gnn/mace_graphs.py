@@ -20,6 +20,7 @@ class GraphMixin:
         rcut: float
         nlayers: int
         slots: int
+        launches_kernels: bool
         pairs: NeighborPairs
         excludes_pairs: bool
         excludes_atoms: bool
@@ -107,7 +108,8 @@ class GraphMixin:
                 "mace model: a coordinate is NaN or infinite. Check the input frame or the time step."
             )
         graph = graph_from_list(coord, atype, nlist, mapping, self.rcut)
-        return in_chunks(self.without_excluded_pairs(graph), self.slots)
+        graph = self.without_excluded_pairs(graph)
+        return graph if self.launches_kernels else in_chunks(graph, self.slots)
 
     def without_excluded_pairs(self, graph: AtomGraph) -> AtomGraph:
         """Drop the edges between types that do not see each other."""

@@ -4,7 +4,7 @@ import contextlib
 import contextvars
 import logging
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deepmd_gnn.kernels import mixing, operators
 from deepmd_gnn.kernels.compiler import linked, linked_into_models
@@ -12,10 +12,12 @@ from deepmd_gnn.kernels.generated import Kernels, not_covered, radial_tables
 from deepmd_gnn.kernels.probe import difference
 from deepmd_gnn.kernels.radial_lookup import Tables
 from deepmd_gnn.kernels.radial_tables import RadialTable
-from deepmd_gnn.kernels.triton.build import TritonKernels, triton_kernels
+
+if TYPE_CHECKING:
+    from deepmd_gnn.kernels.triton.modules import TritonKernels
 
 log = logging.getLogger("deepmd.deepmd_gnn")
-_replacement: contextvars.ContextVar[Kernels | TritonKernels | Tables | None] = contextvars.ContextVar(
+_replacement: contextvars.ContextVar["Kernels | TritonKernels | Tables | None"] = contextvars.ContextVar(
     "replacement", default=None
 )
 
@@ -58,6 +60,8 @@ def described(
         Description for the file: the errors of the tables, and with kernels the CPU's features.
     """
     if kernels and device == "cuda":
+        from deepmd_gnn.kernels.triton.build import triton_kernels  # not every build of torch brings Triton
+
         found = triton_kernels(model.energy_model)
         if not isinstance(found, str):
             return _in_use(found)
@@ -98,7 +102,7 @@ def _checked(model: Any, tables: list[RadialTable]) -> list[RadialTable] | str:
 
 
 @contextlib.contextmanager
-def _in_use(replacement: Kernels | TritonKernels | Tables) -> Iterator[dict[str, Any]]:
+def _in_use(replacement: "Kernels | TritonKernels | Tables") -> Iterator[dict[str, Any]]:
     token = _replacement.set(replacement)
     try:
         yield replacement.description()
@@ -120,7 +124,8 @@ def _with_kernels(kernels: Kernels) -> Iterator[dict[str, Any]]:
 
 def calls_kernels() -> bool:
     """Whether the network that is traced calls generated kernels."""
-    return isinstance(_replacement.get(), Kernels | TritonKernels)
+    replacement = _replacement.get()
+    return replacement is not None and replacement.reads_lists
 
 
 def installed(energy_model: Any) -> contextlib.AbstractContextManager[None]:

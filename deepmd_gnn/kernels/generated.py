@@ -185,6 +185,9 @@ class Kernels:
         If the tables are not exact enough.
     """
 
+    # Whether its modules go through the edges of a receiver by `order` and `begin` of a graph.
+    reads_lists = True
+
     def __init__(self, energy_model: Any, tables: list[RadialTable] | None = None) -> None:
         found = tables or radial_tables(energy_model)
         if isinstance(found, str):

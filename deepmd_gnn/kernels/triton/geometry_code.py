@@ -241,11 +241,11 @@ def edge_gradient_code(dtype: str) -> str:
             f"tl.store(out + e * 3 + {axis}, -((g{axis} - radial * {name}) / r + f * {name}), mask=inside)"
         )
     head = [
-        "@triton.jit(do_not_specialize=['count'])",
-        "def edge_gradient(vectors, order, last, sums, out, count, PARTS: tl.constexpr, BLOCK: tl.constexpr):",
+        "@triton.jit(do_not_specialize=['count', 'nnode'])",
+        "def edge_gradient(vectors, order, begin, sums, out, count, nnode, PARTS: tl.constexpr, BLOCK: tl.constexpr):",
         "    count = tl.cast(count, tl.int64)  # multiples of it need not fit into 32 bits",
         "    k = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)",
         # Edges behind the last receiver's have no sums.
-        "    inside = k < tl.load(last)",
+        "    inside = k < tl.load(begin + nnode)",
     ]
     return "\n".join([*head, *(f"    {line}" for line in lines)]) + "\n\n\n"

@@ -173,6 +173,13 @@ class TritonLinear(torch.nn.Module):
             self.width,
         )
 
+    def try_once(self, device: torch.device) -> None:
+        """Evaluate and differentiate the map for one atom."""
+        components, elements = len(self.backward_begins) - 1, max(1, self.ntypes)
+        features = self.matrices.new_zeros(1, components, self.matrices.shape[2], requires_grad=True)
+        out = self(features, torch.ones(1, elements, dtype=self.matrices.dtype, device=device))
+        torch.autograd.grad(out.sum(), features)
+
 
 def _by_component(paths: list[tuple[int, int, int]]) -> tuple[torch.Tensor, torch.Tensor]:
     """Sort the blocks of a map, source, target and dimension, by component of the result."""

@@ -6,17 +6,17 @@ import triton.language as tl
 
 @triton.jit(do_not_specialize=["nnode", "components", "nmatrix", "width", "known"])
 def mix(
-    features,  # noqa: ANN001 - Triton's arguments have no types
-    matrices,  # noqa: ANN001
-    begins,  # noqa: ANN001
-    paths,  # noqa: ANN001
-    one_hot,  # noqa: ANN001
-    out,  # noqa: ANN001
-    nnode,  # noqa: ANN001
-    components,  # noqa: ANN001
-    nmatrix,  # noqa: ANN001
-    width,  # noqa: ANN001
-    known,  # noqa: ANN001
+    features,
+    matrices,
+    begins,
+    paths,
+    one_hot,
+    out,
+    nnode,
+    components,
+    nmatrix,
+    width,
+    known,
     INPUTS: tl.constexpr,
     OUTPUTS: tl.constexpr,
     TYPES: tl.constexpr,
@@ -24,7 +24,7 @@ def mix(
     COLUMNS: tl.constexpr,
     DEPTH: tl.constexpr,
     REAL: tl.constexpr,
-):  # noqa: ANN201
+):
     """Multiply the rows of a block of atoms, one component of the result, with the matrices that lead to it.
 
     With a matrix per element (TYPES > 0) the rows of the other elements are set to zero, and elements that no atom of

@@ -1,7 +1,10 @@
 """From a network to its Triton kernels, and the modules that launch them in place of the torch code."""
 
 import contextlib
-from collections.abc import Iterator
+import functools
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -22,7 +25,7 @@ from deepmd_gnn.kernels.triton.geometry_code import (
     row_width,
 )
 from deepmd_gnn.kernels.triton.mixing import TritonLinear
-from deepmd_gnn.kernels.triton.source import kept_source
+from deepmd_gnn.kernels.triton.source import generated_module, kept_source
 from deepmd_gnn.kernels.triton.splines import SplineTable
 from deepmd_gnn.mace_interactions import Interaction
 
@@ -153,6 +156,9 @@ class TritonKernels:
         Radial weights of its layers, on one grid.
     """
 
+    # Whether its modules go through the edges of a receiver by `order` and `begin` of a graph.
+    reads_lists = True
+
     def __init__(self, energy_model: Any, tables: list[SplineTable]) -> None:
         dtype = str(energy_model.dtype).removeprefix("torch.")
         steps = [step.value.double().cpu().numpy() for step in energy_model.spherical_harmonics.steps]
@@ -244,6 +250,51 @@ class TritonKernels:
         with swapped_in(energy_model, self.swaps(energy_model)):
             yield
 
+    def compile(self, device: torch.device) -> None:
+        """Compile all kernels at the same time, by evaluating an atom with an edge to itself; Triton keeps them.
+
+        Parameters
+        ----------
+        device : torch.device
+            Of the network.
+        """
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for done in [pool.submit(task) for task in self._tasks(device)]:
+                done.result()
+
+    def _tasks(self, device: torch.device) -> list[Callable[[], Any]]:
+        zeros = functools.partial(torch.zeros, dtype=torch.int64, device=device)
+        vectors = torch.ones(1, 3, dtype=torch.float64, device=device)
+        edge, types, order = zeros(2, 1), zeros(1), zeros(1)
+        begin = torch.arange(2, device=device)
+        # The convolutions read what the first kernel writes, whatever it is.
+        packed, row, source = operators.empty_geometry(vectors, order, generated_module(self.geometry.code))
+        geometry = (packed.zero_(), row.zero_(), source.zero_(), order, begin)
+        tasks: list[Callable[[], Any]] = [
+            functools.partial(operators.geometry, vectors, edge, types, order, self.geometry.code)
+        ]
+        for layer, conv in enumerate(self.convolutions):
+            module, table = generated_module(conv.code), conv.table.to(device)
+            sent = table.new_zeros(1, module.COMPONENTS, table.shape[2])
+            inputs = (vectors, sent, *geometry, table, conv.code)
+            gradient = table.new_zeros(1, module.WIDTH, table.shape[2])
+            tasks += [
+                functools.partial(operators.convolve, *inputs),
+                functools.partial(operators.convolve_backward, gradient, *inputs, layer > 0),
+            ]
+        for contraction in self.contractions:
+            module, coefficients = generated_module(contraction.code), contraction.coefficients.to(device)
+            features = coefficients.new_zeros(1, module.COMPONENTS, coefficients.shape[2])
+            gradient = coefficients.new_zeros(1, module.WIDTH, coefficients.shape[2])
+            inputs = (features, coefficients, types, contraction.code)
+            tasks += [
+                functools.partial(operators.contract, *inputs),
+                functools.partial(operators.contract_backward, gradient, *inputs),
+            ]
+        for linear in self.linears.values():
+            tasks.append(functools.partial(linear.to(device).try_once, device))
+        return tasks
+
     def install(self, energy_model: Any) -> None:
         """Let a network that is only evaluated from now on launch the kernels, for good."""
         for parameter in energy_model.parameters():
@@ -275,6 +326,7 @@ def _convolution_module(shape: ConvolutionShape, geometry: dict[str, Any], chann
     groups = len(backward_groups(shape, channels, backward, dtype))
     code += _data(
         DTYPE=dtype,
+        COMPONENTS=shape.components,
         WIDTH=shape.width,
         PATHS=paths,
         FORWARD_BLOCKS=-(-channels // forward.channels),
@@ -301,5 +353,10 @@ def _contraction_module(polynomial: Polynomials, channels: int, dtype: str) -> s
     for tree in polynomial.trees:
         follow(tree, [])
     code = contraction_code(polynomial, channels, block, dtype)
-    code += _data(WIDTH=len(polynomial.trees), BLOCKS=-(-channels // block), MONOMIALS=monomials)
+    code += _data(
+        COMPONENTS=polynomial.variables,
+        WIDTH=len(polynomial.trees),
+        BLOCKS=-(-channels // block),
+        MONOMIALS=monomials,
+    )
     return kept_source(code)

@@ -55,7 +55,7 @@ def geometry(
         Row of the radial table, and sender, int32, shape (count,).
     """
     module = generated_module(code)
-    packed, row, source = _empty_geometry(vectors, order, module)
+    packed, row, source = empty_geometry(vectors, order, module)
     if on_cpu(vectors):
         return reference.geometry(vectors, edge_index, types, order, module)
     count = order.shape[0]
@@ -74,9 +74,10 @@ def geometry(
     return packed, row, source
 
 
-def _empty_geometry(
+def empty_geometry(
     vectors: torch.Tensor, order: torch.Tensor, module: Any
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Room for the results of :func:`geometry`."""
     count = order.shape[0]
     packed = torch.empty(count, module.ROW, dtype=getattr(torch, module.DTYPE), device=vectors.device)
     row = torch.empty(count, dtype=torch.int32, device=vectors.device)
@@ -85,7 +86,7 @@ def _empty_geometry(
 
 @geometry.register_fake
 def _(vectors: Any, edge_index: Any, types: Any, order: Any, code: str) -> tuple[torch.Tensor, ...]:
-    return _empty_geometry(vectors, order, generated_module(code))
+    return empty_geometry(vectors, order, generated_module(code))
 
 
 @triton_op("deepmd_gnn::triton_convolve", mutates_args={})
@@ -160,17 +161,17 @@ def convolve_backward(
         return reference.convolve_backward(
             gradient, vectors, sent, packed, row, source, order, begin, table, module, senders
         )
-    count, blocks = order.shape[0], module.BACKWARD_BLOCKS
+    nnode, count, blocks = begin.shape[0] - 1, order.shape[0], module.BACKWARD_BLOCKS
     parts = blocks * module.GROUPS
     d_vectors = torch.zeros_like(vectors)  # edges in no list, as the guard's, have none
     d_sent = torch.zeros_like(sent) if senders else sent.new_empty(0)
     sums = sent.new_empty(parts, 4, count)
     kernel = module.backward_add if senders else module.backward_none
-    launched(kernel)[((begin.shape[0] - 1) * blocks,)](
+    launched(kernel)[(nnode * blocks,)](
         packed, row, source, begin, table, sent, gradient, sums, d_sent, count, num_warps=1
     )
     launched(module.edge_gradient)[(count // EDGES_PER_PROGRAM + 1,)](
-        vectors, order, begin[-1:], sums, d_vectors, count, PARTS=parts, BLOCK=EDGES_PER_PROGRAM
+        vectors, order, begin, sums, d_vectors, count, nnode, PARTS=parts, BLOCK=EDGES_PER_PROGRAM
     )
     return d_vectors, d_sent
 
