@@ -87,11 +87,14 @@ def _padded(
     device = receiver.device
     nnode, nedge = count.shape[0], receiver.shape[0]
     sorted_count = count[node_order]
-    width_of_node = torch.repeat_interleave(
-        torch.tensor(widths, device=device), torch.tensor(nodes, device=device)
-    )
-    row = torch.repeat_interleave(torch.arange(nnode, device=device), width_of_node)
-    place = torch.arange(row.shape[0], device=device) - (torch.cumsum(width_of_node, 0) - width_of_node)[row]
+    # Sizes are given where the host knows them: on a GPU it would wait to learn them.
+    numbers = torch.tensor([nodes, widths], dtype=torch.int64, device=device)
+    width_of_node = torch.repeat_interleave(numbers[1], numbers[0], output_size=nnode)
+    places = 0
+    for number, width in zip(nodes, widths):  # noqa: B905 - TorchScript
+        places += number * width
+    row = torch.repeat_interleave(torch.arange(nnode, device=device), width_of_node, output_size=places)
+    place = torch.arange(places, device=device) - (torch.cumsum(width_of_node, 0) - width_of_node)[row]
     by_receiver = torch.argsort(receiver, stable=True)
     begin = torch.cumsum(count, 0) - count
     edge = by_receiver[(begin[node_order][row] + place).clamp(max=nedge - 1)]
