@@ -85,7 +85,7 @@ def find_edges(
         same place, a type that does not exist. :class:`~deepmd_gnn.neighbors.NeighborPairs` says what it is.
     """
     natom = atype.numel()
-    with torch.cuda.device_of(coord):
+    with torch.cuda.device_of(coord):  # type: ignore[no-untyped-call]
         frames = _sort_into_bins(coord, atype, box, r_max, ntypes)
         search = (atype, frames, box is not None, r_max, ntypes, allowed)
         _go_through_pairs(*search, None)
