@@ -34,11 +34,14 @@ def main():
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--skip", nargs="+", choices=PARTS, default=[])
     parser.add_argument("--seconds", type=float, default=TOTAL, help="time for all parts")
+    parser.add_argument("--models", nargs="+", help="sizes and precisions, as in M:float32")
     parser.add_argument("--reference", action="store_true", help="make the reference and stop")
     arguments = parser.parse_args()
     if arguments.reference:
         subprocess.run([sys.executable, HERE / "gpu_parts.py", "reference", HERE], check=True)
         return
+    if arguments.models:
+        os.environ["GPU_CHECK_MODELS"] = " ".join(arguments.models)
     folder = arguments.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     begin, rows = time.monotonic(), []

@@ -31,6 +31,9 @@ class Tile(NamedTuple):
     edges: int
     channels: int
     """A power of two."""
+    blocks_first: bool = True
+    """Whether programs that run at the same time have the same channels, so that their part of the radial table fits into
+    the cache; else the same receivers."""
 
 
 class _Names:
@@ -60,16 +63,14 @@ class _Names:
     def head(self, name: str, arguments: str) -> list[str]:
         """First statements of a kernel: receiver, its edges, channels."""
         lines = [
-            "@triton.jit(do_not_specialize=['count'])",
-            f"def {name}({arguments}, count):",
+            "@triton.jit(do_not_specialize=['count', 'nnode'])",
+            f"def {name}({arguments}, count, nnode):",
             "    count = tl.cast(count, tl.int64)  # multiples of it need not fit into 32 bits",
             "    pid = tl.program_id(0)",
-            # Neighbouring programs share the receiver and the rows of its senders.
-            f"    node = pid // {self.blocks}",
-            f"    block = (pid - node * {self.blocks}).to(tl.int64)",
-            "    node = node.to(tl.int64)",
+            *self.which(),
             "    first = tl.load(begin + node)",
-            "    last = tl.load(begin + node + 1)",
+            # While AOTInductor compiles, it tries kernels on arrays whose sizes need not fit together.
+            "    last = tl.minimum(tl.load(begin + node + 1), count)",
             f"    c = block * {self.tile.channels} + tl.arange(0, {self.tile.channels})"
             + ("[None, :]" if self.several else ""),
         ]
@@ -78,6 +79,18 @@ class _Names:
         if self.partial:
             lines.append(f"    exists = c < {self.channels}")
         return lines
+
+    def which(self) -> list[str]:
+        """Receiver and block of channels of the program."""
+        if self.tile.blocks_first:
+            return [
+                "    block = (pid // nnode).to(tl.int64)",
+                "    node = pid.to(tl.int64) - block * nnode",
+            ]
+        return [
+            f"    node = (pid // {self.blocks}).to(tl.int64)",
+            f"    block = pid.to(tl.int64) - node * {self.blocks}",
+        ]
 
     def edge(self, components: int, paths: int) -> list[str]:
         """Statements inside the loop: where the numbers of an edge are."""

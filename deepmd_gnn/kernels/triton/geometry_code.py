@@ -246,6 +246,6 @@ def edge_gradient_code(dtype: str) -> str:
         "    count = tl.cast(count, tl.int64)  # multiples of it need not fit into 32 bits",
         "    k = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)",
         # Edges behind the last receiver's have no sums.
-        "    inside = k < tl.load(begin + nnode)",
+        "    inside = k < tl.minimum(tl.load(begin + nnode), count)",
     ]
     return "\n".join([*head, *(f"    {line}" for line in lines)]) + "\n\n\n"

@@ -129,7 +129,7 @@ def convolve(
     nnode = begin.shape[0] - 1
     out = sent.new_empty(nnode, module.WIDTH, sent.shape[2])
     launched(module.forward)[(nnode * module.FORWARD_BLOCKS,)](
-        packed, row, source, begin, table, sent, out, order.shape[0], num_warps=1
+        packed, row, source, begin, table, sent, out, order.shape[0], nnode, num_warps=1
     )
     return out
 
@@ -168,7 +168,7 @@ def convolve_backward(
     sums = sent.new_empty(parts, 4, count)
     kernel = module.backward_add if senders else module.backward_none
     launched(kernel)[(nnode * blocks,)](
-        packed, row, source, begin, table, sent, gradient, sums, d_sent, count, num_warps=1
+        packed, row, source, begin, table, sent, gradient, sums, d_sent, count, nnode, num_warps=1
     )
     launched(module.edge_gradient)[(count // EDGES_PER_PROGRAM + 1,)](
         vectors, order, begin, sums, d_vectors, count, nnode, PARTS=parts, BLOCK=EDGES_PER_PROGRAM
