@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from triton.compiler import ASTSource
 from triton.runtime.interpreter import GridExecutor, InterpretedFunction
 
 from deepmd_gnn import mace_graphs
-from deepmd_gnn.graph import drop_pairs, make_graph
+from deepmd_gnn.graph import AtomGraph, drop_pairs, make_graph
 from deepmd_gnn.kernels.triton import neighbor_kernels, neighbors, support
 from deepmd_gnn.kernels.triton.graphs import graph_on_device
 from deepmd_gnn.kernels.triton.neighbors import bins_per_frame
@@ -39,7 +40,7 @@ SPILLS = re.compile(r"STACK:(\d+).*?LOCAL:(\d+)")
 
 @pytest.fixture(autouse=True)
 def _interpreter(request):
-    if "compiled" in request.keywords:
+    if {"compiled", "gpu"} & set(request.keywords):
         yield
     else:
         with interpreted(neighbor_kernels):
@@ -71,7 +72,7 @@ def edges_of(graph):
 
 def assert_same(found, expected):
     assert len(expected.edge_vec) > 2
-    np.testing.assert_allclose(edges_of(found), edges_of(expected), rtol=0, atol=1e-14)
+    np.testing.assert_allclose(edges_of(found), edges_of(expected), rtol=0, atol=1e-12)
     assert torch.equal(found.node_types, expected.node_types)
     assert torch.equal(found.sender_types, expected.sender_types)
     assert torch.equal(found.edge_atoms, found.edge_index)
@@ -262,6 +263,26 @@ def test_machine_without_triton(caplog):
     assert not support.works_on(torch.device("cuda"))
     assert caplog.text.count("Triton does not work on cuda") == 1
     support.works_on.cache_clear()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("name", CELLS)
+def test_on_a_gpu(name):
+    """Where threads run at the same time: the edges of the CPU, the same in every call, and one wait of the host."""
+    cell = CELLS[name]
+    batch = frames(None if cell is None else 3.0 * cell, natoms=300)
+    there = [None if x is None else x.cuda() for x in batch]
+    first = graph_on_device(*there, R_MAX, 2)
+    torch.cuda.set_sync_debug_mode("warn")
+    with warnings.catch_warnings(record=True) as waits:
+        warnings.simplefilter("always")
+        again = graph_on_device(*there, R_MAX, 2)
+    torch.cuda.set_sync_debug_mode("default")
+    assert len([wait for wait in waits if "synchroniz" in str(wait.message)]) == 1
+    for one, other in zip(first, again, strict=True):
+        assert one is other is None or torch.equal(one, other)
+    assert_same(AtomGraph(*(None if x is None else x.cpu() for x in first)), in_torch(*batch))
 
 
 POINTERS = {"bins": "*i32", "allowed": "*i1"} | dict.fromkeys(
