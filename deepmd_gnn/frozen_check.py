@@ -90,7 +90,7 @@ def inputs_of(model: Any, coord: torch.Tensor, atype: torch.Tensor) -> list[torc
         Types, numbers of atoms, edges, and the edges grouped by centre and by neighbour.
     """
     center, neighbor, vectors = model.pairs(coord, atype, None)
-    natom = atype.new_tensor([atype.numel()])
+    natom = torch.full_like(atype[0, :1], atype.numel())
     groups: list[torch.Tensor] = []
     for rows in (center, neighbor):
         count = torch.bincount(rows, minlength=atype.numel())

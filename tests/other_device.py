@@ -60,7 +60,9 @@ def run(func, args, kwargs):
     tensors = [value for value in tree_iter((args, kwargs)) if isinstance(value, torch.Tensor)]
     others = [value for value in tensors if isinstance(value, OtherTensor)]
     if any(value.is_meta and not isinstance(value, OtherTensor) for value in tensors):
-        raise RuntimeError(f"{func}: a list as index, whose numbers torch gives to real devices only")
+        raise RuntimeError(
+            f"{func}: a tensor made of a list, as for an index, whose numbers torch gives to real devices only"
+        )
     if others and func.overloadpacket not in CROSSING:
         foreign = [value for value in tensors if not isinstance(value, OtherTensor) and value.dim() > 0]
         if foreign:

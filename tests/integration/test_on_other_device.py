@@ -1,6 +1,7 @@
 """The README's commands on a device that does not mix with the CPU: they run there, with the CPU's numbers."""
 
 import contextlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +10,11 @@ from deepmd.infer import DeepPot
 from deepmd_run import base_input, run_dp
 from helpers import tiny_model
 from host_device import host_on_other_device
+from other_device import DEVICE, to_cpu
 from training_data import composition_frames, write_system
+
+from deepmd_gnn import export_native, frozen_check, load_mace
+from deepmd_gnn.conversion import save_checkpoint
 
 pytestmark = pytest.mark.slow
 DEVICES = ("cpu", "other")
@@ -161,3 +166,46 @@ def test_eval_desc(trained):
         return [np.load(file)]
 
     assert_same(*on_both(root, evaluate))
+
+
+def test_exportable_trainer(trained):
+    root, system = trained
+
+    def train(folder):
+        target = folder / "exportable"
+        target.mkdir()
+        run_dp(target, "train", configuration(system, 2), backend="--pt-expt")
+        return state(target / "model.ckpt.pt")
+
+    assert_same(*on_both(root, train))
+
+
+def test_native_files(trained):
+    """To native MACE and back."""
+    root, _ = trained
+
+    def there_and_back(folder):
+        export_native(folder / "model.ckpt.pt", folder / "native.model")
+        save_checkpoint(load_mace(folder / "native.model"), folder / "imported.pt")
+        return state(folder / "imported.pt")
+
+    assert_same(*on_both(root, there_and_back))
+
+
+@pytest.mark.parametrize("change", [0.0, 1e-3])
+def test_frozen_file_is_compared_there(change, monkeypatch):
+    """A ``.pt2`` is evaluated on the device it is compiled for; the file itself cannot be run here."""
+    model = tiny_model()
+    data = model.serialize()
+
+    def answer(file, inputs, device):
+        assert torch.device(device) == DEVICE
+        here = [to_cpu(value) for value in inputs]
+        found = model.forward_common_lower_graph(*here, do_atomic_virial=True)
+        force = found["energy_derv_r"].squeeze(1) + change
+        return {frozen_check.ONE_RANK: {"atom_energy": found["energy"], "force": force}}
+
+    monkeypatch.setattr(frozen_check, "evaluated", answer)
+    refused = pytest.raises(RuntimeError, match="gives other numbers") if change else contextlib.nullcontext()
+    with computing_on("other"), refused:
+        frozen_check.check_file(Path("model.pt2"), data)
