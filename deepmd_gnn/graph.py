@@ -205,8 +205,15 @@ def sorted_by_receiver(graph: AtomGraph) -> AtomGraph:
     receiver = graph.edge_index[1]
     nodes = torch.arange(graph.node_types.shape[0] + 1, device=receiver.device)
     # The guard's edge brings nothing and belongs to no receiver.
-    begin = torch.searchsorted(receiver[1:].contiguous(), nodes)
-    return graph._replace(order=torch.arange(1, receiver.shape[0], device=receiver.device), begin=begin)
+    return AtomGraph(
+        graph.node_types,
+        graph.sender_types,
+        graph.edge_index,
+        graph.edge_vec,
+        graph.edge_atoms,
+        order=torch.arange(1, receiver.shape[0], device=receiver.device),
+        begin=torch.searchsorted(receiver[1:].contiguous(), nodes),
+    )
 
 
 def drop_pairs(graph: AtomGraph, allowed: torch.Tensor) -> AtomGraph:

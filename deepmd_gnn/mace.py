@@ -13,7 +13,7 @@ from deepmd.pt.utils import env
 from deepmd_gnn.chunks import slots_per_chunk
 from deepmd_gnn.cuequivariance import CuEquivarianceMixin
 from deepmd_gnn.derivatives import Differentiable, atomic_derivatives, edge_gradient
-from deepmd_gnn.graph import AtomGraph, sorted_by_receiver, trains_compiled
+from deepmd_gnn.graph import AtomGraph, trains_compiled
 from deepmd_gnn.hessian import HessianMixin
 from deepmd_gnn.kernels.triton.replay import Replay
 from deepmd_gnn.mace_bias import BiasMixin
@@ -346,7 +346,7 @@ class MaceModel(
             Shapes (nf, nloc, 1), (nf, nall, 3), (nf, nall, 9).
         """
         if self.launches_kernels and not torch.jit.is_scripting():  # type: ignore[attr-defined]
-            return self.replay(sorted_by_receiver(graph), atype, nloc, nall)
+            return self.replay(graph, atype, nloc, nall)
         return self._evaluate(graph, atype, nloc, nall, comm_dict)
 
     def _evaluate(

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from deepmd_gnn.chunks import in_chunks
-from deepmd_gnn.graph import AtomGraph, drop_pairs, graph_from_list, make_graph
+from deepmd_gnn.graph import AtomGraph, drop_pairs, graph_from_list, make_graph, sorted_by_receiver
 from deepmd_gnn.kernels.triton.support import works_on
 from deepmd_gnn.mm_types import mm_pairs
 from deepmd_gnn.neighbors import NeighborPairs
@@ -46,8 +46,7 @@ class GraphMixin:
     ) -> AtomGraph:
         """Graph of whole frames, neighbours found here; see :meth:`forward` for the arguments.
 
-        Without `chunked` the edges are not arranged for sums in torch; on a GPU they are then sorted by receiver, with
-        `order` and `begin`.
+        Without `chunked` the edges are not arranged for sums in torch but have `order` and `begin`.
         """
         nf, nloc = atype.shape
         coord = coord.reshape(nf, nloc, 3).to(torch.float64)
@@ -64,7 +63,7 @@ class GraphMixin:
             types, types, neighbor, center, edge_vec, torch.stack([neighbor, center]), self.rcut
         )
         graph = self.without_excluded_pairs(graph)
-        return in_chunks(graph, self.slots) if chunked else graph
+        return in_chunks(graph, self.slots) if chunked else sorted_by_receiver(graph)
 
     @torch.jit.unused
     def graph_on_gpu(
@@ -109,7 +108,7 @@ class GraphMixin:
             )
         graph = graph_from_list(coord, atype, nlist, mapping, self.rcut)
         graph = self.without_excluded_pairs(graph)
-        return graph if self.launches_kernels else in_chunks(graph, self.slots)
+        return sorted_by_receiver(graph) if self.launches_kernels else in_chunks(graph, self.slots)
 
     def without_excluded_pairs(self, graph: AtomGraph) -> AtomGraph:
         """Drop the edges between types that do not see each other."""

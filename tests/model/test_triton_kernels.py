@@ -11,14 +11,13 @@ import numpy as np
 import pytest
 import torch
 import triton
-from helpers import assert_close, random_frame, tiny_model
+from helpers import TINY, assert_close, random_frame, tiny_model
 from interpreted import interpreted
 from tolerances import NATIVE
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from deepmd_gnn import device_inference
-from deepmd_gnn.graph import sorted_by_receiver
 from deepmd_gnn.kernels.convolution_code import convolution_shape
 from deepmd_gnn.kernels.freezing import described
 from deepmd_gnn.kernels.generated import contraction_tables
@@ -56,6 +55,10 @@ OPTIONS = {
 }
 
 
+def close(found, expected, tolerance):
+    assert_close(*(np.asarray(torch.as_tensor(values).detach()) for values in (found, expected)), tolerance)
+
+
 def some_graph(model, natoms=8):
     coord, atype, cell = random_frame(natoms=natoms, box_length=5.0)
     tensors = (torch.tensor(coord[None]), torch.tensor(atype[None]), torch.tensor(cell[None]))
@@ -73,9 +76,9 @@ def test_reference_equals_torch_code(name):
     kernels = triton_kernels(model.energy_model)
     assert isinstance(kernels, TritonKernels)
     with kernels.installed(model.energy_model):
-        found = model._evaluate(sorted_by_receiver(graph), atype, natoms, natoms)
+        found = model._evaluate(graph, atype, natoms, natoms)
     for ours, theirs in zip(found, exact, strict=True):
-        assert_close(ours, theirs, NATIVE[precision])
+        close(ours, theirs, NATIVE[precision])
 
 
 def test_without_kernels():
@@ -137,14 +140,14 @@ def both_ways(module, operator, *inputs):
 def assert_equal(pairs, dtype):
     for found, expected in pairs:
         assert found.dtype == expected.dtype
-        assert_close(found, expected, NATIVE[dtype])
+        close(found, expected, NATIVE[dtype])
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("split", [None, 200], ids=["together", "paths split"])
+@pytest.mark.parametrize("split", [None, 8], ids=["together", "paths split"])
 def test_convolution(dtype, split, monkeypatch):
     model, kernels = layer_of(dtype, 3, split, monkeypatch, max_ell=3)
-    graph = sorted_by_receiver(some_graph(model, natoms=3)[0])
+    graph = some_graph(model, natoms=3)[0]
     graph = graph._replace(
         order=graph.order[:9], begin=graph.begin.clamp(max=8)
     )  # one edge belongs to nobody
@@ -168,7 +171,7 @@ def test_convolution(dtype, split, monkeypatch):
 
 
 def test_paths_are_split(monkeypatch):
-    _, kernels = layer_of("float64", 3, 200, monkeypatch, max_ell=3)
+    _, kernels = layer_of("float64", 3, 8, monkeypatch, max_ell=3)
     assert generated_module(kernels.convolutions[1].code).GROUPS > 1
 
 
@@ -196,7 +199,7 @@ def test_linear_maps(dtype):
         made = TritonLinear(linear, 0.5)
         components = made.backward_begins.shape[0]  # one more than it reads
         features = torch.randn(3, components, 20, dtype=one_hot.dtype)
-        assert_close(made(features, one_hot), linear(features, one_hot) * 0.5, NATIVE[dtype])
+        close(made(features, one_hot), linear(features, one_hot) * 0.5, NATIVE[dtype])
         elements = one_hot if linear.ntypes else one_hot.new_empty(0)
         forward = (made.matrices, made.begins, made.paths)
         backward = (made.backward_matrices, made.backward_begins, made.backward_paths)
@@ -312,11 +315,10 @@ def test_exported_graph_keeps_the_operators():
     model = tiny_model()
     with described(model, kernels=True, device="cuda") as description:
         assert description["triton"]
-        samples, shapes = sample_inputs(model, 5), None
+        samples = sample_inputs(model, 5)
         traced = model.forward_lower_graph_exportable(
-            *samples, do_atomic_virial=True, tracing_mode="symbolic", _allow_non_fake_inputs=True
+            *samples[:10], do_atomic_virial=True, tracing_mode="symbolic", _allow_non_fake_inputs=True
         )
-    del shapes
     called = {str(node.target) for node in traced.graph.nodes if "triton" in str(node.target)}
     assert called == {
         f"deepmd_gnn.triton_{name}.default"
@@ -324,11 +326,11 @@ def test_exported_graph_keeps_the_operators():
     }
     others = sample_inputs(model, 7)
     expected = model.forward_lower_graph_exportable(
-        *others, do_atomic_virial=True, tracing_mode="symbolic", _allow_non_fake_inputs=True
+        *others[:10], do_atomic_virial=True, tracing_mode="symbolic", _allow_non_fake_inputs=True
     )(*others)
     found = traced(*others)
     for name, value in expected.items():
-        assert_close(found[name], value, NATIVE["float64"])
+        close(found[name], value, NATIVE["float64"])
 
 
 def sample_inputs(model, natoms):
@@ -350,7 +352,6 @@ def test_python_inference_launches_kernels(tmp_path, monkeypatch):
     """A checkpoint that is opened on a GPU: here the device is the CPU, and the operators evaluate their reference."""
     from deepmd.infer import DeepPot
     from deepmd.pt.train.wrapper import ModelWrapper
-    from helpers import TINY
 
     wrapper = ModelWrapper(tiny_model(), model_params=dict(TINY))
     torch.save({"model": wrapper.state_dict()}, tmp_path / "model.pt")
@@ -363,9 +364,9 @@ def test_python_inference_launches_kernels(tmp_path, monkeypatch):
     assert pot.deep_eval.dp.model["Default"].launches_kernels
     for _ in range(4):  # a graph cannot be captured here: the evaluation goes on without
         for found, value in zip(pot.eval(*inputs, atomic=True), expected, strict=True):
-            assert_close(torch.tensor(found), torch.tensor(value), NATIVE["float64"])
+            close(torch.tensor(found), torch.tensor(value), NATIVE["float64"])
     descriptor = pot.eval_descriptor(*inputs)
-    assert_close(
+    close(
         torch.tensor(descriptor),
         torch.tensor(DeepPot(str(tmp_path / "model.pt")).eval_descriptor(*inputs)),
         NATIVE["float64"],
