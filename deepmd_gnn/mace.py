@@ -117,6 +117,7 @@ class MaceModel(
         self.set_exclusions()
         self.register_buffer("out_bias", torch.zeros(1, ntypes, 1, dtype=torch.float64, device=env.DEVICE))
         self.register_buffer("out_std", torch.ones(1, ntypes, 1, dtype=torch.float64, device=env.DEVICE))
+        self.set_option_tensors()
         self._observed: list[str] | None = None
         self._set_given_bias()
         # Both travel with a frozen file. The host replaces the script by the input's model section, if it has one.

@@ -47,6 +47,7 @@ class BiasMixin:
         pair_exclude_types: list[list[int]]
         atom_exclude_types: list[int]
         set_exclusions: Callable[[], None]
+        set_option_tensors: Callable[[], None]
         forward: Callable[..., dict[str, torch.Tensor]]
         train: Callable[[bool], torch.nn.Module]
         new_network: Callable[[list[int]], MaceEnergy]
@@ -289,6 +290,7 @@ class BiasMixin:
         ]
         self.atom_exclude_types = [place[i] for i in self.atom_exclude_types if i in place]
         self.set_exclusions()
+        self.set_option_tensors()
 
     def predict_atomic_outputs_for_stat(
         self,
