@@ -1,11 +1,14 @@
 """Labels of training data that are absent or no numbers: found before they become statistics or weights."""
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch
 from deepmd.utils.path import DPPath
 
+log = logging.getLogger("deepmd.deepmd_gnn")
 Sampled = list[dict[str, Any]]
 
 # Geometry and the labels of an energy model: names of the host's files, and of what it makes of them.
@@ -38,6 +41,24 @@ def check_files(data: Any) -> None:
                     )
 
 
+def warn_of_ignored_cells(data: Any) -> None:
+    """Say which systems have cells that one of the host's trainers does not look at and the other does."""
+    for system in data.data_systems:
+        folders = [folder for folder in getattr(system, "dirs", []) if isinstance(folder, DPPath)]
+        if not system.pbc and any((folder / "box.npy").is_file() for folder in folders):
+            log.warning(
+                "MACE: %s has nopbc and box.npy: `dp --pt` trains without cell, `dp --pt-expt` with it. Remove one of the two.",
+                folders[0],
+            )
+
+
+def cell_of_batch(coord: torch.Tensor, box: torch.Tensor | None) -> torch.Tensor | None:
+    """The cells of a batch, None for data without: `dp --pt-expt train` then has zeros, and coordinates with a gradient."""
+    if box is not None and coord.requires_grad and not bool(box.any()):
+        return None
+    return box
+
+
 def check_sampled(sampled: Sampled) -> None:
     """Refuse sampled frames with values that are no finite numbers.
 
@@ -49,18 +70,17 @@ def check_sampled(sampled: Sampled) -> None:
     Raises
     ------
     ValueError
-        Names the system, the quantity and the frame.
+        Names the quantity and the system; the order of sampled frames is not that of the files.
     """
     for place, system in enumerate(sampled):
         for name in _CHECKED:
             values = system.get(name)
             if values is None or not found(system, name):
                 continue
-            frame = first_bad_frame(values)
-            if frame is not None:
+            if first_bad_frame(values) is not None:
                 raise ValueError(
-                    f"mace model: {name} of sampled frame {frame} in system {place} of the training data (both counted from 0) "
-                    f"is not finite. {_WHAT_TO_DO}"
+                    f"mace model: {name} of a sampled frame in system {place} of the training data (counted from 0) is not "
+                    f"finite; without --skip-neighbor-stat the frame is named. {_WHAT_TO_DO}"
                 )
 
 
@@ -81,10 +101,13 @@ class NoEnergiesError(ValueError):
 
 
 def checked(sampled_func: Callable[[], Sampled]) -> Callable[[], Sampled]:
-    """The same samples, through :func:`check_sampled`."""
+    """The same samples, through :func:`check_sampled`; zeros that stand for absent cells are None."""
 
     def sample() -> Sampled:
-        sampled = sampled_func()
+        sampled = [
+            {**system, "box": system.get("box") if found(system, "box") else None}
+            for system in sampled_func()
+        ]
         check_sampled(sampled)
         return sampled
 

@@ -15,6 +15,7 @@ from deepmd_gnn.cuequivariance import CuEquivarianceMixin
 from deepmd_gnn.derivatives import atomic_derivatives, edge_gradient
 from deepmd_gnn.graph import AtomGraph, trains_compiled
 from deepmd_gnn.hessian import HessianMixin
+from deepmd_gnn.labels import cell_of_batch
 from deepmd_gnn.mace_bias import BiasMixin
 from deepmd_gnn.mace_dense import DenseMixin
 from deepmd_gnn.mace_energy import MaceEnergy
@@ -167,8 +168,10 @@ class MaceModel(
         ValueError
             If coordinates, cell or types are invalid, or atoms coincide.
         """
-        if self.hessian_mode and not torch.jit.is_scripting():  # type: ignore[attr-defined]
-            return self.predict_with_hessian(coord, atype, box, do_atomic_virial)
+        if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+            box = cell_of_batch(coord, box)
+            if self.hessian_mode:
+                return self.predict_with_hessian(coord, atype, box, do_atomic_virial)
         return self.predict(coord, atype, box, do_atomic_virial)
 
     def predict(

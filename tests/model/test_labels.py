@@ -64,7 +64,7 @@ def test_systems_with_energies_count(absent):
 def test_bad_samples_are_named(key, value):
     frames = sampled_frames()
     frames[key].view(2, -1)[1, -1] = value
-    message = f"mace model: {key} of sampled frame 1 in system 1 of the training data"
+    message = f"mace model: {key} of a sampled frame in system 1 of the training data"
     for use in (
         lambda model, data: model.compute_or_load_stat(lambda: data, preset_observed_type=["O", "H"]),
         lambda model, data: model.change_out_bias(data),
@@ -94,6 +94,32 @@ def test_all_frames_of_the_files_are_read(name, tmp_path):
         ValueError, match=f"mace model: {name} of frame 2 .* in .*bad/set.000/{name}.npy is not finite"
     ):
         MaceModel.update_sel(data, ["O", "H"], section)
+
+
+def test_cells_that_are_not_there(tmp_path, caplog):
+    """The exportable trainer has zeros in their place; a cell beside nopbc is said."""
+    free = {**sampled_frames(), "box": np.zeros((2, 9)), "find_box": np.bool_(False)}
+    none = {**free, "box": None}
+    results = []
+    for frames in (free, none):
+        model = tiny_model(**FREE)
+        model.compute_or_load_stat(lambda frames=frames: [frames])
+        model.change_out_bias([frames])
+        coord = frames["coord"].clone().requires_grad_()
+        box = None if frames is none else torch.zeros(2, 9, dtype=torch.float64)
+        results.append(
+            (
+                model.out_bias,
+                model.energy_model.avg_num_neighbors,
+                model(coord, frames["atype"], box)["energy"],
+            )
+        )
+    for one, other in zip(*results, strict=True):
+        assert torch.equal(one, other)
+    system = write_system(tmp_path / "free", composition_frames(3, 1, 0), periodic=False)
+    data = DeepmdDataSystem([system], 1, 1, 4.0, type_map=["O", "H"])
+    MaceModel.update_sel(data, ["O", "H"], {"type": "mace", "type_map": ["O", "H"], "r_max": 3.0})
+    assert "has nopbc and box.npy" in caplog.text
 
 
 def test_data_without_pairs(tmp_path):
