@@ -24,7 +24,7 @@ from deepmd_gnn.mace_graphs import GraphMixin
 from deepmd_gnn.mace_interface import InterfaceMixin
 from deepmd_gnn.mace_storage import StorageMixin
 from deepmd_gnn.neighbors import NeighborPairs
-from deepmd_gnn.options import check_mm_types, check_type_map, config_from_options
+from deepmd_gnn.options import check_mm_types, check_type_map, config_from_options, warn_of_jumps
 from deepmd_gnn.segments import rows_between
 from deepmd_gnn.sharing import Descriptor
 from deepmd_gnn.stored_names import StoredNames
@@ -101,6 +101,7 @@ class MaceModel(
         self.trains_with_cueq = self.config.enable_cueq
         numbers = check_type_map(self.type_map, ATOMIC_NUMBERS)
         check_mm_types(self.type_map, self.config)
+        warn_of_jumps(self.config)
         ntypes = len(numbers)
         self.rcut = float(self.config.r_max)
         self.nlayers = int(self.config.num_interactions)

@@ -48,11 +48,7 @@ class MaceEnergy(torch.nn.Module):
         self.channels = config.channels
         self.repulsive = config.pair_repulsion
         # Messages of these blocks do not vanish with the radial features: edges beyond r_max are cut off.
-        self.unbounded = config.apply_cutoff and any(
-            word in kind
-            for word in ("Att", "NonLinear")
-            for kind in (config.interaction, config.interaction_first)
-        )
+        self.unbounded = config.jumps_at_cutoff
         self.r_max = float(config.r_max)
         self.dtype = torch.float64 if config.precision == "float64" else torch.float32
         self.node_embedding = torch.nn.Module()

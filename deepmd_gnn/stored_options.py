@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from deepmd_gnn.config import MaceConfig, parse_irreps
+from deepmd_gnn.config import UNBOUNDED, MaceConfig, parse_irreps, spelling_hint
 from deepmd_gnn.sections import SECTIONS, is_default
 
 log = logging.getLogger("deepmd.deepmd_gnn")
@@ -118,7 +118,7 @@ def compare_options(given: dict[str, torch.Tensor], stored: dict[str, torch.Tens
         _report(difference)
     if "network_options" in parts:
         return _order(*(unpack(tensors["network_options"])["type_map"] for tensors in (given, stored)))
-    _check_numbers(given, stored)
+    _check_older(given, stored)
     return None
 
 
@@ -149,7 +149,7 @@ def _refuse(found: list[Difference]) -> None:
     )
     raise ValueError(
         f"mace model: the file's weights belong to another model: {values}. Write the file's values into the model "
-        "section, or train a new model without the file."
+        f"section, or train a new model without the file.{''.join(spelling_hint(d.name) for d in found)}"
     )
 
 
@@ -189,8 +189,8 @@ def _order(given: list[str], stored: list[str]) -> list[int] | None:
     return [stored.index(name) for name in given]
 
 
-def _check_numbers(given: dict[str, torch.Tensor], stored: dict[str, torch.Tensor]) -> None:
-    """Compare the elements of a file that does not name its types: by atomic number."""
+def _check_older(given: dict[str, torch.Tensor], stored: dict[str, torch.Tensor]) -> None:
+    """Compare the elements of a file without options by atomic number, and say what its version had as default."""
     name = "energy_model.atomic_numbers"
     if name not in given or name not in stored:
         return
@@ -199,4 +199,11 @@ def _check_numbers(given: dict[str, torch.Tensor], stored: dict[str, torch.Tenso
         raise ValueError(
             f"mace model: the file's weights are for atomic numbers {theirs}, but type_map has {ours}. Write the type_map "
             "in the file's order, or use --finetune, which takes other orders and elements."
+        )
+    options = unpack(given["network_options"])
+    kinds = options["interaction_first"], options.get("interaction")
+    if not options["apply_cutoff"] and any(word in str(kind) for word in UNBOUNDED for kind in kinds):
+        log.warning(
+            "MACE apply_cutoff: false as in the model section; the file does not say what it was trained with. If its "
+            "input did not have this key it was true."
         )
