@@ -155,7 +155,13 @@ def _in_python(
     if structure.cell is not None:
         arrays["cell"] = structure.cell
     np.savez(folder / "structure.npz", **arrays)  # type: ignore[arg-type]
-    request = {"file": str(file), "head": head, "structure": str(folder / "structure.npz"), "calls": calls}
+    request = {
+        "file": str(file),
+        "head": head,
+        "structure": str(folder / "structure.npz"),
+        "type_map": structure.type_map,
+        "calls": calls,
+    }
     done = subprocess.run(
         [sys.executable, "-m", "deepmd_gnn.timing"], input=json.dumps(request), capture_output=True, text=True
     )

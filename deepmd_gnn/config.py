@@ -17,7 +17,7 @@ UNBOUNDED = ("Att", "NonLinear")
 READOUTS = ("NonLinearReadoutBlock", "NonLinearBiasReadoutBlock")
 GATES = ("silu", "tanh", "abs", "None")
 RADIAL_TYPES = ("bessel", "gaussian")
-DISTANCE_TRANSFORMS = ("None", "Agnesi", "Soft")
+DISTANCE_TRANSFORMS = ("None", "Agnesi", "Soft", "OldSoft")
 PRECISIONS = {
     "float64": "float64",
     "double": "float64",
@@ -282,7 +282,8 @@ class MaceConfig:
     )  # fmt: skip
     distance_transform: str | None = _option(
         "None", [str, None], _optional(_choice(*DISTANCE_TRANSFORMS)),
-        "Transform of the distance before the radial basis: None, Agnesi or Soft.",
+        "Transform of the distance before the radial basis: None, Agnesi or Soft. (OldSoft is what MACE 0.3.5 to 0.3.8 calls "
+        "Soft; for imported models.)",
     )  # fmt: skip
     pair_repulsion: bool = _option(
         False, [bool], _boolean, "Add the Ziegler–Biersack–Littmark (ZBL) repulsion."

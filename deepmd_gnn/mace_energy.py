@@ -15,6 +15,7 @@ from deepmd_gnn.mace_network import (
     readout_from,
     spherical_harmonics_up_to,
 )
+from deepmd_gnn.old_transform import OldSoftTransform
 from deepmd_gnn.repulsion import Repulsion
 from deepmd_gnn.segments import rows_between, rows_of_types
 
@@ -54,6 +55,9 @@ class MaceEnergy(torch.nn.Module):
         self.node_embedding = torch.nn.Module()
         self.node_embedding.linear = Weight(native.node_embedding.linear.weight)
         self.radial_embedding = native.radial_embedding
+        if config.distance_transform == "OldSoft":
+            radii = native.radial_embedding.distance_transform.covalent_radii
+            self.radial_embedding.distance_transform = OldSoftTransform(radii)
         self.spherical_harmonics = spherical_harmonics_up_to(config.max_ell)
         self.pair_repulsion_fn = (
             Repulsion(native.pair_repulsion_fn) if self.repulsive else torch.nn.Identity()
