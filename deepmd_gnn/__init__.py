@@ -2,15 +2,16 @@
 
 Importing this package imports neither torch nor DeePMD-kit, which finds the model through the entry points
 ``deepmd.backend`` (input schema), ``deepmd.pt`` and ``deepmd.pt_expt`` (the model). The functions for native MACE files
-are loaded when they are first used.
+and for committees are loaded when they are first used.
 """
 
 from typing import Any
 
 __version__ = "1.0.0.dev0"
-__all__ = ["convert", "export_native", "load_mace"]
+__all__ = ["committee", "convert", "export_native", "load_mace"]
 
 _HOMES = {
+    "committee": "deepmd_gnn.committees",
     "convert": "deepmd_gnn.conversion",
     "export_native": "deepmd_gnn.native_export",
     "load_mace": "deepmd_gnn.native_import",

@@ -105,7 +105,8 @@ def _structure(arguments: argparse.Namespace, type_map: list[str]) -> "Structure
     from deepmd_gnn.structures import invented_structure, read_structure
 
     if arguments.structure is None:
-        structure = invented_structure(type_map, 6)
+        # The same atoms for all files that have these elements, whatever their order.
+        structure = invented_structure(sorted(type_map), 6).with_type_map(type_map)
     else:
         structure = read_structure(arguments.structure, type_map, arguments.frame, arguments.types)
     return structure.repeated(tuple(arguments.replicate))
@@ -154,7 +155,13 @@ def _in_python(
     if structure.cell is not None:
         arrays["cell"] = structure.cell
     np.savez(folder / "structure.npz", **arrays)  # type: ignore[arg-type]
-    request = {"file": str(file), "head": head, "structure": str(folder / "structure.npz"), "calls": calls}
+    request = {
+        "file": str(file),
+        "head": head,
+        "structure": str(folder / "structure.npz"),
+        "type_map": structure.type_map,
+        "calls": calls,
+    }
     done = subprocess.run(
         [sys.executable, "-m", "deepmd_gnn.timing"], input=json.dumps(request), capture_output=True, text=True
     )

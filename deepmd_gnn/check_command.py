@@ -1,6 +1,7 @@
 """``deepmd-gnn check``: whether a model file obeys physics."""
 
 import argparse
+import dataclasses
 import json
 import sys
 import tempfile
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deepmd_gnn.command_parsers import add_command, add_json_argument, add_structure_arguments
+from deepmd_gnn.config import MaceConfig
 
 if TYPE_CHECKING:
     from deepmd_gnn.checks import Check, Evaluate, Results
@@ -117,10 +119,19 @@ def _checks(
 
     evaluate = load_evaluation(arguments.file, model["head"])
     mirrored = not (model["architecture"] or {}).get("use_so3", False)
-    yield from PhysicsChecks(
-        evaluate, structure, model["r_max"], model["precision"], mirrored, arguments.seed
-    ).all()
+    checks = PhysicsChecks(evaluate, structure, model["r_max"], model["precision"], mirrored, arguments.seed)
+    for check in checks.all():
+        yield _with_cause(check, model["architecture"])
     yield _ranks(arguments, model["precision"], structure, evaluate)
+
+
+def _with_cause(check: "Check", architecture: dict[str, Any] | None) -> "Check":
+    """Say why a model whose architecture jumps is not smooth; with small weights the jump may be below the limit."""
+    if check.name != "smoothness" or not architecture or not MaceConfig(**architecture).jumps_at_cutoff:
+        return check
+    return dataclasses.replace(
+        check, statement=f"{check.statement} (apply_cutoff: true with these blocks: not)"
+    )
 
 
 def _ranks(

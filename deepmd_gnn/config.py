@@ -12,10 +12,12 @@ INTERACTIONS = tuple(
     f"RealAgnostic{kind}InteractionBlock"
     for kind in ("", "Residual", "AttResidual", "Density", "DensityResidual", "ResidualNonLinear")
 )
+# In the names of blocks whose messages do not vanish with the radial features: their biases and soft maxima stay.
+UNBOUNDED = ("Att", "NonLinear")
 READOUTS = ("NonLinearReadoutBlock", "NonLinearBiasReadoutBlock")
 GATES = ("silu", "tanh", "abs", "None")
 RADIAL_TYPES = ("bessel", "gaussian")
-DISTANCE_TRANSFORMS = ("None", "Agnesi", "Soft")
+DISTANCE_TRANSFORMS = ("None", "Agnesi", "Soft", "OldSoft")
 PRECISIONS = {
     "float64": "float64",
     "double": "float64",
@@ -58,7 +60,15 @@ def parse_irreps(text: str) -> list[tuple[int, int, str]]:
 
 def fail(key: str, value: Any, allowed: str) -> None:
     """Raise the error for a bad value: names the key, the value and what is allowed."""
-    raise ValueError(f"mace model: '{key}' is {value!r}, but must be {allowed}.")
+    raise ValueError(f"mace model: '{key}' is {value!r}, but must be {allowed}.{spelling_hint(key)}")
+
+
+def spelling_hint(key: str) -> str:
+    """What else a user may have written for an option: the host translates aliases before it checks; empty if nothing."""
+    others = next((o.metadata["alias"] for o in dataclasses.fields(MaceConfig) if o.name == key), ())
+    if key == "hidden_irreps":
+        others = ("num_channels", "max_L")
+    return f" ('{key}' may also be written as {' and '.join(others)}.)" if others else ""
 
 
 def _is_int(value: Any) -> bool:
@@ -272,7 +282,8 @@ class MaceConfig:
     )  # fmt: skip
     distance_transform: str | None = _option(
         "None", [str, None], _optional(_choice(*DISTANCE_TRANSFORMS)),
-        "Transform of the distance before the radial basis: None, Agnesi or Soft.",
+        "Transform of the distance before the radial basis: None, Agnesi or Soft. (OldSoft is what MACE 0.3.5 to 0.3.8 calls "
+        "Soft; for imported models.)",
     )  # fmt: skip
     pair_repulsion: bool = _option(
         False, [bool], _boolean, "Add the Ziegler–Biersack–Littmark (ZBL) repulsion."
@@ -303,9 +314,11 @@ class MaceConfig:
         "NonLinearReadoutBlock", [str], _choice(*READOUTS),
         "Last readout: " + " or ".join(READOUTS) + " (one more hidden layer, and biases).",
     )  # fmt: skip
-    apply_cutoff: bool = _option(
-        True, [bool], _boolean,
-        "True: the cutoff envelope multiplies the radial basis. False: it multiplies the output of the radial network.",
+    apply_cutoff: bool | None = _option(
+        None, [bool, None], _optional(_boolean),
+        "True: the cutoff envelope multiplies the radial basis. False: it multiplies the output of the radial network. "
+        "Default: false with attentive and non-linear blocks (AttResidual, ResidualNonLinear), whose energy otherwise jumps "
+        "when a neighbour crosses r_max, else true.",
     )  # fmt: skip
     avg_num_neighbors: Any = _option(
         "auto", [float, str, None], _positive_or_auto,
@@ -347,6 +360,8 @@ class MaceConfig:
         self._set("max_L", None)
         self._set("interaction", canonical_interaction(self.interaction))
         self._set("interaction_first", self._resolved_first_interaction())
+        if self.apply_cutoff is None:
+            self._set("apply_cutoff", not self.has_unbounded_messages)
         self._set("gate", str(self.gate))
         self._set("distance_transform", str(self.distance_transform))
         self._set("precision", PRECISIONS[self.precision])
@@ -401,6 +416,17 @@ class MaceConfig:
             return canonical_interaction(self.interaction_first)
         kind = "Density" if "Density" in self.interaction else ""
         return f"RealAgnostic{kind}InteractionBlock"
+
+    @property
+    def has_unbounded_messages(self) -> bool:
+        """Whether a block is one of :data:`UNBOUNDED`."""
+        used = [self.interaction_first, self.interaction][: self.num_interactions]
+        return any(word in str(kind) for word in UNBOUNDED for kind in used)
+
+    @property
+    def jumps_at_cutoff(self) -> bool:
+        """Whether the energy jumps when a neighbour crosses ``r_max``."""
+        return bool(self.apply_cutoff) and self.has_unbounded_messages
 
     @property
     def channels(self) -> int:

@@ -57,6 +57,10 @@ class CuEquivarianceEvaluator:
 
     def __init__(self, config: MaceConfig, network: MaceEnergy) -> None:
         check_available()
+        if config.distance_transform == "OldSoft":  # native's modules have today's
+            raise ValueError(
+                "mace model: 'enable_cueq' does not cover this architecture: distance_transform is OldSoft. Leave 'enable_cueq' out."
+            )
         numbers = network.atomic_numbers.tolist()
         # Where the network is, not what the machine has: it may be trained on the CPU of a machine with a GPU.
         fused = network.atomic_numbers.device.type == "cuda"

@@ -1,8 +1,67 @@
-"""Energies of isolated atoms from a file."""
+"""Energies of isolated atoms, from a file or written into the input: one rule for both."""
 
+import dataclasses
 import json
+import logging
 from pathlib import Path
 from typing import Any
+
+from deepmd_gnn.config import MaceConfig
+from deepmd_gnn.mm_types import element_of
+
+log = logging.getLogger("deepmd.deepmd_gnn")  # below the host's logger, so that `dp train` prints it
+
+
+def energies_of_types(
+    energies: dict[str, Any], type_map: list[str], path: str | None = None
+) -> dict[str, Any]:
+    """Pick the energies of a model's types.
+
+    Parameters
+    ----------
+    energies : dict[str, Any]
+        By symbol or atomic number, eV; None where the energy is to be fitted.
+    type_map : list[str]
+        Types of the model. Other elements are not used, and a line in the log says so.
+    path : str, optional
+        File that they are from, for messages.
+
+    Returns
+    -------
+    dict[str, Any]
+        By name of the type. Types without energy are left out.
+
+    Raises
+    ------
+    ValueError
+        If a key is no element or MM type, an energy is no finite number, or none belongs to the model.
+    """
+    named = _by_name(energies)
+    unused = sorted(set(named) - set(type_map))
+    if len(unused) == len(named) > 0:
+        source = f" ({path})" if path else ""
+        raise ValueError(
+            f"mace model: atomic_energies{source} names only isolated atoms of {unused}, but the type map is {type_map}."
+        )
+    if unused:
+        log.info("MACE atomic energies of %s are not used: type_map is %s.", unused, type_map)
+    return {name: value for name, value in named.items() if name in type_map}
+
+
+def _by_name(energies: dict[str, Any]) -> dict[str, Any]:
+    from ase.data import atomic_numbers, chemical_symbols
+
+    named: dict[str, Any] = {}
+    for key, value in energies.items():
+        number = int(key) if str(key).isdigit() else atomic_numbers.get(element_of(str(key)), 0)
+        if not 0 < number < len(chemical_symbols):
+            raise ValueError(
+                f"mace model: atomic_energies names {key!r}, which is no element and no MM type."
+            )
+        named[chemical_symbols[number] if str(key).isdigit() else str(key)] = value
+    option = next(o for o in dataclasses.fields(MaceConfig) if o.name == "atomic_energies")
+    option.metadata["check"]("atomic_energies", named)
+    return named
 
 
 def read_atomic_energies(path: str, type_map: list[str]) -> dict[str, float]:
@@ -32,28 +91,23 @@ def read_atomic_energies(path: str, type_map: list[str]) -> dict[str, float]:
             "E0 can also be given as a dict or a list."
         )
     try:
-        found = _from_json(path) if path.endswith(".json") else _from_structures(path)
+        found = _by_name(_from_json(path) if path.endswith(".json") else _from_structures(path))
     except Exception as error:
         raise ValueError(
             f"mace model: atomic_energies: cannot read {path}: {type(error).__name__}: {error}"
         ) from error
-    energies = {symbol: energy for symbol, energy in found.items() if symbol in type_map}
-    if not energies:
+    if not found:
         raise ValueError(
-            f"mace model: atomic_energies: {path} has isolated atoms of {sorted(found) or 'no element'}, "
-            f"but the type map is {type_map}."
+            f"mace model: atomic_energies: {path} has no isolated atoms, but the type map is {type_map}."
         )
-    return energies
+    return energies_of_types(found, type_map, path)
 
 
-def _from_json(path: str) -> dict[str, float]:
-    from ase.data import chemical_symbols
-
+def _from_json(path: str) -> dict[str, Any]:
     content = json.loads(Path(path).read_text())
-    return {
-        chemical_symbols[int(key)] if str(key).isdigit() else str(key): float(value)
-        for key, value in content.items()
-    }
+    if not isinstance(content, dict):
+        raise TypeError(f"a {type(content).__name__} instead of names and energies")
+    return content
 
 
 def _from_structures(path: str) -> dict[str, float]:
@@ -73,7 +127,7 @@ def _from_structures(path: str) -> dict[str, float]:
 
 
 def energies_in_section(section: dict[str, Any], type_map: list[str] | None) -> dict[str, Any]:
-    """Replace the name of a file by what it says, so that a checkpoint does not depend on the file.
+    """Replace the name of a file by what it says, so that a checkpoint does not depend on the file; keep the model's types.
 
     Parameters
     ----------
@@ -89,7 +143,9 @@ def energies_in_section(section: dict[str, Any], type_map: list[str] | None) -> 
     """
     changed = dict(section)
     for key in ("atomic_energies", "E0s"):
-        if isinstance(changed.get(key), str) and changed[key] != "auto" and type_map:
+        if isinstance(changed.get(key), dict) and type_map:
+            changed[key] = energies_of_types(changed[key], type_map)
+        elif isinstance(changed.get(key), str) and changed[key] != "auto" and type_map:
             changed[key] = read_atomic_energies(changed[key], type_map)
     if section.get("fitting_net"):
         changed["fitting_net"] = energies_in_section(section["fitting_net"], type_map)

@@ -16,6 +16,7 @@ from deepmd_gnn.derivatives import Differentiable, atomic_derivatives, edge_grad
 from deepmd_gnn.graph import AtomGraph, trains_compiled
 from deepmd_gnn.hessian import HessianMixin
 from deepmd_gnn.kernels.triton.replay import Replay
+from deepmd_gnn.labels import cell_of_batch
 from deepmd_gnn.mace_bias import BiasMixin
 from deepmd_gnn.mace_dense import DenseMixin
 from deepmd_gnn.mace_energy import MaceEnergy
@@ -25,7 +26,7 @@ from deepmd_gnn.mace_interface import InterfaceMixin
 from deepmd_gnn.mace_network import on_cpu
 from deepmd_gnn.mace_storage import StorageMixin
 from deepmd_gnn.neighbors import NeighborPairs
-from deepmd_gnn.options import check_mm_types, check_type_map, config_from_options
+from deepmd_gnn.options import check_mm_types, check_type_map, config_from_options, warn_of_jumps
 from deepmd_gnn.segments import rows_between
 from deepmd_gnn.sharing import Descriptor
 from deepmd_gnn.stored_names import StoredNames
@@ -106,6 +107,7 @@ class MaceModel(
         self.trains_with_cueq = self.config.enable_cueq
         numbers = check_type_map(self.type_map, ATOMIC_NUMBERS)
         check_mm_types(self.type_map, self.config)
+        warn_of_jumps(self.config)
         ntypes = len(numbers)
         self.rcut = float(self.config.r_max)
         self.nlayers = int(self.config.num_interactions)
@@ -124,6 +126,7 @@ class MaceModel(
         self.set_exclusions()
         self.register_buffer("out_bias", torch.zeros(1, ntypes, 1, dtype=torch.float64, device=env.DEVICE))
         self.register_buffer("out_std", torch.ones(1, ntypes, 1, dtype=torch.float64, device=env.DEVICE))
+        self.set_option_tensors()
         self._observed: list[str] | None = None
         self._set_given_bias()
         # Both travel with a frozen file. The host replaces the script by the input's model section, if it has one.
@@ -187,8 +190,10 @@ class MaceModel(
         ValueError
             If coordinates, cell or types are invalid, or atoms coincide.
         """
-        if self.hessian_mode and not torch.jit.is_scripting():  # type: ignore[attr-defined]
-            return self.predict_with_hessian(coord, atype, box, do_atomic_virial)
+        if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+            box = cell_of_batch(coord, box)
+            if self.hessian_mode:
+                return self.predict_with_hessian(coord, atype, box, do_atomic_virial)
         return self.predict(coord, atype, box, do_atomic_virial)
 
     def predict(

@@ -17,7 +17,8 @@ from deepmd.pt.utils.stat import (
 from deepmd.utils.path import DPPath
 
 from deepmd_gnn.config import MaceConfig
-from deepmd_gnn.isolated_atoms import read_atomic_energies
+from deepmd_gnn.isolated_atoms import energies_of_types, read_atomic_energies
+from deepmd_gnn.labels import NoEnergiesError, Sampled, checked, with_energies
 from deepmd_gnn.mace_energy import MaceEnergy
 from deepmd_gnn.mm_types import is_mm
 from deepmd_gnn.options import check_mm_types, check_type_map
@@ -25,8 +26,6 @@ from deepmd_gnn.statistics import CachedNumbers, count_forces, count_neighbors
 from deepmd_gnn.type_map import copy_elements
 
 log = logging.getLogger("deepmd.deepmd_gnn")  # below the host's logger, so that `dp train` prints it
-
-Sampled = list[dict[str, Any]]
 
 
 class BiasMixin:
@@ -47,6 +46,7 @@ class BiasMixin:
         pair_exclude_types: list[list[int]]
         atom_exclude_types: list[int]
         set_exclusions: Callable[[], None]
+        set_option_tensors: Callable[[], None]
         forward: Callable[..., dict[str, torch.Tensor]]
         train: Callable[[bool], torch.nn.Module]
         new_network: Callable[[list[int]], MaceEnergy]
@@ -69,6 +69,7 @@ class BiasMixin:
         preset_observed_type : list[str], optional
             Elements of the data, if the user names them.
         """
+        sampled_func = checked(sampled_func)
         path = None if stat_file_path is None else stat_file_path / " ".join(self.type_map)
         self._observed = preset_observed_type or _restore_observed_type_from_file(path)
         if self._observed is None:
@@ -78,16 +79,14 @@ class BiasMixin:
         self._set_avg_num_neighbors(sampled_func, cache)
         self._set_scale(sampled_func, cache)
         given = self.given_bias()
-        bias, _ = compute_output_stats(
-            sampled_func,
-            len(self.type_map),
-            keys=["energy"],
-            # The host would take what the file has in place of what is given, and keep what is given as if fitted.
-            stat_file_path=None if self._given_types(given) else path,
-            preset_bias=given,
+        # The host would take what the file has in place of what is given, and keep what is given as if fitted.
+        fitted = self._fit_energies(
+            sampled_func, stat_file_path=None if self._given_types(given) else path, preset_bias=given
         )
-        if "energy" in bias:
-            self.out_bias.copy_(self._without_mm(bias["energy"].view(1, -1, 1)))
+        if fitted is None:
+            self._take_given(given)
+        else:
+            self.out_bias.copy_(fitted)
         for name, value in zip(self.type_map, self.out_bias.flatten().tolist(), strict=True):
             log.info("MACE atomic energy E0 of %s: %.6f eV", name, value)
 
@@ -141,12 +140,8 @@ class BiasMixin:
         elif isinstance(given, str):
             given = read_atomic_energies(given, self.type_map)
         if isinstance(given, dict):
-            unknown = sorted(set(given) - set(self.type_map))
-            if unknown:
-                raise ValueError(
-                    f"mace model: atomic_energies names {unknown}, which type_map {self.type_map} lacks."
-                )
-            given = [given.get(name) for name in self.type_map]
+            energies_by_name = energies_of_types(given, self.type_map)
+            given = [energies_by_name.get(name) for name in self.type_map]
         if len(given) != len(self.type_map):
             raise ValueError(
                 f"mace model: atomic_energies has {len(given)} values, but type_map has {len(self.type_map)} elements."
@@ -209,8 +204,11 @@ class BiasMixin:
     def _set_given_bias(self) -> None:
         if isinstance(self.config.atomic_energies, str) and self.config.atomic_energies != "auto":
             return  # a file, read when E0 are set; a trained model does not need it any more
-        given = (self.given_bias() or {}).get("energy") or []
-        for index, value in enumerate(given):
+        self._take_given(self.given_bias())
+
+    def _take_given(self, given: dict[str, list[Any]] | None) -> None:
+        """Set E0 that the user gave, of what :meth:`given_bias` returns."""
+        for index, value in enumerate(given["energy"] if given else []):
             if value is not None:
                 self.out_bias[0, index, 0] = float(np.asarray(value).reshape(-1)[0])
 
@@ -247,15 +245,26 @@ class BiasMixin:
             )
         predict = modes[bias_adjust_mode]
         self._warn_of_given(adjusts=predict is not None)
-        bias, _ = compute_output_stats(
-            merged,
-            len(self.type_map),
-            keys=["energy"],
+        fitted = self._fit_energies(
+            checked(merged if callable(merged) else lambda: merged),
             model_forward=predict,
             preset_bias=self._only_mm_bias() if predict else self.given_bias(),
         )
-        change = self._without_mm(bias["energy"].view(1, -1, 1).to(self.out_bias.device))
-        self.out_bias.copy_(self.out_bias + change if predict else change)
+        if fitted is not None:
+            self.out_bias.copy_(self.out_bias + fitted if predict else fitted)
+
+    def _fit_energies(self, sampled_func: Callable[[], Sampled], **options: Any) -> torch.Tensor | None:
+        """The host's least squares: energies in eV, shape (1, ntypes, 1), zero for MM types; None without labels."""
+        try:
+            bias, _ = compute_output_stats(
+                with_energies(sampled_func), len(self.type_map), keys=["energy"], **options
+            )
+        except NoEnergiesError:
+            log.warning(
+                "MACE atomic energies: the data has no energies to fit them to; they stay as they are."
+            )
+            return None
+        return self._without_mm(bias["energy"].view(1, -1, 1).to(self.out_bias.device))
 
     def change_type_map(self, type_map: list[str], model_with_new_type_stat: Any = None) -> None:
         """Take other elements: fewer, more or in another order (``dp --pt train --finetune``).
@@ -289,6 +298,7 @@ class BiasMixin:
         ]
         self.atom_exclude_types = [place[i] for i in self.atom_exclude_types if i in place]
         self.set_exclusions()
+        self.set_option_tensors()
 
     def predict_atomic_outputs_for_stat(
         self,

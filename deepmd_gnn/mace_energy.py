@@ -15,6 +15,7 @@ from deepmd_gnn.mace_network import (
     readout_from,
     spherical_harmonics_up_to,
 )
+from deepmd_gnn.old_transform import OldSoftTransform
 from deepmd_gnn.repulsion import Repulsion
 from deepmd_gnn.segments import rows_between, rows_of_types
 
@@ -48,17 +49,16 @@ class MaceEnergy(torch.nn.Module):
         self.channels = config.channels
         self.repulsive = config.pair_repulsion
         # Messages of these blocks do not vanish with the radial features: edges beyond r_max are cut off.
-        self.unbounded = config.apply_cutoff and any(
-            word in kind
-            for word in ("Att", "NonLinear")
-            for kind in (config.interaction, config.interaction_first)
-        )
+        self.unbounded = config.jumps_at_cutoff
         self.r_max = float(config.r_max)
         self.dtype = torch.float64 if config.precision == "float64" else torch.float32
         self.arrangement = Arrangement()
         self.node_embedding = torch.nn.Module()
         self.node_embedding.linear = Weight(native.node_embedding.linear.weight)
         self.radial_embedding = native.radial_embedding
+        if config.distance_transform == "OldSoft":
+            radii = native.radial_embedding.distance_transform.covalent_radii
+            self.radial_embedding.distance_transform = OldSoftTransform(radii)
         self.spherical_harmonics = spherical_harmonics_up_to(config.max_ell)
         self.pair_repulsion_fn = (
             Repulsion(native.pair_repulsion_fn) if self.repulsive else torch.nn.Identity()

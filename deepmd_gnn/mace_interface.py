@@ -9,6 +9,7 @@ from deepmd.pt.utils.update_sel import UpdateSel
 from deepmd_gnn.config import MaceConfig
 from deepmd_gnn.cuequivariance import check_available
 from deepmd_gnn.isolated_atoms import energies_in_section
+from deepmd_gnn.labels import check_files, warn_of_ignored_cells
 from deepmd_gnn.mace_energy import MaceEnergy
 from deepmd_gnn.options import config_from_options
 from deepmd_gnn.sections import set_sel
@@ -229,7 +230,10 @@ class InterfaceMixin:
         config = config_from_options(local_jdata)
         if config.enable_cueq:
             check_available()  # before the work begins, not at the first step
+        check_files(train_data)
+        warn_of_ignored_cells(train_data)
         distance, sel = UpdateSel().update_one_sel(
             train_data, type_map, config.r_max, config.sel, mixed_type=True
         )
-        return set_sel(energies_in_section(local_jdata, type_map), int(sel[0])), distance
+        # Data without any pair have no neighbours, but no buffer has room for none.
+        return set_sel(energies_in_section(local_jdata, type_map), max(int(sel[0]), 1)), distance

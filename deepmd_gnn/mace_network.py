@@ -132,7 +132,8 @@ def build_native(
             gate=mace_modules.gate_dict[config.gate],
             pair_repulsion=config.pair_repulsion,
             apply_cutoff=config.apply_cutoff,
-            distance_transform=config.distance_transform,
+            # The old transform replaces today's in MaceEnergy.
+            distance_transform=str(config.distance_transform).removeprefix("Old"),
             radial_MLP=list(config.radial_MLP),
             radial_type=config.radial_type,
             # The class default depends on whether cuequivariance is installed.

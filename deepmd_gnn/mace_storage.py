@@ -3,8 +3,11 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from deepmd.pt.utils import env
 from deepmd.pt.utils.utils import to_numpy_array, to_torch_tensor
 
+from deepmd_gnn.checkpoint_names import model_name
+from deepmd_gnn.stored_options import OPTION_TENSORS, options_of, pack
 from deepmd_gnn.versions import newer_writer
 
 if TYPE_CHECKING:
@@ -23,6 +26,7 @@ class StorageMixin:
         versions: dict[str, str]
         pair_exclude_types: list[list[int]]
         atom_exclude_types: list[int]
+        register_buffer: Callable[..., None]
         state_dict: Callable[[], dict[str, Any]]
         load_state_dict: Callable[[dict[str, Any]], Any]
 
@@ -37,6 +41,12 @@ class StorageMixin:
             **self.config.to_dict(),
         }
 
+    def set_option_tensors(self) -> None:
+        """Keep the options beside the weights, for those who load them (:mod:`~deepmd_gnn.stored_options`)."""
+        described = options_of(self.config, self.type_map, self.pair_exclude_types, self.atom_exclude_types)
+        for name, options in described.items():
+            self.register_buffer(name, pack(options).to(env.DEVICE))
+
     def serialize(self) -> dict[str, Any]:
         """Everything that rebuilds this model, in the host's portable format."""
         return {
@@ -44,7 +54,12 @@ class StorageMixin:
             "@version": FORMAT,
             "@versions": self.versions,
             **self._definition(),
-            "@variables": {name: to_numpy_array(value) for name, value in self.state_dict().items()},
+            # The option tensors repeat what stands above.
+            "@variables": {
+                name: to_numpy_array(value)
+                for name, value in self.state_dict().items()
+                if model_name(name) not in OPTION_TENSORS
+            },
         }
 
     @classmethod

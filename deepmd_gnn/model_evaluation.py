@@ -52,9 +52,10 @@ def load_evaluation(path: Path, head: str | None = None) -> Evaluate:
 
     def evaluate(structure: "Structure") -> Results:
         box = None if structure.cell is None or not structure.periodic else structure.cell.reshape(1, 9)
+        types = structure.with_type_map(model.get_type_map()).types
         with quiet():
             energy, force, virial, atom_energy, atom_virial = model.eval(
-                structure.coord.reshape(1, -1), box, structure.types, atomic=True
+                structure.coord.reshape(1, -1), box, types, atomic=True
             )
         return Results(
             float(energy[0, 0]),

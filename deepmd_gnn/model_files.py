@@ -135,7 +135,7 @@ def _read_pt(path: Path) -> StoredFile:
     except pickle.UnpicklingError as error:
         raise ModelFileError(
             f"{path}: holds Python objects, not only weights, so it was not written by `dp train`. "
-            "A model saved by native MACE looks like this; it has to be converted first."
+            "A model saved by native MACE looks like this: convert it with `deepmd-gnn convert FILE -o OUT.pth`."
         ) from error
     state = content.get("model", content) if isinstance(content, dict) else {}
     extra = state.get("_extra_state") if isinstance(state, dict) else None

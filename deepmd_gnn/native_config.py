@@ -12,6 +12,12 @@ from deepmd_gnn.safe_pickle import Record
 
 _BASES = {"BesselBasis": "bessel", "GaussianBasis": "gaussian"}
 _TRANSFORMS = {"AgnesiTransform": "Agnesi", "SoftTransform": "Soft"}
+# Of MACE 0.3.5 to 0.3.8: the same name for another function, told by its constants.
+_OLD_SOFT = {"a", "b"}
+
+
+class HeadError(ValueError):
+    """The head that is asked for is not there, or none is and there are several."""
 
 
 class NativeDescription(NamedTuple):
@@ -37,7 +43,7 @@ def choose_head(model: NativeModule, head: str | None) -> tuple[list[str], int]:
     model : NativeModule
         The model.
     head : str, optional
-        Its name; needed if there are several.
+        Its name; needed if there are several and the file does not say for which one it was made.
 
     Returns
     -------
@@ -46,7 +52,7 @@ def choose_head(model: NativeModule, head: str | None) -> tuple[list[str], int]:
 
     Raises
     ------
-    ValueError
+    HeadError
         If the head does not exist, or none is named and there are several.
     """
     energies = model["atomic_energies_fn"].tensors["atomic_energies"]
@@ -54,10 +60,12 @@ def choose_head(model: NativeModule, head: str | None) -> tuple[list[str], int]:
     heads = [str(name) for name in model.settings.get("heads") or []]
     if len(heads) != count:
         heads = ["Default"] if count == 1 else [str(index) for index in range(count)]
+    if head is None and model.stored_head is not None and 0 <= model.stored_head < count:
+        return heads, model.stored_head
     if head is None and count > 1:
-        raise ValueError(f"The model has {count} heads: {', '.join(heads)}. Choose one with --head NAME.")
+        raise HeadError(f"The model has {count} heads: {', '.join(heads)}. Choose one with --head NAME.")
     if head is not None and head not in heads:
-        raise ValueError(f"The model has no head '{head}'. It has: {', '.join(heads)}.")
+        raise HeadError(f"The model has no head '{head}'. It has: {', '.join(heads)}.")
     return heads, 0 if head is None else heads.index(head)
 
 
@@ -157,13 +165,16 @@ def _radial_options(model: NativeModule) -> dict[str, Any]:
     transform = radial.children.get("distance_transform")
     if transform is not None and transform.name not in _TRANSFORMS:
         raise NotConvertible(f"Distance transform {transform.name} is not known here. Not converted.")
+    name = "None" if transform is None else _TRANSFORMS[transform.name]
+    if transform is not None and name == "Soft" and set(transform.tensors) >= _OLD_SOFT:
+        name = "OldSoft"
     kind = _BASES[basis.name]
     return {
         "r_max": _shortest(model.tensors["r_max"]),
         "radial_type": kind,
         "num_radial_basis": basis.tensors[f"{kind}_weights"].numel(),
         "num_cutoff_basis": int(radial["cutoff_fn"].tensors["p"]),
-        "distance_transform": "None" if transform is None else _TRANSFORMS[transform.name],
+        "distance_transform": name,
         "apply_cutoff": bool(radial.settings.get("apply_cutoff", model.settings.get("apply_cutoff", True))),
     }
 

@@ -46,7 +46,8 @@ def adopt_couplings(weights: Weights, prefix: str, product: NativeModule, ours: 
     monomials = _monomials(ours)
     tables = [_our_tables(part, monomials) for part in ours.contractions]
     if "contractions" in native.children:
-        for index, (file, mine) in enumerate(zip(native.layers("contractions"), tables, strict=True)):
+        # A single layer of an old file has more than its scalars, see drop_unread.
+        for index, (file, mine) in enumerate(zip(native.layers("contractions"), tables, strict=False)):
             theirs = [(collect(tensor), tensor.shape[-1]) for tensor in _couplings(file)]
             for name, u, v in zip(_names(prefix, index, len(mine)), theirs, mine, strict=True):
                 if name in weights:

@@ -66,7 +66,11 @@ def load_checkpoint(path: str | Path, branch: str | None = None) -> "MaceModel":
     except FileNotFoundError:
         raise
     except Exception as error:  # whatever torch raises on other files
-        raise ValueError(f"{path} is no checkpoint of DeePMD-kit's PyTorch backend ({error}).") from error
+        reason = str(error).split(".")[0].splitlines() or [type(error).__name__]
+        raise ValueError(
+            f"{path} is no checkpoint of DeePMD-kit's PyTorch backend ({reason[0]}). If it is a native MACE model, "
+            "`deepmd-gnn convert` makes one of it."
+        ) from error
     branches = list(parameters.get("model_dict", {}))
     if branches and branch not in branches:
         raise ValueError(f"{path} has the branches {', '.join(branches)}. Choose one with --branch NAME.")
@@ -101,6 +105,11 @@ def native_from(model: "MaceModel") -> torch.nn.Module:
     """
     from deepmd_gnn.mace_network import build_native
 
+    if model.config.distance_transform == "OldSoft":
+        raise ValueError(
+            "The model has the Soft transform of MACE 0.3.5 to 0.3.8 (distance_transform OldSoft), which the installed "
+            "mace-torch does not have. Not exported."
+        )
     if model.excludes_pairs or model.excludes_atoms:
         raise ValueError(
             "Native MACE has no pair_exclude_types, no atom_exclude_types and no MM types; the model uses them."

@@ -63,6 +63,8 @@ class NativeModule:
         """Module and name of the class or function."""
         self.code: dict[str, str] = {}
         """Source files of a TorchScript archive, to look up what is stored nowhere else (set on the whole model)."""
+        self.stored_head: int | None = None
+        """Index of the head that a file for LAMMPS was made for (set on the whole model)."""
         parts = {key: value for key, value in state.items() if not key.startswith("_")}
         for group in ("_parameters", "_buffers", "_modules"):
             parts.update(state.get(group) or {})
@@ -139,13 +141,14 @@ def read_native(
         return _with_weights(path, content, architecture, trust)
     if not isinstance(content, Record) or not isinstance(content.state, dict):
         raise FileError(f"{path} holds {type(content).__name__}, not a MACE model.")
-    content = _unwrapped(content)
+    content, head = _unwrapped(content)
     try:
         refuse(content, path)
         model = NativeModule(content)
     except RecursionError as error:
         raise FileError(f"{path} contains itself; it is damaged.") from error
     model.code = file.code
+    model.stored_head = head
     return model
 
 
@@ -241,13 +244,21 @@ def refuse(content: Record, path: str | Path) -> None:
             )
 
 
-def _unwrapped(content: Record) -> Record:
-    """Look into the wrappers of a model that was made for LAMMPS; ML-IAP's has two."""
+def _unwrapped(content: Record) -> tuple[Record, int | None]:
+    """Look into the wrappers of a model that was made for LAMMPS, ML-IAP's has two: the model, and the head made for."""
+    head = None
     for _ in range(2):
         if content.name in _LAMMPS_WRAPPERS and isinstance(content.state, dict):
-            inner = content.state.get("model", (content.state.get("_modules") or {}).get("model"))
-            content = inner if isinstance(inner, Record) else content
-    return content
+            state = {
+                **content.state,
+                **(content.state.get("_buffers") or {}),
+                **(content.state.get("_modules") or {}),
+            }
+            stored = state.get("head")
+            if isinstance(stored, torch.Tensor) and stored.numel() == 1:
+                head = int(stored)
+            content = state["model"] if isinstance(state.get("model"), Record) else content
+    return content, head
 
 
 def irreps_of(value: Any) -> list[tuple[int, int, str]]:
@@ -268,7 +279,7 @@ def irreps_of(value: Any) -> list[tuple[int, int, str]]:
 
         return parse_irreps(value)
     numbers = list(_numbers(value))
-    if len(numbers) % 3:
+    if not numbers or len(numbers) % 3:
         raise FileError("irreps in the file could not be read")
     triples = zip(numbers[::3], numbers[1::3], numbers[2::3], strict=True)
     return [(mul, ell, "e" if parity == 1 else "o") for mul, ell, parity in triples]

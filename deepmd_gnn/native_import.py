@@ -1,15 +1,25 @@
 """Native MACE models as models of this package: :func:`load_mace`."""
 
 import dataclasses
+import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deepmd_gnn.config import PRECISIONS, MaceConfig, fail
-from deepmd_gnn.native_config import NativeDescription, describe
+from deepmd_gnn.native_config import HeadError, NativeDescription, describe
 from deepmd_gnn.native_file import NativeModule, NotConvertible, read_native
+from deepmd_gnn.safe_pickle import FileError
 
 if TYPE_CHECKING:
     from deepmd_gnn.mace import MaceModel
+
+# What reading a file of another make may raise.
+_UNEXPECTED = (
+    AttributeError, TypeError, ValueError, LookupError, RuntimeError, ArithmeticError, AssertionError, EOFError, ImportError,
+    pickle.UnpicklingError,
+)  # fmt: skip
 
 
 def load_mace(
@@ -57,13 +67,33 @@ def load_mace(
     ValueError
         If head, elements or precision do not fit the model.
     """
-    native = read_native(source, trust, architecture)
+    with _explained(source):
+        return _load(read_native(source, trust, architecture), head, elements, precision, sel)
+
+
+@contextmanager
+def _explained(source: str | Path) -> Iterator[None]:
+    """Replace errors of Python, met where a file is not built as expected, by a sentence; ours say what they have to."""
     try:
-        description = describe(native, head)
-    except (KeyError, AttributeError, TypeError, IndexError) as error:
+        yield
+    except (NotConvertible, FileError, HeadError):
+        raise
+    except KeyError as error:
         raise NotConvertible(
-            f"{source} lacks something that mace-torch's energy models have ({error!r}). Not converted."
+            f"{source} lacks {error}, which mace-torch's energy models have. Not converted."
         ) from error
+    except _UNEXPECTED as error:
+        if str(error).startswith("mace model:"):
+            raise
+        raise NotConvertible(
+            f"{source} is built otherwise than the energy models of mace-torch 0.2 to 0.3, or damaged. Not converted."
+        ) from error
+
+
+def _load(
+    native: NativeModule, head: str | None, elements: list[str] | None, precision: str | None, sel: int | None
+) -> "MaceModel":
+    description = describe(native, head)
     wanted = description.type_map if elements is None else list(elements)
     _check_elements(wanted, description.type_map)
     options = dict(description.options)

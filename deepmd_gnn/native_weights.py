@@ -17,6 +17,8 @@ _NOT_WEIGHTS = re.compile(
     r"|pair_repulsion_fn\.(r_max|cutoff\..*))$|(^|\.)(output_mask|weights_\w+_zeroed|U_matrix_\w+)$"
 )
 
+_CONTRACTIONS = "products.0.symmetric_contractions.contractions."
+
 
 def load_weights(network: MaceEnergy, model: NativeModule, description: NativeDescription) -> None:
     """Fill a network, built from the description, with the weights of the file.
@@ -42,6 +44,7 @@ def load_weights(network: MaceEnergy, model: NativeModule, description: NativeDe
     }
     select_head(weights, description)
     unify_neighbors(weights, description)
+    drop_unread(weights, network)
     for index, product in enumerate(model.layers("products")):
         adopt_couplings(
             weights,
@@ -129,6 +132,29 @@ def select_head(weights: Weights, description: NativeDescription) -> None:
             weights[name] = value.reshape(count, width, count)[head, :, head] / count**0.5
         elif part == "linear_2.bias":
             weights[name] = value.reshape(count)[head : head + 1]
+
+
+def drop_unread(weights: Weights, network: MaceEnergy) -> None:
+    """Keep the scalars of a single layer: MACE up to 0.3.14 saves its vectors, too, which no readout reads.
+
+    Parameters
+    ----------
+    weights : dict[str, torch.Tensor]
+        Weights of the file; changed.
+    network : MaceEnergy
+        The network they are for.
+    """
+    if len(network.products) > 1:
+        return
+    product = network.products[0]
+    kept = len(product.symmetric_contractions.contractions)
+    for name in [name for name in weights if name.startswith(_CONTRACTIONS)]:
+        if int(name.removeprefix(_CONTRACTIONS).split(".")[0]) >= kept:
+            del weights[name]
+    # Blocks of one irrep after the other, the scalars first.
+    name = "products.0.linear.weight"
+    if name in weights:
+        weights[name] = weights[name].flatten()[: product.linear.weight.numel()]
 
 
 def unify_neighbors(weights: Weights, description: NativeDescription) -> None:

@@ -1,11 +1,14 @@
 """From the model section of an input to a checked configuration. No torch here."""
 
+import logging
 from typing import Any
 
 from deepmd_gnn.config import MaceConfig, fail
 from deepmd_gnn.mm_types import element_of, is_mm
 from deepmd_gnn.sections import canonical_names, flatten
 from deepmd_gnn.versions import newer_writer
+
+log = logging.getLogger("deepmd.deepmd_gnn")  # below the host's logger, so that `dp train` prints it
 
 # Generic keys of DeePMD-kit's model section; the model class handles some, the others do not change this model.
 _HOST_KEYS = frozenset(
@@ -140,6 +143,16 @@ def check_type_map(type_map: list[str], atomic_numbers: dict[str, int]) -> list[
             + ", ".join(map(str, unknown)),
         )
     return [atomic_numbers[element] for element in elements]
+
+
+def warn_of_jumps(config: MaceConfig) -> None:
+    """Say in the log if the energy jumps when a neighbour crosses the cutoff."""
+    if config.jumps_at_cutoff:
+        log.warning(
+            "MACE apply_cutoff: true with %s: the energy jumps when a neighbour crosses r_max. New models should leave it "
+            "out or write false.",
+            " and ".join(sorted({str(config.interaction_first), config.interaction})),
+        )
 
 
 def check_mm_types(type_map: list[str], config: MaceConfig) -> None:

@@ -1,10 +1,12 @@
-"""Renames a model's tensors on the way to and from checkpoints, see :mod:`~deepmd_gnn.checkpoint_names`."""
+"""Renames a model's tensors on the way to and from checkpoints, see :mod:`~deepmd_gnn.checkpoint_names`, and compares."""
 
 from typing import Any
 
 import torch
 
-from deepmd_gnn.checkpoint_names import NETWORK, model_name, stored_name
+from deepmd_gnn.checkpoint_names import model_name, stored_name
+from deepmd_gnn.stored_options import OPTION_TENSORS, compare_options
+from deepmd_gnn.type_map import reorder_elements
 
 
 def _rename_stored(
@@ -13,8 +15,10 @@ def _rename_stored(
     prefix: str,
     local_metadata: dict[str, Any],  # noqa: ARG001
 ) -> None:
-    for key in [key for key in state_dict if key.startswith(prefix + NETWORK)]:
-        state_dict[prefix + stored_name(key.removeprefix(prefix))] = state_dict.pop(key)
+    for key in [key for key in state_dict if key.startswith(prefix)]:
+        name = stored_name(key.removeprefix(prefix))
+        if prefix + name != key:
+            state_dict[prefix + name] = state_dict.pop(key)
 
 
 class StoredNames(torch.nn.Module):
@@ -37,4 +41,39 @@ class StoredNames(torch.nn.Module):
             name = model_name(key.removeprefix(prefix))
             if prefix + name != key:
                 state_dict[prefix + name] = state_dict.pop(key)
+        fit_stored(self, state_dict, prefix)
         torch.nn.Module._load_from_state_dict(self, state_dict, prefix, *others)
+
+
+def fit_stored(model: torch.nn.Module, state_dict: dict[str, Any], prefix: str) -> None:
+    """Compare weights of a file with the model they are loaded into, and put its elements into the model's order.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The model, also scripted.
+    state_dict : dict[str, Any]
+        Tensors of the file under the model's own names; changed.
+    prefix : str
+        Of these names.
+
+    Raises
+    ------
+    ValueError
+        If they belong to another model.
+    """
+    given = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    stored = {k.removeprefix(prefix): v for k, v in state_dict.items() if k.startswith(prefix)}
+    order = compare_options(given, stored)
+    missing = [name for name, _ in model.named_parameters() if name not in stored]
+    if missing:
+        # The host starts from frozen files without asking whether they have all weights; the rest would be random.
+        raise ValueError(
+            f"mace model: the file lacks {len(missing)} weights of this model, {', '.join(missing[:3])} for example; it is of "
+            "another model. Start from a file with the same options, or train a new model without it."
+        )
+    if order is not None:
+        stored = reorder_elements(stored, model, order)
+        state_dict.update({prefix + name: value for name, value in stored.items()})
+    # What they say is the same by now, and older files do not have them.
+    state_dict.update({prefix + name: given[name] for name in OPTION_TENSORS})

@@ -44,6 +44,13 @@ class Structure:
         """The same atoms elsewhere, with the same or another cell."""
         return replace(self, coord=coord, cell=self.cell if cell is None else cell)
 
+    def with_type_map(self, type_map: list[str]) -> "Structure":
+        """The same atoms for a model whose types have another order."""
+        if type_map == self.type_map:
+            return self
+        types = np.array([type_map.index(self.type_map[kind]) for kind in self.types], dtype=int)
+        return Structure(self.coord, types, self.cell, list(type_map), self.name, self.periodic)
+
     def repeated(self, copies: tuple[int, int, int]) -> "Structure":
         """A supercell.
 

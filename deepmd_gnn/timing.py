@@ -24,7 +24,7 @@ def main() -> None:
     request = json.load(sys.stdin)
     arrays = np.load(request["structure"])
     cell = arrays.get("cell")
-    structure = Structure(arrays["coord"], arrays["types"], cell, [], "", cell is not None)
+    structure = Structure(arrays["coord"], arrays["types"], cell, request["type_map"], "", cell is not None)
     evaluate = load_evaluation(Path(request["file"]), request["head"])
     for _ in range(WARM_UP):
         result = evaluate(structure)

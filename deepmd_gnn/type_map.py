@@ -1,5 +1,7 @@
 """Other elements for a trained network: drop, add and reorder what depends on the type."""
 
+from typing import cast
+
 import torch
 
 from deepmd_gnn.mace_blocks import Linear
@@ -37,6 +39,35 @@ def copy_elements(old: MaceEnergy, new: MaceEnergy, kept: list[tuple[int, int]])
             ours = value.view(_blocks(inputs, new.ntypes, value))
             rows = theirs.index_select(1, source.to(theirs.device)).to(ours.device)
             ours.index_copy_(1, target.to(ours.device), rows * (gain if rescaled else 1.0))
+
+
+def reorder_elements(
+    tensors: dict[str, torch.Tensor], model: torch.nn.Module, order: list[int]
+) -> dict[str, torch.Tensor]:
+    """Put the tensors of a model with the same elements in another order into this order.
+
+    Parameters
+    ----------
+    tensors : dict[str, torch.Tensor]
+        By name, as in :meth:`~deepmd_gnn.mace.MaceModel.state_dict` before its names are those of checkpoints.
+    model : torch.nn.Module
+        A model with the new order.
+    order : list[int]
+        Old place of each element.
+
+    Returns
+    -------
+    dict[str, torch.Tensor]
+        Those that have an axis of elements, reordered copies.
+    """
+    network = cast("MaceEnergy", model.energy_model)
+    axes = {f"energy_model.{name}": inputs for name, (inputs, _) in _element_axes(network).items()}
+    axes |= {"energy_model.atomic_numbers": 1, "out_bias": 1, "out_std": 1}
+    return {
+        name: tensors[name].view(_blocks(inputs, len(order), tensors[name]))[:, order].view_as(tensors[name])
+        for name, inputs in axes.items()
+        if name in tensors
+    }
 
 
 def _blocks(inputs: int, ntypes: int, value: torch.Tensor) -> tuple[int, int, int]:

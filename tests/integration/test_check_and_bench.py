@@ -34,7 +34,8 @@ def test_check_passes(model_files, water, capsys):
 
 def test_check_finds_that_a_block_jumps_at_the_cutoff(tmp_path, capsys):
     """Native MACE's attentive block does so; the other checks of this file pass."""
-    freeze(tiny_model(**STRONG, interaction="RealAgnosticAttResidual"), tmp_path / "m.pth")
+    jumping = {"interaction": "RealAgnosticAttResidual", "apply_cutoff": True}
+    freeze(tiny_model(**STRONG, **jumping), tmp_path / "m.pth")
     assert main(["check", str(tmp_path / "m.pth"), "--ranks", "0"]) == 1
     out = capsys.readouterr().out
     assert [line.split()[1] for line in out.splitlines() if line.startswith("FAIL")] == [
@@ -42,6 +43,7 @@ def test_check_finds_that_a_block_jumps_at_the_cutoff(tmp_path, capsys):
         "virial",
         "smoothness",
     ]
+    assert "apply_cutoff: true with these blocks" in out
     assert "not run ranks        --ranks 0" in out
     assert out.splitlines()[-1] == "6 passed, 3 failed, 1 not run"
 
