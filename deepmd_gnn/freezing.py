@@ -145,10 +145,12 @@ def _for_this_machine(suffix: str) -> Iterator[None]:
         yield
         return
     from deepmd_gnn.kernels.compiler import check_compiler, cpu_guard, linked_into_models, this_machine
+    from deepmd_gnn.kernels.kept import remove_broken
     from deepmd_gnn.kernels.memory import kept_memory
     from deepmd_gnn.kernels.repeated import compiled_once
 
     check_compiler()
+    remove_broken()
     if _compiled_for() != "cpu":  # the pool is made of the CPU's memory
         yield
         return

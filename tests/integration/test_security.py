@@ -44,8 +44,8 @@ class Overwriting(torch.nn.Module):
 
     @torch.jit.export
     def get_model_def_script(self) -> str:
-        torch.from_file("victim.txt", True, 8, dtype=torch.uint8).fill_(88)
-        return "{}"
+        content = torch.from_file("victim.txt", True, 8, dtype=torch.uint8).fill_(88)
+        return "{}" if int(content.sum()) > 0 else ""  # TorchScript leaves out what nobody reads
 
 
 @pytest.fixture
