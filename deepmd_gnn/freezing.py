@@ -210,6 +210,10 @@ def improve(serialization: ModuleType) -> None:
             original(model_file, data, model_json_override, do_atomic_virial, lower_kind)
             return
 
+        from deepmd_gnn.mace_storage import with_arrays
+
+        data = {**data, "model": with_arrays(data["model"])}
+
         # Whatever was asked for: a padded list could truncate neighbours, and has no form for several ranks.
         def write(path: Path) -> None:
             with (
