@@ -214,7 +214,10 @@ def _read_exported(path: Path, archive: Archive) -> StoredFile:
         [StoredModel(None, section, state)],
         metadata,
         section.pop("@versions", None),
-        with_comm=bool(archive.ending("extra/forward_lower_with_comm.pt2")),
+        # The C++ interface goes by the description.
+        with_comm=bool(
+            archive.ending("extra/forward_lower_with_comm.pt2") and metadata.get("has_comm_artifact")
+        ),
         compiled_for=device,
         kernels=section.pop("@kernels", None),
     )
