@@ -154,6 +154,20 @@ def test_options_that_do_not_fit_the_weights(tmp_path, files, capsys):
         assert "do not fit its weights" in capsys.readouterr().err
 
 
+def test_control_characters_are_not_printed(tmp_path, files, capsys):
+    """A terminal would obey them."""
+    content = torch.load(files / "m.pt")
+    content["model"]["_extra_state"]["model_params"]["info"] = {"versions": {"torch": "2\x1b[2J"}}
+    torch.save(content, tmp_path / "x.pt")
+    assert run("info", tmp_path / "x.pt") == 0
+    content["model"]["_extra_state"]["model_params"]["\x1b[2J"] = 1
+    torch.save(content, tmp_path / "x.pt")
+    assert run("info", tmp_path / "x.pt") == 1
+    captured = capsys.readouterr()
+    assert "2?[2J" in captured.out
+    assert "\x1b" not in captured.out + captured.err
+
+
 # --- .pte and .pt2 -----------------------------------------------------------------------------------------------
 
 
