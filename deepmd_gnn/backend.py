@@ -7,7 +7,15 @@ from deepmd_gnn.versions import check_versions
 
 check_versions()
 
-from deepmd_gnn import argcheck as argcheck  # noqa: E402 - with other versions it could not be imported
+# With other versions these could not be imported.
+from deepmd.backend.pt_expt import PyTorchExportableBackend  # noqa: E402
+from deepmd.backend.pytorch import PyTorchBackend  # noqa: E402
+
+from deepmd_gnn import argcheck as argcheck  # noqa: E402
+from deepmd_gnn.host_files import guard  # noqa: E402
+
+guard(PyTorchBackend, freezes_in_place=True)
+guard(PyTorchExportableBackend, freezes_in_place=False)
 
 
 def load() -> None:

@@ -40,7 +40,8 @@ def add_parsers(subparsers: Any) -> None:
         "bench",
         "time model files on a structure",
         _EXAMPLES,
-        "Time checkpoints and frozen models on a structure: in Python, and molecular dynamics in LAMMPS.",
+        "Time checkpoints and frozen models on a structure: in Python, and molecular dynamics in LAMMPS. "
+        "Runs the program in the file: of strangers' files ask only `deepmd-gnn info`.",
     )
     parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help=".pt, .pth, .pt2 or .pte")
     add_structure_arguments(parser)

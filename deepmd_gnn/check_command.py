@@ -43,7 +43,8 @@ def add_parsers(subparsers: Any) -> None:
         "test the physics of a model file",
         _EXAMPLES,
         "Test what every model of interatomic energies must obey, on a checkpoint or frozen model: "
-        "derivatives, invariances, smoothness at the cutoff, and that LAMMPS gives the same numbers on any number of ranks.",
+        "derivatives, invariances, smoothness at the cutoff, and that LAMMPS gives the same numbers on any number of ranks. "
+        "Runs the program in the file: of strangers' files ask only `deepmd-gnn info`.",
     )
     parser.add_argument("file", type=Path, help="checkpoint (.pt) or frozen model (.pth, .pt2, .pte)")
     add_structure_arguments(parser)

@@ -92,5 +92,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _failed(error: Exception) -> int:
     message = " ".join(str(error).split())
+    # It may quote a file, and terminals obey control characters.
+    message = "".join(c if c.isprintable() else "?" for c in message)
     sys.stderr.write(f"deepmd-gnn: error: {message}\n")
     return 1

@@ -14,6 +14,7 @@ import torch._functorch.config as functorch_config
 from torch._inductor.decomposition import decompositions, register_decomposition
 
 from deepmd_gnn.freezing import PLAIN_TAILS, sound_vectorisation
+from deepmd_gnn.kernels.kept import remove_broken
 from deepmd_gnn.mace_blocks import plain_products
 from deepmd_gnn.training_operators import pick  # noqa: F401 - registers the operators
 
@@ -72,6 +73,7 @@ def vectorise(training: ModuleType) -> None:
         if not (isinstance(model, MaceModel) and model.training):
             return original(model, *args, **kwargs)
         _look_into_picks()
+        remove_broken()
         kwargs["compile_opts"] = {**OPTIONS, **(kwargs.get("compile_opts") or {})}
         with plain_products():
             compiled, buffers = original(model, *args, **kwargs)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from deepmd_gnn.freeze_command import freeze
 from deepmd_gnn.native_import import load_mace
-from deepmd_gnn.whole_file import whole_file
+from deepmd_gnn.whole_file import refuse_same, whole_file
 
 if TYPE_CHECKING:
     from deepmd_gnn.mace import MaceModel
@@ -46,14 +46,17 @@ def convert(
     Raises
     ------
     ValueError
-        If the output has another suffix, its folder does not exist, or `source` cannot be converted; nothing is
-        written then.
+        If the output has another suffix, its folder does not exist, it is a file that is read, or `source` cannot be
+        converted; nothing is written then.
     """
     output = Path(output)
     if output.suffix not in SUFFIXES:
         raise ValueError(f"The output '{output}' must end in one of {', '.join(SUFFIXES)}.")
     if not output.parent.is_dir():
         raise ValueError(f"The folder of the output '{output}' does not exist.")
+    refuse_same(source, output)
+    if architecture is not None:
+        refuse_same(architecture, output)
     model = load_mace(source, head, elements, precision, sel, trust=trust, architecture=architecture)
     if output.suffix == ".pt":
         save_checkpoint(model, output)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from deepmd_gnn.command_parsers import add_command
-from deepmd_gnn.whole_file import whole_file
+from deepmd_gnn.whole_file import refuse_same, whole_file
 
 _EXAMPLES = """\
 examples:
@@ -76,6 +76,7 @@ def run(args: argparse.Namespace) -> int:
         if getattr(args, name) and output.suffix != ".pt2":
             option, what = f"--{name.replace('_', '-')}", name.removeprefix("no_")
             raise ValueError(f"{output}: {option} is for a .pt2; a {output.suffix} has no {what}")
+    refuse_same(args.model, output)
     summary = summarise(Path(args.model))
     if summary["kind"] != "pt":
         raise ValueError(

@@ -145,11 +145,13 @@ def _for_this_machine(suffix: str) -> Iterator[None]:
         yield
         return
     from deepmd_gnn.kernels.compiler import check_compiler, cpu_guard, linked_into_models, this_machine
+    from deepmd_gnn.kernels.kept import remove_broken
     from deepmd_gnn.kernels.memory import kept_memory
     from deepmd_gnn.kernels.repeated import compiled_once
     from deepmd_gnn.kernels.standard_library import with_shared_library
 
     check_compiler()
+    remove_broken()
     with with_shared_library():
         if _compiled_for() != "cpu":  # the pool is made of the CPU's memory
             yield
@@ -210,6 +212,10 @@ def improve(serialization: ModuleType) -> None:
         if data["model"].get("type") != "mace":
             original(model_file, data, model_json_override, do_atomic_virial, lower_kind)
             return
+
+        from deepmd_gnn.mace_storage import with_arrays
+
+        data = {**data, "model": with_arrays(data["model"])}
 
         # Whatever was asked for: a padded list could truncate neighbours, and has no form for several ranks.
         def write(path: Path) -> None:

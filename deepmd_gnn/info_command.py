@@ -74,7 +74,8 @@ def run(arguments: argparse.Namespace) -> int:
     """
     summary = summarise(arguments.file)
     text = json.dumps(summary, indent=2) if arguments.json else _text(summary)
-    sys.stdout.write(text + "\n")
+    # Names in a stranger's file could hold control characters, which a terminal obeys.
+    sys.stdout.write("".join(c if c.isprintable() or c == "\n" else "?" for c in text) + "\n")
     return 0
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from deepmd.pt.utils import env
 from deepmd.pt.utils.utils import to_numpy_array, to_torch_tensor
 
@@ -15,6 +16,25 @@ if TYPE_CHECKING:
 
 # Of serialize(): goes up when older versions of this package would misread it.
 FORMAT = 1
+
+
+def with_arrays(data: dict[str, Any]) -> dict[str, Any]:
+    """A serialised model whose variables are arrays; HDF5 (``.dp``) gives those without axes back as numbers.
+
+    Parameters
+    ----------
+    data : dict[str, Any]
+        From :meth:`StorageMixin.serialize`, perhaps by way of a file.
+
+    Returns
+    -------
+    dict[str, Any]
+        Shares everything else with `data`.
+    """
+    return {
+        **data,
+        "@variables": {name: np.asarray(value) for name, value in data["@variables"].items()},
+    }
 
 
 class StorageMixin:
@@ -74,7 +94,7 @@ class StorageMixin:
         newer = newer_writer(data.get("@versions"))
         if newer and data.get("@version", 1) > FORMAT:
             raise ValueError(f"mace model: this file {newer}. (Its format is {data['@version']}.)")
-        variables = data["@variables"]
+        variables = with_arrays(data)["@variables"]
         options = {key: value for key, value in data.items() if key[0] != "@" and key != "type"}
         model = cls(**options, info={"versions": data.get("@versions")})
         model.load_state_dict({name: to_torch_tensor(value) for name, value in variables.items()})

@@ -5,17 +5,19 @@ an exported program (``.pte``); each is a zip archive.
 """
 
 import json
-import pickle
-import sys
-import zipfile
-from contextlib import redirect_stdout
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from deepmd_gnn.archives import Archive, FileError, opened
 from deepmd_gnn.checkpoint_names import model_name
+from deepmd_gnn.programs import check_program
+
+if TYPE_CHECKING:
+    import torch
 
 KINDS = {
     "pt": "checkpoint (.pt)",
@@ -25,8 +27,12 @@ KINDS = {
 }
 _READABLE = "deepmd-gnn reads checkpoints (.pt) and frozen models (.pth, .pt2, .pte) of DeePMD-kit"
 
+# Types that torch's weights-only reader admits beside tensors; none of them does anything.
+_PLAIN = ("torch.device", "collections.defaultdict", "collections.Counter", "__builtin__.set", "builtins.set")
+_NUMBERS = ("float64", "float32", "int64", "int32", "bool", "uint8", "int8", "int16")
 
-class ModelFileError(ValueError):
+
+class ModelFileError(FileError):
     """A file that cannot be read as a model; the message names the file, what was found and what to do."""
 
 
@@ -81,62 +87,57 @@ def read_model_file(path: Path) -> StoredFile:
     ModelFileError
         If the file is not there, truncated, of unknown kind or not written by DeePMD-kit.
     """
-    kind = _kind(path)
-    read = {"pt": _read_pt, "pth": _read_pth, "pt2": _read_exported, "pte": _read_exported}[kind]
-    try:
-        return read(path)
-    except ModelFileError:
-        raise
-    except (
-        RuntimeError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        EOFError,
-        zipfile.BadZipFile,
-    ) as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise ModelFileError(
-            f"{path}: looks like a {KINDS[kind]}, but cannot be read ({reason[0]}). "
-            "The file is probably damaged; write or copy it again."
-        ) from error
+    with opened(path, advice=f"{_READABLE}.") as archive:
+        kind = file_kind(archive)
+        read = {"pt": _read_pt, "pth": _read_pth, "pt2": _read_exported, "pte": _read_exported}[kind]
+        try:
+            return read(path, archive)
+        except ModelFileError:
+            raise
+        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            raise ModelFileError(
+                f"{path}: looks like a {KINDS[kind]}, but cannot be read ({reason[0]}). "
+                "The file is probably damaged; write or copy it again."
+            ) from error
 
 
-def _kind(path: Path) -> str:
-    if not path.exists():
-        raise ModelFileError(f"{path}: no such file.")
-    if path.is_dir():
-        raise ModelFileError(f"{path}: is a folder; give a model file. {_READABLE}.")
-    with path.open("rb") as file:
-        start = file.read(4)
-    if not start:
-        raise ModelFileError(f"{path}: is empty; write or copy it again.")
-    if not zipfile.is_zipfile(path):
-        if start.startswith(b"PK"):
-            raise ModelFileError(f"{path}: is a truncated archive (its end is missing); copy it again.")
-        raise ModelFileError(f"{path}: is not a PyTorch archive. {_READABLE}.")
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
-    if any("data/aotinductor/" in name for name in names):
+def file_kind(archive: Archive) -> str:
+    """Tell the kind of a file by its content.
+
+    Parameters
+    ----------
+    archive : Archive
+        The file.
+
+    Returns
+    -------
+    str
+        Key of :data:`KINDS`.
+
+    Raises
+    ------
+    ModelFileError
+        If it is no file of PyTorch.
+    """
+    if any("data/aotinductor/" in name for name in archive.names):
         return "pt2"
-    if any(name.endswith("models/model.json") for name in names):
+    if archive.ending("models/model.json"):
         return "pte"
-    if any(name.endswith("data.pkl") for name in names):
-        return "pth" if any(name.endswith("/constants.pkl") for name in names) else "pt"
-    raise ModelFileError(f"{path}: is a zip archive, but not a PyTorch one. {_READABLE}.")
+    if archive.ending("data.pkl"):
+        return "pth" if archive.ending("/constants.pkl") else "pt"
+    raise ModelFileError(f"{archive.path}: is a zip archive, but not a PyTorch one. {_READABLE}.")
 
 
-def _read_pt(path: Path) -> StoredFile:
-    import torch
+def _read_pt(path: Path, archive: Archive) -> StoredFile:  # noqa: ARG001
+    from deepmd_gnn.safe_pickle import TorchFile, records_in
 
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except pickle.UnpicklingError as error:
+    content = TorchFile(path).content
+    if any(record.qualname not in _PLAIN for record in records_in(content)):
         raise ModelFileError(
             f"{path}: holds Python objects, not only weights, so it was not written by `dp train`. "
             "A model saved by native MACE looks like this: convert it with `deepmd-gnn convert FILE -o OUT.pth`."
-        ) from error
+        )
     state = content.get("model", content) if isinstance(content, dict) else {}
     extra = state.get("_extra_state") if isinstance(state, dict) else None
     if not isinstance(extra, dict) or "model_params" not in extra:
@@ -146,7 +147,9 @@ def _read_pt(path: Path) -> StoredFile:
     params = extra["model_params"]
     heads = params.get("model_dict", {"Default": params})
     models = [
-        StoredModel(name if "model_dict" in params else None, section, _tensors(state, f"model.{name}."))
+        StoredModel(
+            name if "model_dict" in params else None, section, _arrays(state.items(), f"model.{name}.")
+        )
         for name, section in heads.items()
     ]
     training = {
@@ -159,48 +162,49 @@ def _read_pt(path: Path) -> StoredFile:
     return StoredFile(path, "pt", models, {}, versions, training)
 
 
-def _tensors(state: dict[str, Any], prefix: str = "") -> dict[str, np.ndarray]:
+def _arrays(tensors: "Iterable[tuple[str, torch.Tensor]]", prefix: str = "") -> dict[str, np.ndarray]:
     return {
-        model_name(name.removeprefix(prefix)): value.detach().numpy()
-        for name, value in state.items()
-        if name.startswith(prefix) and hasattr(value, "detach")
+        model_name(name.removeprefix(prefix)): value.numpy()
+        for name, value in tensors
+        if name.startswith(prefix) and hasattr(value, "numpy")
     }
 
 
-def _read_pth(path: Path) -> StoredFile:
-    import torch
+def _read_pth(path: Path, archive: Archive) -> StoredFile:  # noqa: ARG001
+    """Read what the program keeps; loading it would already run parts of it."""
+    from deepmd_gnn.native_file import NativeModule
+    from deepmd_gnn.safe_pickle import Record, TorchFile
 
-    with redirect_stdout(
-        sys.stderr
-    ):  # packages report there what they did not find; stdout is for the answer
-        import deepmd.pt  # noqa: F401 - its operators are in the file
-
-    model: Any = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
-    if not hasattr(model, "get_model_def_script"):
+    content = TorchFile(path).content
+    module = NativeModule(content) if isinstance(content, Record) else None
+    if module is None or "model_def_script" not in module.settings:
+        name = getattr(content, "name", type(content).__name__)
         raise ModelFileError(
-            f"{path}: is a TorchScript file ({model.original_name}), but not a model frozen by `dp freeze`."
+            f"{path}: is a TorchScript file ({name}), but not a model frozen by `dp freeze`."
         )
-    section = json.loads(model.get_model_def_script() or "{}")
-    if not section and model.original_name == "MaceModel":  # converted from a file that did not record it
-        section = {"type": "mace", "type_map": model.get_type_map(), "r_max": model.get_rcut()}
-    versions = dict(model.versions) if hasattr(model, "versions") else None
-    return StoredFile(path, "pth", [StoredModel(None, section, _tensors(model.state_dict()))], {}, versions)
+    settings = module.settings
+    section = json.loads(settings["model_def_script"] or "{}")
+    if not section and module.name == "MaceModel":  # converted from a file that did not record it
+        section = {"type": "mace", "type_map": settings["type_map"], "r_max": settings["rcut"]}
+    versions = settings.get("versions")
+    return StoredFile(
+        path, "pth", [StoredModel(None, section, _arrays(module.named_tensors()))], {}, versions
+    )
 
 
-def _read_exported(path: Path) -> StoredFile:
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
-        if not any(name.endswith("extra/metadata.json") for name in names):
-            raise ModelFileError(
-                f"{path}: is an exported PyTorch program, but not one of `dp --pt-expt freeze`: "
-                "no description of the model inside."
-            )
-        metadata = _json(archive, "extra/metadata.json")
-        section = dict(_json(archive, "extra/model.json").get("model", {}))
-        device = _json(archive, ".wrapper_metadata.json")
+def _read_exported(path: Path, archive: Archive) -> StoredFile:
+    check_program(archive)
+    if not archive.ending("extra/metadata.json"):
+        raise ModelFileError(
+            f"{path}: is an exported PyTorch program, but not one of `dp --pt-expt freeze`: "
+            "no description of the model inside."
+        )
+    metadata = _json(archive, "extra/metadata.json")
+    section = dict(_json(archive, "extra/model.json").get("model", {}))
+    device = _json(archive, ".wrapper_metadata.json")
     variables = section.pop("@variables", {})
     state = {
-        model_name(name): np.asarray(entry["value"], dtype=entry["dtype"])
+        model_name(name): np.asarray(entry["value"], dtype=_dtype(entry["dtype"]))
         for name, entry in variables.items()
         if isinstance(entry, dict) and "value" in entry
     }
@@ -210,15 +214,23 @@ def _read_exported(path: Path) -> StoredFile:
         [StoredModel(None, section, state)],
         metadata,
         section.pop("@versions", None),
-        with_comm=any(name.endswith("extra/forward_lower_with_comm.pt2") for name in names),
+        # The C++ interface goes by the description.
+        with_comm=bool(
+            archive.ending("extra/forward_lower_with_comm.pt2") and metadata.get("has_comm_artifact")
+        ),
         compiled_for=device,
         kernels=section.pop("@kernels", None),
     )
 
 
-def _json(archive: zipfile.ZipFile, suffix: str) -> dict[str, Any]:
+def _dtype(name: str) -> str:
+    """A type of numbers; of others a single value can have any size."""
+    if name not in _NUMBERS:
+        raise ValueError(f"values of type {name!r}")
+    return name
+
+
+def _json(archive: Archive, suffix: str) -> dict[str, Any]:
     """The first JSON member whose name ends so; empty if there is none."""
-    for name in archive.namelist():
-        if name.endswith(suffix):
-            return dict(json.loads(archive.read(name)))
-    return {}
+    names = archive.ending(suffix)
+    return dict(json.loads(archive.read(names[0]))) if names else {}

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from deepmd_gnn.config import MaceConfig
+from deepmd_gnn.fitting_weights import misfit
 from deepmd_gnn.model_files import KINDS, ModelFileError, StoredFile, StoredModel, read_model_file
 from deepmd_gnn.options import config_from_options
 from deepmd_gnn.versions import newer_writer
@@ -120,7 +121,7 @@ def _model(stored: StoredFile, model: StoredModel) -> dict[str, Any]:
             "type": kind,
             "type_map": type_map,
             "r_max": float(model.section["r_max"] if "r_max" in model.section else model.section["rcut"]),
-            "architecture": _architecture(model.section, where, stored.versions),
+            "architecture": _architecture(model, where, stored.versions),
             "precision": str(model.state["energy_model.node_embedding.linear.weight"].dtype),
             "parameters": _parameters(model),
             "avg_num_neighbors": float(model.state["energy_model.avg_num_neighbors"]),
@@ -138,9 +139,9 @@ def _model(stored: StoredFile, model: StoredModel) -> dict[str, Any]:
         ) from error
 
 
-def _architecture(section: dict[str, Any], where: str, versions: Any) -> dict[str, Any] | None:
+def _architecture(model: StoredModel, where: str, versions: Any) -> dict[str, Any] | None:
     """Resolved options; None where the file records only what the C++ interface needs."""
-    options = {key: value for key, value in section.items() if not key.startswith("@")}
+    options = {key: value for key, value in model.section.items() if not key.startswith("@")}
     if set(options) <= {"type", "type_map", "r_max"}:
         return None
     try:
@@ -152,6 +153,13 @@ def _architecture(section: dict[str, Any], where: str, versions: Any) -> dict[st
         raise ModelFileError(
             f"{where}: damaged, or written by another version of deepmd-gnn: {error}"
         ) from error
+    prefix = "energy_model."
+    shapes = {k.removeprefix(prefix): v.shape for k, v in model.state.items() if k.startswith(prefix)}
+    wrong = misfit(config, len(model.section["type_map"]), shapes)
+    if wrong:
+        raise ModelFileError(
+            f"{where}: its options do not fit its weights ({wrong}); the file is damaged or forged."
+        )
     return {key: value for key, value in config.to_dict().items() if key not in _NO_ARCHITECTURE}
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from deepmd_gnn.whole_file import whole_file
+from deepmd_gnn.whole_file import refuse_same, whole_file
 
 if TYPE_CHECKING:
     from deepmd_gnn.mace import MaceModel
@@ -26,12 +26,18 @@ def export_native(model: "str | Path | MaceModel", output: str | Path, branch: s
     Raises
     ------
     ValueError
-        If the checkpoint holds no MACE model, or one that native MACE cannot express.
+        If the output is not named ``.model`` or is the checkpoint, or the checkpoint holds no MACE model or one that
+        native MACE cannot express.
     """
-    loaded = load_checkpoint(model, branch) if isinstance(model, (str, Path)) else model
     output = Path(output)
+    # MACE goes by no suffix, but a .pt here would be a checkpoint that DeePMD-kit cannot read any more.
+    if output.suffix != ".model":
+        raise ValueError(f"The output '{output}' must end in .model.")
     if not output.parent.is_dir():
         raise ValueError(f"The folder of the output '{output}' does not exist.")
+    if isinstance(model, (str, Path)):
+        refuse_same(model, output)
+    loaded = load_checkpoint(model, branch) if isinstance(model, (str, Path)) else model
     native = native_from(loaded)
     with whole_file(output) as unfinished:
         torch.save(native, unfinished)
@@ -59,18 +65,16 @@ def load_checkpoint(path: str | Path, branch: str | None = None) -> "MaceModel":
     """
     from deepmd.pt.model.model import get_model
 
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        state = content.get("model", content)
-        parameters = state["_extra_state"]["model_params"]
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # whatever torch raises on other files
-        reason = str(error).split(".")[0].splitlines() or [type(error).__name__]
+    from deepmd_gnn.model_summary import summarise
+
+    summary = summarise(Path(path))
+    if summary["kind"] != "pt":
         raise ValueError(
-            f"{path} is no checkpoint of DeePMD-kit's PyTorch backend ({reason[0]}). If it is a native MACE model, "
-            "`deepmd-gnn convert` makes one of it."
-        ) from error
+            f"{path} is a {summary['kind_name']}, not a checkpoint, from which models are exported."
+        )
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    state = content.get("model", content)
+    parameters = state["_extra_state"]["model_params"]
     branches = list(parameters.get("model_dict", {}))
     if branches and branch not in branches:
         raise ValueError(f"{path} has the branches {', '.join(branches)}. Choose one with --branch NAME.")

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from deepmd_gnn.safe_pickle import FileError, Record, TorchFile, records_in
+from deepmd_gnn.archives import FileError, check_regular
+from deepmd_gnn.safe_pickle import Record, TorchFile, records_in
 
 _MODELS = ("MACE", "ScaleShiftMACE")
 _LAMMPS_WRAPPERS = ("LAMMPS_MACE", "LAMMPS_MLIAP_MACE", "MACEEdgeForcesWrapper")
@@ -37,6 +38,10 @@ _PARTS = (
     "pair_repulsion_fn",
 )
 
+# Of irreps in a file; nested tuples that share parts have endlessly many.
+_MOST_PARTS = 100_000
+_NO_IRREPS = "irreps in the file could not be read"
+
 
 class NotConvertible(ValueError):
     """A model with a part that has no counterpart here; the message names it and says why."""
@@ -51,7 +56,10 @@ class NativeModule:
         The module's record.
     """
 
-    def __init__(self, record: Record) -> None:
+    def __init__(self, record: Record, known: "dict[int, NativeModule] | None" = None) -> None:
+        # A module that has several parents is one module; otherwise a small file could hold endlessly many.
+        known = {} if known is None else known
+        known[id(record)] = self
         state = record.state
         if not isinstance(state, dict):
             raise FileError(f"the file's {record.qualname} has no state; it is damaged or of another kind")
@@ -73,7 +81,9 @@ class NativeModule:
         """Names of the parameters among the tensors; a TorchScript archive does not tell them apart."""
         self.tensors = {k: v for k, v in parts.items() if isinstance(v, torch.Tensor)}
         """Parameters and buffers."""
-        self.children = {k: NativeModule(v) for k, v in parts.items() if _is_module(v)}
+        self.children = {
+            k: known.get(id(v)) or NativeModule(v, known) for k, v in parts.items() if _is_module(v)
+        }
         """Submodules."""
         rest = {k: v for k, v in parts.items() if k not in self.tensors and k not in self.children}
         self.settings: dict[str, Any] = rest
@@ -94,12 +104,17 @@ class NativeModule:
         children = self[path].children
         return [children[name] for name in sorted(children, key=int)]
 
-    def named_tensors(self, prefix: str = "") -> Iterator[tuple[str, torch.Tensor]]:
-        """All parameters and buffers, named as in a state dict."""
-        for name, tensor in self.tensors.items():
-            yield prefix + name, tensor
-        for name, child in self.children.items():
-            yield from child.named_tensors(f"{prefix}{name}.")
+    def named_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """All parameters and buffers, named as in a state dict; those of a module with several parents once."""
+        seen = {id(self)}
+        waiting = [("", self)]
+        while waiting:
+            prefix, module = waiting.pop()
+            for name, tensor in module.tensors.items():
+                yield prefix + name, tensor
+            new = [(f"{prefix}{name}.", one) for name, one in module.children.items() if id(one) not in seen]
+            seen.update(id(one) for _, one in new)
+            waiting += reversed(new)
 
 
 def _is_module(value: Any) -> bool:
@@ -135,6 +150,7 @@ def read_native(
     NotConvertible
         If the model has a part that cannot be converted.
     """
+    check_regular(Path(path))
     file = TorchFile(path, _trusted_bytes(path) if trust else None)
     content = file.content
     if isinstance(content, dict):
@@ -278,9 +294,9 @@ def irreps_of(value: Any) -> list[tuple[int, int, str]]:
         from deepmd_gnn.config import parse_irreps
 
         return parse_irreps(value)
-    numbers = list(_numbers(value))
+    numbers = _numbers(value)
     if not numbers or len(numbers) % 3:
-        raise FileError("irreps in the file could not be read")
+        raise FileError(_NO_IRREPS)
     triples = zip(numbers[::3], numbers[1::3], numbers[2::3], strict=True)
     return [(mul, ell, "e" if parity == 1 else "o") for mul, ell, parity in triples]
 
@@ -290,11 +306,18 @@ def irreps_text(terms: list[tuple[int, int, str]]) -> str:
     return " + ".join(f"{mul}x{ell}{parity}" for mul, ell, parity in terms)
 
 
-def _numbers(value: Any) -> Iterator[int]:
-    if isinstance(value, Record):
-        yield from _numbers(value.arguments)
-    elif isinstance(value, (tuple, list)):
-        for part in value:
-            yield from _numbers(part)
-    elif isinstance(value, int):
-        yield value
+def _numbers(value: Any) -> list[int]:
+    """Integers in nested records, in their order."""
+    found: list[int] = []
+    waiting = [value]
+    for _ in range(_MOST_PARTS):
+        if not waiting:
+            return found
+        part = waiting.pop()
+        if isinstance(part, Record):
+            waiting.append(part.arguments)
+        elif isinstance(part, (tuple, list)):
+            waiting += reversed(part)
+        elif isinstance(part, int):
+            found.append(part)
+    raise FileError(_NO_IRREPS)

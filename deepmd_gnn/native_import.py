@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deepmd_gnn.config import PRECISIONS, MaceConfig, fail
+from deepmd_gnn.fitting_weights import misfit
 from deepmd_gnn.native_config import HeadError, NativeDescription, describe
 from deepmd_gnn.native_file import NativeModule, NotConvertible, read_native
 from deepmd_gnn.safe_pickle import FileError
@@ -60,7 +61,7 @@ def load_mace(
 
     Raises
     ------
-    deepmd_gnn.safe_pickle.FileError
+    deepmd_gnn.archives.FileError
         If the file is damaged or of another kind.
     deepmd_gnn.native_file.NotConvertible
         If the model has a part that has no counterpart here.
@@ -127,6 +128,12 @@ def _build(
     from deepmd_gnn.type_map import copy_elements
 
     known = description.type_map
+    shapes = {name: tuple(tensor.shape) for name, tensor in native.named_tensors() if tensor.numel()}
+    wrong = misfit(config, len(known), shapes, len(description.heads))
+    if wrong:
+        raise NotConvertible(
+            f"What the file says of itself does not fit its weights ({wrong}). Not converted."
+        )
     with on_cpu():  # where the tensors of the file are
         network = MaceEnergy(config, [atomic_numbers[name] for name in known])
         load_weights(network, native, description)

@@ -5,15 +5,17 @@ A pickle can call any function it names. Here only the builders of tensors are f
 """
 
 import io
+import math
 import pickle
-import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
+
+from deepmd_gnn.archives import Archive, FileError, opened
 
 _STORAGES = {
     f"{name}Storage": dtype
@@ -30,6 +32,10 @@ _STORAGES = {
         "Bool": torch.bool,
     }.items()
 }
+# Numbers that one stored number may stand for.
+_REPEATED = 4096
+# Numbers of tensors that share storages, beyond one for each byte of the file.
+_SHARED = 2**24
 _DTYPES = ("float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool")
 
 
@@ -79,10 +85,6 @@ class Record:
         return self.qualname.rpartition(".")[2]
 
 
-class FileError(ValueError):
-    """A file that is damaged or of another kind."""
-
-
 class _Builder:
     """A function the pickle may call; unlike a plain function it cannot be given attributes by the pickle."""
 
@@ -100,12 +102,6 @@ class _Builder:
 
     def __setstate__(self, state: Any) -> None:
         raise pickle.UnpicklingError("the file tries to change a function")
-
-
-def _tensor(storage: torch.Tensor, offset: int, size: Any, stride: Any, *rest: Any) -> torch.Tensor:  # noqa: ARG001
-    return torch.as_strided(
-        storage, tuple(size), tuple(stride), offset
-    )  # refuses what lies outside the storage
 
 
 def _parameter(tensor: torch.Tensor, *rest: Any) -> torch.Tensor:  # noqa: ARG001
@@ -158,9 +154,20 @@ def _torch_size(values: Any = ()) -> tuple[int, ...]:
     return tuple(values)
 
 
+def _ordered(pairs: Any = ()) -> "OrderedDict[Any, Any]":
+    for key, _ in pairs:
+        _check_key(key)
+    return OrderedDict(pairs)
+
+
+def _check_key(key: Any) -> None:
+    """Admit keys of a dictionary; the hash of nested tuples that share parts would take for ever."""
+    if isinstance(key, tuple) and any(isinstance(part, tuple) for part in key):
+        raise pickle.UnpicklingError("a dictionary has nested tuples as keys")
+
+
+_TENSORS = ("torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor_v3")
 _BUILDERS: dict[str, Callable[..., Any]] = {
-    "torch._utils._rebuild_tensor_v2": _tensor,
-    "torch._utils._rebuild_tensor_v3": _tensor,
     "torch._utils._rebuild_parameter": _parameter,
     "torch._utils._rebuild_parameter_with_state": _parameter,
     "torch._tensor._rebuild_from_type_v2": _typed_tensor,
@@ -170,7 +177,7 @@ _BUILDERS: dict[str, Callable[..., Any]] = {
     "torch.jit._pickle.build_boollist": list,
     "torch.jit._pickle.build_tensorlist": list,
     "torch.jit._pickle.restore_type_tag": _parameter,
-    "collections.OrderedDict": OrderedDict,
+    "collections.OrderedDict": _ordered,
     "_codecs.encode": _encode,
     "numpy.dtype": _NumberType,
     "numpy.core.multiarray._reconstruct": NumberArray,
@@ -180,18 +187,32 @@ _BUILDERS: dict[str, Callable[..., Any]] = {
 }
 
 
-class _Unpickler(pickle.Unpickler):
-    """Admits builders of tensors; everything else becomes a record."""
+class _Unpickler(pickle._Unpickler):
+    """Admits builders of tensors; everything else becomes a record.
 
-    def __init__(self, data: bytes, storage: Callable[[str, torch.dtype, int], torch.Tensor]) -> None:
+    Python's own unpickler, not that in C: a few bytes make the latter allocate gigabytes for numbers it is to remember,
+    and it asks nobody before it changes an object or hashes a key.
+    """
+
+    dispatch: ClassVar[dict[int, Callable[..., None]]] = dict(pickle._Unpickler.dispatch)
+    stack: list[Any]
+    append: Callable[[Any], None]
+    pop_mark: Callable[[], list[Any]]
+
+    def __init__(
+        self, data: bytes, storage: Callable[[str, torch.dtype, int], torch.Tensor], size: int
+    ) -> None:
         super().__init__(io.BytesIO(data))
         self._storage = storage
+        self._numbers, self._most = 0, _SHARED + size
         self._classes: dict[str, Any] = {}
 
     def find_class(self, module: str, name: str) -> Any:
         full = f"{module}.{name}"
         if full not in self._classes:
-            if full in _BUILDERS:
+            if full in _TENSORS:
+                self._classes[full] = _Builder(self._tensor)
+            elif full in _BUILDERS:
                 self._classes[full] = _Builder(_BUILDERS[full])
             elif module == "torch" and name in _STORAGES:
                 self._classes[full] = _STORAGES[name]
@@ -203,9 +224,73 @@ class _Unpickler(pickle.Unpickler):
 
     def persistent_load(self, identifier: Any) -> torch.Tensor:
         kind, dtype, key, _, count = identifier[:5]
-        if kind != "storage" or not isinstance(dtype, torch.dtype):
-            raise pickle.UnpicklingError(f"unexpected reference {identifier!r}")
+        if kind != "storage" or not isinstance(dtype, torch.dtype) or not isinstance(key, (str, int)):
+            raise pickle.UnpicklingError("unexpected reference to data")
         return self._storage(str(key), dtype, int(count))
+
+    def _tensor(self, storage: torch.Tensor, offset: int, size: Any, stride: Any, *rest: Any) -> torch.Tensor:  # noqa: ARG002
+        numbers = math.prod(size)
+        self._numbers += numbers
+        # A stride of 0 makes a tensor of any size from one number, and a storage can have any number of tensors.
+        if numbers > max(len(storage), _REPEATED) or self._numbers > self._most:
+            raise pickle.UnpicklingError("its tensors are larger than what is stored")
+        return torch.as_strided(storage, tuple(size), tuple(stride), offset)  # refuses what lies outside
+
+    def _build(self) -> None:
+        target, state = self.stack[-2], self.stack.pop()
+        if isinstance(target, (Record, NumberArray, _NumberType, _Builder)):
+            target.__setstate__(state)
+        # The state of an ordered dictionary is torch's note of versions.
+        elif not isinstance(target, OrderedDict):
+            raise pickle.UnpicklingError(f"the file tries to change a {type(target).__name__}")
+
+    def _refuse(self) -> None:
+        raise pickle.UnpicklingError("the file holds byte arrays")
+
+    def _set(self) -> None:
+        items = self.pop_mark()
+        for item in items:
+            _check_key(item)
+        self.stack[-1].update(items)
+
+    def _frozen_set(self) -> None:
+        items = self.pop_mark()
+        for item in items:
+            _check_key(item)
+        self.append(frozenset(items))
+
+    def _items(self) -> None:
+        items = self.pop_mark()
+        target = self.stack[-1]
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            _check_key(key)
+            target[key] = value
+
+    def _item(self) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        _check_key(key)
+        self.stack[-1][key] = value
+
+    def _dict(self) -> None:
+        items = self.pop_mark()
+        self.append({})
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            _check_key(key)
+            self.stack[-1][key] = value
+
+    dispatch[pickle.BUILD[0]] = _build
+    dispatch[pickle.SETITEM[0]] = _item
+    dispatch[pickle.SETITEMS[0]] = _items
+    dispatch[pickle.DICT[0]] = _dict
+    dispatch[pickle.ADDITEMS[0]] = _set
+    dispatch[pickle.FROZENSET[0]] = _frozen_set
+    dispatch[pickle.BYTEARRAY8[0]] = _refuse
+
+
+_ADVICE = (
+    "Give a .model, a compiled .model or a training checkpoint of MACE, written by torch 1.6 or newer (older ones: see "
+    "--trust)."
+)
 
 
 class TorchFile:
@@ -226,19 +311,18 @@ class TorchFile:
 
     def __init__(self, path: str | Path, data: bytes | None = None) -> None:
         self.path = Path(path)
-        try:
-            with zipfile.ZipFile(self.path if data is None else io.BytesIO(data)) as archive:
+        with opened(self.path, data, _ADVICE) as archive:
+            try:
                 self._read(archive)
-        except (FileError, FileNotFoundError):
-            raise
-        except Exception as error:  # whatever a damaged or hostile file makes zipfile, pickle or torch raise
-            raise FileError(
-                f"{self.path} could not be read as a PyTorch file of version 1.6 or newer ({type(error).__name__}: "
-                f"{error}). Give a .model, a compiled .model or a training checkpoint of MACE."
-            ) from error
+            except FileError:
+                raise
+            except Exception as error:  # whatever a hostile file makes pickle or torch raise
+                raise FileError(
+                    f"{self.path}: cannot be read as a file of PyTorch ({type(error).__name__}: {error})."
+                ) from error
 
-    def _read(self, archive: zipfile.ZipFile) -> None:
-        names = archive.namelist()
+    def _read(self, archive: Archive) -> None:
+        names = archive.names
         pickles = [name for name in names if name.count("/") == 1 and name.endswith("/data.pkl")]
         if len(pickles) != 1:
             raise FileError(f"{self.path} is a zip archive, but not one of PyTorch: it has no data.pkl.")
@@ -261,7 +345,7 @@ class TorchFile:
                 raise pickle.UnpicklingError(f"storage {key} is shorter than announced")
             return storages[key]
 
-        self.content = _Unpickler(archive.read(pickles[0]), storage).load()
+        self.content = _Unpickler(archive.read(pickles[0]), storage, archive.size).load()
 
 
 def records_in(content: Any) -> Iterator[Record]:

@@ -1,5 +1,8 @@
-"""Write a file whole or not at all."""
+"""Write a file whole or not at all, and nothing else than a file."""
 
+import contextlib
+import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +16,8 @@ _TORCH_CANNOT_WRITE = ("PytorchStreamWriter", "unexpected pos", "iostream error"
 def whole_file(target: str | Path) -> Iterator[Path]:
     """Write beside the target and move the finished file there, so that the target is never half a file.
 
-    If writing fails or is interrupted, what was there before stays.
+    If writing fails or is interrupted, what was there before stays. A file keeps its permissions, and a link stays a link:
+    what it points to is written.
 
     Parameters
     ----------
@@ -30,13 +34,14 @@ def whole_file(target: str | Path) -> Iterator[Path]:
     FileNotFoundError
         If the folder of the target does not exist.
     OSError
-        If the file cannot be written, as on a full disk.
+        If the file cannot be written, as on a full disk, must not be written, or is no file.
     """
-    target = Path(target)
+    named, target = target, Path(os.path.realpath(target))
     if not target.parent.is_dir():
         raise FileNotFoundError(
-            f"mace model: cannot write {target}: the folder {target.parent} does not exist. Create it first."
+            f"mace model: cannot write {named}: the folder {target.parent} does not exist. Create it first."
         )
+    before = _what_is_there(named, target)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
         unfinished = Path(folder) / target.name
         try:
@@ -47,4 +52,39 @@ def whole_file(target: str | Path) -> Iterator[Path]:
             raise OSError(
                 f"cannot write {target} ({str(error).splitlines()[0]}). Is the disk full? What was there before is unchanged."
             ) from error
+        if before is not None:
+            # Only root may give files away; others keep what they write.
+            with contextlib.suppress(PermissionError):
+                os.chown(unfinished, before.st_uid, before.st_gid)
+            unfinished.chmod(stat.S_IMODE(before.st_mode))
         unfinished.replace(target)
+
+
+def refuse_same(source: str | Path, output: str | Path) -> None:
+    """Refuse to write over what is read.
+
+    Parameters
+    ----------
+    source, output : str or Path
+        Of a command; links count as what they point to.
+
+    Raises
+    ------
+    ValueError
+        If they are one file.
+    """
+    with contextlib.suppress(OSError):
+        if Path(source).samefile(output):
+            raise ValueError(f"The output '{output}' is the input '{source}' itself. Give another name.")
+
+
+def _what_is_there(named: str | Path, target: Path) -> os.stat_result | None:
+    try:
+        before = target.stat()
+    except FileNotFoundError:
+        return None
+    if not stat.S_ISREG(before.st_mode):
+        raise OSError(f"mace model: cannot write {named}: it is a folder, device or pipe, not a file.")
+    if not os.access(target, os.W_OK):
+        raise PermissionError(f"mace model: cannot write {named}: it is write-protected.")
+    return before

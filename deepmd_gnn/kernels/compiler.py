@@ -1,7 +1,7 @@
 """The C++ compiler: what it compiles for, and files that it made and that are kept."""
 
 import contextlib
-import os
+import logging
 import platform
 import shlex
 import subprocess
@@ -16,7 +16,10 @@ from torch._inductor.cpp_builder import get_cpp_compiler
 from torch._inductor.cpu_vec_isa import VecISA, invalid_vec_isa
 from torch._inductor.exc import InvalidCxxCompiler
 
+from deepmd_gnn.kernels.kept import is_whole, written
 from deepmd_gnn.kernels.repeated import pick_vector_instructions, place_of
+
+log = logging.getLogger("deepmd.deepmd_gnn")
 
 # No -ffast-math: an edge that is not a number must give an energy that is not a number.
 FLAGS = [
@@ -54,6 +57,10 @@ def this_machine() -> Machine:
     """The CPU that freezes, which TorchInductor's own code is compiled for as well."""
     isa: VecISA = pick_vector_instructions()
     x86 = platform.machine() in ("x86_64", "AMD64")
+    if x86 and isa is invalid_vec_isa:
+        log.warning(
+            "mace model: the compiler makes no code for AVX2 or AVX-512 that runs here; the .pt2 will be slower."
+        )
     if not x86 or isa is invalid_vec_isa or isa.bit_width() < 256:
         return Machine(16, 10, (), ())
     flags = tuple(shlex.split(isa.build_arch_flags()))
@@ -72,7 +79,7 @@ def check_compiler() -> None:
     """
     try:
         get_cpp_compiler()
-    except InvalidCxxCompiler as error:
+    except (InvalidCxxCompiler, OSError) as error:  # the latter of an empty CXX, or one that is no program
         raise RuntimeError(
             "mace model: freezing to .pt2 compiles the model, but there is no C++ compiler: g++ was not found, and the "
             "environment variable CXX names no other one that runs. Install one (Debian: apt install g++; conda: "
@@ -98,8 +105,6 @@ class Compiled:
 
     def object(self, name: str, *options: str) -> Path:
         """Compile a source."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / f"{name}.cpp").write_text(self.sources[name], encoding="utf-8")
         return self.made(f"{name}.o", [f"{name}.cpp"], "-c", *options)
 
     def archive(self, name: str, objects: list[Path]) -> Path:
@@ -129,18 +134,34 @@ class Compiled:
             With the compiler's messages.
         """
         target = self.folder / name
-        if target.exists():
+        if is_whole(target):
             return target
-        unfinished = target.with_name(f"{name}.{os.getpid()}")
-        command = [*self.command, *options, *inputs, "-o", unfinished.name]
+        try:
+            with written(target) as unfinished:
+                self._write_sources(inputs)
+                self._compile([*options, *inputs, "-o", unfinished.name])
+        except OSError as error:
+            raise RuntimeError(
+                f"mace model: cannot keep compiled code in {self.folder} ({error}). Let the environment variable "
+                "TORCHINDUCTOR_CACHE_DIR name a folder that can be written to, with space on its disk."
+            ) from error
+        return target
+
+    def _write_sources(self, names: list[str]) -> None:
+        for name in names:
+            text = self.sources.get(name.removesuffix(".cpp"))
+            if name.endswith(".cpp") and text is not None:
+                with written(self.folder / name) as unfinished:
+                    unfinished.write_text(text, encoding="utf-8")
+
+    def _compile(self, arguments: list[str]) -> None:
+        command = [*self.command, *arguments]
         done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
+        if done.returncode != 0 or not (self.folder / arguments[-1]).exists():
             raise RuntimeError(
                 f"mace model: generated code does not compile ({shlex.join(command)} in {self.folder}):\n"
                 f"{done.stderr[-3000:]}"
             )
-        unfinished.replace(target)
-        return target
 
 
 @contextlib.contextmanager

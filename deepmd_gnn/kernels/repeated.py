@@ -7,19 +7,24 @@ TorchInductor tries the vector instructions of the CPU once per process, each in
 import contextlib
 import functools
 import hashlib
-import os
+import logging
 import re
 import shlex
 import shutil
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch._inductor import cpu_vec_isa
 from torch._inductor.cpp_builder import CppBuilder, get_cpp_compiler
+from torch._inductor.exc import CppCompileError
 from torch._inductor.runtime.cache_dir_utils import cache_dir
+
+from deepmd_gnn.kernels.kept import is_noted, is_whole, note, written
+
+log = logging.getLogger("deepmd.deepmd_gnn")
 
 # Beginning of the line in which generated code names the file it was written to.
 _OWN_NAME = "// Triton kernels are embedded as comments in "
@@ -75,8 +80,9 @@ def pick_vector_instructions() -> cpu_vec_isa.VecISA:
             return True
         works = original(self, code)
         if works and record is not None:
-            record.parent.mkdir(parents=True, exist_ok=True)
-            record.touch()
+            with contextlib.suppress(OSError):  # a cache that cannot be written to
+                record.parent.mkdir(parents=True, exist_ok=True)
+                record.touch()
         return works
 
     cpu_vec_isa.VecISA.check_build = check_build  # type: ignore[method-assign]
@@ -97,24 +103,48 @@ def compiled_once() -> Iterator[None]:
     @functools.wraps(original)
     def build(self: Any) -> None:
         kept = _kept_object(self)
+        compile_it = functools.partial(_with_sound_header, original, self)
         if kept is None:
-            original(self)
+            compile_it()
             return
         target = Path(self.get_target_file_path())
-        if not kept.exists():
-            original(self)
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            unfinished = kept.with_name(f"{kept.name}.{os.getpid()}")
-            shutil.copyfile(target, unfinished)
-            unfinished.replace(kept)
+        if is_whole(kept):
+            shutil.copyfile(kept, target)
             return
-        shutil.copyfile(kept, target)
+        compile_it()
+        # A full disk, or a cache that can only be read, costs the next freeze some time.
+        with contextlib.suppress(OSError), written(kept) as unfinished:
+            shutil.copyfile(target, unfinished)
 
     CppBuilder.build = build  # type: ignore[method-assign]
     try:
         yield
     finally:
         CppBuilder.build = original  # type: ignore[method-assign]
+
+
+def _with_sound_header(build: Callable[[Any], None], builder: Any) -> None:
+    """Compile; a precompiled header of torch that was damaged is removed, and the compiler takes the header itself."""
+    included = re.match(r"-include (\S+)", builder._include_dirs_args)
+    header = Path(f"{included[1]}.gch") if included else None
+    if header is None or not header.exists():
+        build(builder)
+        return
+    known = is_noted(header)
+    if known:
+        is_whole(header)
+    try:
+        build(builder)
+    except CppCompileError:
+        if known:
+            raise
+        log.warning("mace model: the precompiled header %s may have been cut short; it is removed.", header)
+        header.unlink()
+        build(builder)
+        return
+    if not known:
+        with contextlib.suppress(OSError):
+            note(header)
 
 
 def _kept_object(builder: Any) -> Path | None:

@@ -1,10 +1,12 @@
 """The compiled file gives the numbers of the model, and `deepmd-gnn info` describes it."""
 
 import gc
+import json
 import os
 import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +15,12 @@ import torch
 from deepmd.infer import DeepPot
 from helpers import assert_close, random_frame, tiny_model
 from lammps_cases import MODELS, STRONG
+from lammps_runner import run_lammps
 from tolerances import NATIVE
 
 from deepmd_gnn import __version__
 from deepmd_gnn.model_summary import summarise
+from deepmd_gnn.structures import Structure
 
 pytestmark = pytest.mark.slow
 
@@ -57,6 +61,33 @@ def test_info(files, name):
     assert described["parameters"] == sum(parameter.numel() for parameter in model.parameters())
     assert described["scale"] == STRONG["scale"]
     assert described["architecture"]["hidden_irreps"] == model.config.hidden_irreps
+
+
+@pytest.mark.lammps
+@pytest.mark.parametrize("missing", ["flag", "program"])
+def test_without_the_program_for_ranks(missing, files, tmp_path):
+    """DeePMD-kit's C++ goes by the description: several ranks are refused, and `info` says that beforehand."""
+    path = tmp_path / "mace.pt2"
+    with zipfile.ZipFile(files["two_layers"]) as old, zipfile.ZipFile(path, "w") as new:
+        for name in old.namelist():
+            data = old.read(name)
+            if name.endswith("extra/metadata.json") and missing == "flag":
+                description = json.loads(data)
+                assert description.pop("has_comm_artifact")
+                data = json.dumps(description).encode()
+            if not name.endswith("with_comm.pt2") or missing == "flag":
+                new.writestr(name, data)
+    assert not summarise(path)["multi_rank"]
+    coord, kinds, cell = random_frame(40, 8.0, seed=3, triclinic=False)
+    Structure(coord, kinds, cell, ["O", "H"], "").write_lammps_data(tmp_path / "water.data")
+    script = (
+        "units metal\natom_style atomic\natom_modify map yes\nread_data water.data\n"
+        f"pair_style deepmd {path}\npair_coeff * * O H\nrun 0"
+    )
+    run_lammps(tmp_path, script, 1).check()
+    result = run_lammps(tmp_path, script, 2)
+    assert result.returncode != 0
+    assert "requires a with-comm artifact" in result.output
 
 
 def large_frame(copies):

@@ -121,6 +121,15 @@ def test_missing_mapping_is_refused():
         model.forward_lower(coord, atype, nlist)
 
 
+def test_several_frames_with_communication_are_refused():
+    """The host's lists are those of one frame."""
+    model = tiny_model()
+    _, lower = extended([random_frame(seed=s) for s in range(2)], model.get_rcut())
+    _, comm = self_send(lower[1].shape[1], 12, lower[2][:1])
+    with pytest.raises(ValueError, match="communication tensors need exactly one frame"):
+        folded(model, lower, comm)
+
+
 @pytest.mark.parametrize("nghost", [0, 3])
 def test_rank_without_atoms(nghost):
     """Ranks without owned atoms, with and without ghosts, run the same code and exchanges."""

@@ -1,5 +1,8 @@
 """What a freeze keeps for the next one: found again where it is the same, made anew where it is not."""
 
+import subprocess
+from pathlib import Path
+
 import pytest
 from torch._inductor import cpp_builder, cpu_vec_isa
 from torch._inductor.cpp_builder import BuildOptionsBase, CppBuilder
@@ -49,7 +52,51 @@ def test_same_code_is_compiled_once(cache, commands, tmp_path):
     (tmp_path / "a.o").unlink()
     assert build(tmp_path, "b", CODE.format(name="b", first=7, size=5)) == first
     assert len(commands) == 1
-    assert len(list((cache / "objects").iterdir())) == 1
+    assert sorted(path.suffix for path in (cache / "objects").iterdir()) == ["", ".sha256"]
+
+
+@pytest.mark.parametrize("damage", [lambda data: b"", lambda data: data[:200], lambda data: data[:-1] + b"?"])
+def test_damaged_objects_are_made_anew(damage, cache, commands, tmp_path, caplog):
+    first = build(tmp_path, "a", CODE.format(name="a", first=3, size=5))
+    (kept,) = (path for path in (cache / "objects").iterdir() if not path.suffix)
+    kept.write_bytes(damage(kept.read_bytes()))
+    for _ in range(2):
+        (tmp_path / "a.o").unlink()
+        assert build(tmp_path, "a", CODE.format(name="a", first=3, size=5)) == first
+    assert len(commands) == 2
+    assert caplog.text.count("is damaged") == 1
+
+
+def test_a_cache_that_cannot_be_written(cache, commands, tmp_path):
+    cache.parent.mkdir()
+    cache.write_text("a file where the folder would be")
+    for _ in range(2):
+        build(tmp_path, "a", CODE.format(name="a", first=3, size=5))
+    assert len(commands) == 2
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["compiled before", "never seen"])
+def test_damaged_precompiled_headers(known, cache, tmp_path):
+    """Torch never looks at them again: every compilation ends with an error."""
+    header = tmp_path / "h.h"
+    header.write_text("long twice(long x) { return 2 * x; }\n")
+    subprocess.run(["g++", "-x", "c++-header", str(header), "-o", f"{header}.gch"], check=True)
+
+    def compile_one(name):
+        source = tmp_path / f"{name}.cpp"
+        source.write_text(f"long {name}() {{ return twice({len(name)}); }}\n")
+        options = BuildOptionsBase(compiler="g++", compile_only=True, include_dirs=[], definitions=[])
+        options.precompiled_header = str(header)
+        with repeated.compiled_once():
+            CppBuilder(name, str(source), options, str(tmp_path)).build()
+
+    if known:
+        compile_one("a")
+    compiled = Path(f"{header}.gch")
+    compiled.write_bytes(compiled.read_bytes()[:5000])
+    compile_one("bb")
+    assert (tmp_path / "bb.o").exists()
+    assert not compiled.exists()
 
 
 @pytest.mark.parametrize(

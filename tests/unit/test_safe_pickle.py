@@ -3,6 +3,8 @@
 import collections
 import os
 import pickle
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -131,3 +133,54 @@ def test_truncated_archive(tmp_path):
 def test_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError):
         TorchFile(tmp_path / "missing.model")
+
+
+# Tuples in tuples, each twice the one before: 2^60 empty ones.
+SHARED = b")" + b"2\x86" * 60
+BOMBS = {
+    "keys of shared tuples": b"\x80\x02}" + SHARED + b"K\x01s.",
+    "several keys": b"\x80\x02}(" + SHARED + b"K\x01u.",
+    "dictionary of protocol 0": b"(" + SHARED + b"K\x01d.",
+    "ordered": b"ccollections\nOrderedDict\n](" + SHARED + b"K\x01\x86e\x85R.",
+    "set": b"\x80\x04\x8f(" + SHARED + b"\x90.",
+    "frozen set": b"\x80\x04(" + SHARED + b"\x91.",
+    "numbers to remember": b"\x80\x02Nr\xff\xff\xff\x7f.",
+    "byte array": b"\x80\x05\x96" + (2**40).to_bytes(8, "little") + b".",
+    "reference": b"\x80\x02" + SHARED + b"Q.",
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_pickles_that_ask_for_time_or_memory(name, tmp_path):
+    """In a process with little of both; some are harmless data, but none may take long."""
+    path = raw(tmp_path / "x.model", BOMBS[name])
+    code = (
+        "import resource, sys\nfrom deepmd_gnn.safe_pickle import FileError, TorchFile\n"
+        "resource.setrlimit(resource.RLIMIT_CPU, (60, 60))\n"
+        "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (used + 2**28, -1))\n"
+        "try:\n    TorchFile(sys.argv[1])\nexcept FileError as error:\n    print(str(error)[:500])\n"
+        "print('done')"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True)
+    assert done.stdout.endswith("done\n"), done.stderr[-500:]
+    assert ("x.model: cannot be read" in done.stdout) == (name != "numbers to remember"), done.stdout
+
+
+@pytest.mark.parametrize("size", [(10**6, 10**6), (5000,)])
+def test_tensors_larger_than_what_is_stored(size, tmp_path):
+    """A stride of 0 makes any number of numbers from one."""
+    path = save(tmp_path / "x.pt", torch.zeros(1).expand(*size))
+    with pytest.raises(FileError, match="larger than what is stored"):
+        TorchFile(path)
+
+
+def test_tensors_that_share_a_storage(tmp_path):
+    values = torch.arange(20.0)
+    read = TorchFile(save(tmp_path / "x.pt", [values[:10], values[10:], values.expand(3, 20)])).content
+    assert read[1][0] == 10
+    assert read[2].shape == (3, 20)
+    many = [torch.as_strided(torch.zeros(2**16), (2**16,), (1,))]
+    many += [many[0].view(2**8, 2**8)[:] for _ in range(600)]
+    with pytest.raises(FileError, match="larger than what is stored"):
+        TorchFile(save(tmp_path / "y.pt", many))

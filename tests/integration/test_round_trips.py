@@ -1,0 +1,62 @@
+"""``dp convert-backend`` to the host's portable formats and back changes no number, for every architecture."""
+
+import pytest
+import torch
+from deepmd.main import main as dp
+from helpers import random_frame, tiny_model
+from lammps_cases import MODELS, STRONG
+from test_export_architectures import ARCHITECTURES
+
+from deepmd_gnn.mace import MaceModel
+from deepmd_gnn.model_files import read_model_file
+
+pytestmark = pytest.mark.slow
+ALL = {**MODELS, **ARCHITECTURES}
+
+
+def stored(path):
+    (model,) = read_model_file(path).models
+    return model
+
+
+@pytest.mark.parametrize("portable", [".dp", ".yaml"])
+@pytest.mark.parametrize("name", ALL)
+def test_round_trip(name, portable, tmp_path):
+    original = tiny_model(**STRONG, **ALL[name])
+    first, between, back = tmp_path / "a.pth", tmp_path / f"b{portable}", tmp_path / "c.pth"
+    torch.jit.script(original).save(str(first))
+    for source, target in ((first, between), (between, back)):
+        dp(["convert-backend", str(source), str(target)])
+    before, after = stored(first), stored(back)
+    assert after.section == before.section
+    assert after.state.keys() == before.state.keys()
+    for key, value in before.state.items():
+        assert value.dtype == after.state[key].dtype, key
+        assert value.tobytes() == after.state[key].tobytes(), key
+    # The same weights in the same architecture.
+    again = torch.jit.load(str(back)).eval()
+    coord, types, cell = random_frame(6, 6.0)
+    inputs = torch.tensor(coord[None]), torch.tensor(types[None]), torch.tensor(cell[None])
+    for key, value in original(*inputs).items():
+        torch.testing.assert_close(again(*inputs)[key], value, rtol=1e-5, atol=1e-5)
+
+
+def test_exported_from_the_portable_format(tmp_path):
+    """HDF5 gives arrays without axes back as numbers, which JSON does not know."""
+    model = tiny_model(pair_repulsion=True)
+    torch.jit.script(model).save(str(tmp_path / "a.pth"))
+    for source, target in (("a.pth", "b.dp"), ("b.dp", "c.pte")):
+        dp(["convert-backend", str(tmp_path / source), str(tmp_path / target)])
+    before, after = stored(tmp_path / "a.pth"), stored(tmp_path / "c.pte")
+    for key, value in after.state.items():
+        assert value.tobytes() == before.state[key].tobytes(), key
+
+
+def test_numbers_in_the_place_of_arrays():
+    model = tiny_model()
+    data = model.serialize()
+    assert any(value.shape == () for value in data["@variables"].values())
+    data["@variables"] = {name: value[()] for name, value in data["@variables"].items()}
+    again = MaceModel.deserialize(data)
+    for key, value in model.state_dict().items():
+        assert torch.equal(again.state_dict()[key], value), key

@@ -1,0 +1,105 @@
+"""Output files: whole or absent, and nothing else than files is written."""
+
+import os
+import stat
+
+import pytest
+import torch
+from helpers import tiny_model
+
+from deepmd_gnn import convert, export_native
+from deepmd_gnn.cli import main
+from deepmd_gnn.conversion import save_checkpoint
+from deepmd_gnn.whole_file import whole_file
+
+
+def write(path, text="new"):
+    with whole_file(path) as unfinished:
+        unfinished.write_text(text)
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o664])
+def test_permissions_are_kept(mode, tmp_path):
+    path = tmp_path / "m.pt"
+    path.write_text("old")
+    path.chmod(mode)
+    write(path)
+    assert path.read_text() == "new"
+    assert stat.S_IMODE(path.stat().st_mode) == mode
+
+
+def test_new_files_follow_the_mask(tmp_path):
+    before = os.umask(0o027)
+    try:
+        write(tmp_path / "m.pt")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "m.pt").stat().st_mode) == 0o640
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_links_stay_links(exists, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    target, link = tmp_path / "elsewhere" / "real.pt", tmp_path / "link.pt"
+    if exists:
+        target.write_text("old")
+    link.symlink_to(target)
+    write(link)
+    assert link.is_symlink()
+    assert target.read_text() == "new"
+    assert [path.name for path in target.parent.iterdir()] == ["real.pt"]
+
+
+def test_devices_pipes_and_folders_are_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in ("/dev/null", tmp_path / "pipe", tmp_path):
+        with pytest.raises(OSError, match="mace model: cannot write .*not a file"):
+            write(path)
+    assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
+    assert stat.S_ISFIFO(os.stat(tmp_path / "pipe").st_mode)
+
+
+def test_write_protected_files_are_refused(tmp_path, monkeypatch):
+    path = tmp_path / "m.pt"
+    path.write_text("old")
+    # Root may write everything.
+    monkeypatch.setattr(os, "access", lambda *arguments: False)
+    with pytest.raises(PermissionError, match="write-protected"):
+        write(path)
+    assert path.read_text() == "old"
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    path = tmp_path / "x.pt"
+    save_checkpoint(tiny_model(), path)
+    return path
+
+
+@pytest.mark.parametrize("command", ["export", "convert", "freeze"])
+@pytest.mark.parametrize("linked", [False, True], ids=["itself", "link"])
+def test_output_is_the_input(command, linked, checkpoint, tmp_path, capsys):
+    source = tmp_path / {"export": "x.model", "convert": "y.pt", "freeze": "x.pth"}[command]
+    checkpoint.rename(source)
+    before = source.read_bytes()
+    output = source
+    if linked:
+        output = tmp_path / f"link{source.suffix}"
+        output.symlink_to(source)
+    assert main([command, str(source), "-o", str(output)]) == 1
+    assert "is the input" in capsys.readouterr().err
+    assert source.read_bytes() == before
+
+
+def test_architecture_is_the_output(checkpoint, tmp_path):
+    with pytest.raises(ValueError, match="is the input"):
+        convert(tmp_path / "weights.pt", checkpoint, architecture=checkpoint)
+
+
+@pytest.mark.parametrize("name", ["x.pt", "x.pth", "x", "x.MODEL.gz"])
+def test_export_to_another_suffix(name, checkpoint, tmp_path):
+    before = checkpoint.read_bytes()
+    with pytest.raises(ValueError, match=r"must end in \.model"):
+        export_native(checkpoint, tmp_path / name)
+    assert checkpoint.read_bytes() == before
+    assert "optimizer" in torch.load(checkpoint)
