@@ -6,6 +6,7 @@ import torch
 from deepmd.dpmodel.output_def import FittingOutputDef, ModelOutputDef, OutputVariableDef
 from deepmd.pt.utils.update_sel import UpdateSel
 
+from deepmd_gnn.checkpoint_files import improve_trainers
 from deepmd_gnn.config import MaceConfig
 from deepmd_gnn.cuequivariance import check_available
 from deepmd_gnn.isolated_atoms import energies_in_section
@@ -281,6 +282,7 @@ class InterfaceMixin:
         cls, train_data: Any, type_map: list[str] | None, local_jdata: dict[str, Any]
     ) -> tuple[dict[str, Any], float | None]:
         """Fill in ``sel`` from the data and E0 from their file; called by the trainer before the model is built."""
+        improve_trainers()
         config = config_from_options(local_jdata)
         if config.enable_cueq:
             check_available()  # before the work begins, not at the first step

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 
+from deepmd_gnn.checkpoint_files import improve_trainers
 from deepmd_gnn.checkpoint_names import NETWORK, model_name, stored_name
 from deepmd_gnn.observed_types import note_in_checkpoint
 
@@ -28,6 +29,7 @@ class StoredNames(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.register_state_dict_post_hook(_rename_stored)  # type: ignore[no-untyped-call]
+        improve_trainers()
 
     # A hook would be lost in TorchScript, into which the host's Python interface loads checkpoints without asking
     # whether all names fit; methods that are not compiled stay.
