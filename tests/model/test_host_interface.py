@@ -8,6 +8,7 @@ from deepmd.dpmodel.utils.region import normalize_coord
 from deepmd.infer import DeepPot
 from deepmd.pt.model.model import get_model
 from deepmd_run import run_dp
+from e3nn.o3 import Irreps
 from helpers import assert_close, random_frame, tiny_model
 from tolerances import NATIVE
 
@@ -112,6 +113,24 @@ def test_features_of_extended_atoms(options, periodic):
     assert_close(features.numpy(), expected["descriptor"].numpy(), NATIVE["float64"])
     assert_close(middle["middle_output"].numpy(), expected["atomic_feature"].numpy(), NATIVE["float64"])
     assert not features[1, 8].any()
+
+
+def test_slices_of_the_page_are_invariant():
+    """docs/ase.md: the first columns of each layer do not turn with the structure, the others do."""
+    model = tiny_model()
+    irreps = Irreps(model.config.hidden_irreps)
+    channels, starts = irreps[0].mul, [layer * irreps.dim for layer in range(model.config.num_interactions)]
+    coord, atype, _ = random_frame()
+    turn, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))
+    here, there = (
+        model.forward_embedding(torch.tensor(x[None]), torch.tensor(atype[None]))["descriptor"][0].numpy()
+        for x in (coord, coord @ (turn * np.linalg.det(turn)))
+    )
+    invariant = np.zeros(here.shape[1], dtype=bool)
+    for start in starts:
+        invariant[start : start + channels] = True
+    assert_close(there[:, invariant], here[:, invariant], NATIVE["float64"])
+    assert np.abs(there - here)[:, ~invariant].max(axis=0).min() > 1e-6
 
 
 # --- observed elements ------------------------------------------------------------------------------------------
