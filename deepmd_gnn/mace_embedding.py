@@ -1,4 +1,4 @@
-"""Node features of a MACE model, for ``eval_descriptor``, ``dp eval-desc`` and ``dp embedding``."""
+"""Node features of a MACE model, for ``eval_descriptor``, ``dp eval-desc`` and ``dp embed``."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
