@@ -14,22 +14,28 @@ CHUNK_BYTES = 2**19
 _PADDING = 32
 
 
-def slots_per_chunk(channels: int, itemsize: int, cuda: bool) -> int:
-    """Choose how many edges go into a chunk.
+def slots_per_chunk(channels: int, itemsize: int) -> int:
+    """Choose how many edges go into a chunk on a CPU.
 
     Parameters
     ----------
     channels, itemsize : int
         Channels of the features and bytes of a number.
-    cuda : bool
-        Whether the edges are on a GPU, where large operations are the fast ones.
 
     Returns
     -------
     int
         Number of edges.
     """
-    return (1024 if cuda else 1) * max(1, CHUNK_BYTES // (channels * itemsize))
+    return max(1, CHUNK_BYTES // (channels * itemsize))
+
+
+def slots_on(device: torch.device, slots: int) -> int:
+    """Edges of a chunk on a device, from those on a CPU; on GPUs large operations are the fast ones.
+
+    A frozen file may run on another device than the one it was frozen on: this is decided where it runs.
+    """
+    return slots if device.type == "cpu" else 1024 * slots
 
 
 def in_chunks(graph: AtomGraph, slots: int) -> AtomGraph:
@@ -42,13 +48,14 @@ def in_chunks(graph: AtomGraph, slots: int) -> AtomGraph:
     graph : AtomGraph
         Edges in any order, the guard's edge first.
     slots : int
-        Edges of a chunk, roughly.
+        Edges of a chunk on a CPU, roughly; see :func:`slots_on`.
 
     Returns
     -------
     AtomGraph
         The same graph with padded edges, and `node_place`, `chunk_nodes` and `chunk_widths`.
     """
+    slots = slots_on(graph.edge_vec.device, slots)
     nnode = graph.node_types.shape[0]
     count = torch.bincount(graph.edge_index[1], minlength=nnode)
     node_order = torch.argsort(count, descending=True)
@@ -87,11 +94,14 @@ def _padded(
     device = receiver.device
     nnode, nedge = count.shape[0], receiver.shape[0]
     sorted_count = count[node_order]
-    width_of_node = torch.repeat_interleave(
-        torch.tensor(widths, device=device), torch.tensor(nodes, device=device)
-    )
-    row = torch.repeat_interleave(torch.arange(nnode, device=device), width_of_node)
-    place = torch.arange(row.shape[0], device=device) - (torch.cumsum(width_of_node, 0) - width_of_node)[row]
+    # Sizes are given where the host knows them: on a GPU it would wait to learn them.
+    numbers = torch.tensor([nodes, widths], dtype=torch.int64, device=device)
+    width_of_node = torch.repeat_interleave(numbers[1], numbers[0], output_size=nnode)
+    places = 0
+    for number, width in zip(nodes, widths):  # noqa: B905 - TorchScript
+        places += number * width
+    row = torch.repeat_interleave(torch.arange(nnode, device=device), width_of_node, output_size=places)
+    place = torch.arange(places, device=device) - (torch.cumsum(width_of_node, 0) - width_of_node)[row]
     by_receiver = torch.argsort(receiver, stable=True)
     begin = torch.cumsum(count, 0) - count
     edge = by_receiver[(begin[node_order][row] + place).clamp(max=nedge - 1)]
@@ -134,7 +144,7 @@ def arrange_in_chunks(
     receiver : torch.Tensor
         Receiver of each edge, int64, shape (nedge,); edge 0 is the guard's.
     nnode, slots : int
-        Number of receivers, and edges of a chunk, roughly.
+        Number of receivers, and edges of a chunk on a CPU, roughly.
 
     Returns
     -------
@@ -147,12 +157,13 @@ def arrange_in_chunks(
     """
     count = torch.bincount(receiver, minlength=nnode)
     node_order = torch.argsort(count, descending=True)
-    nodes, widths = _plan_within(count[node_order].tolist(), slots)
+    nodes, widths = _plan_within(count[node_order].tolist(), slots_on(receiver.device, slots))
     edge = receiver.new_zeros(places_for(receiver.shape[0], nnode))
     padded = _padded(receiver, count, node_order, nodes, widths)
     edge[: padded.shape[0]] = padded
-    table = torch.zeros(nnode, dtype=torch.int64)
-    table[torch.tensor(nodes).cumsum(0) - torch.tensor(nodes)] = torch.tensor(widths)
+    numbers, places = torch.tensor([nodes, widths], device="cpu")
+    table = torch.zeros(nnode, dtype=torch.int64, device="cpu")
+    table[numbers.cumsum(0) - numbers] = places
     return edge, torch.argsort(node_order), table
 
 
@@ -165,7 +176,7 @@ def _(receiver: torch.Tensor, nnode: int, slots: int) -> tuple[torch.Tensor, tor
 def chunks_of(table: torch.Tensor) -> tuple[list[int], list[int]]:
     """Receivers of each chunk and edges of each of its receivers, from the table of :func:`arrange_in_chunks`."""
     first = table.nonzero().flatten()
-    nodes = torch.diff(first, append=torch.tensor([table.shape[0]]))
+    nodes = torch.diff(first, append=first.new_tensor([table.shape[0]]))
     return nodes.tolist(), table[first].tolist()
 
 
@@ -177,7 +188,7 @@ def for_compiled_training(graph: AtomGraph, slots: int) -> AtomGraph:
     graph : AtomGraph
         Edges in any order, the guard's edge first; senders and output rows are the same.
     slots : int
-        Edges of a chunk, roughly.
+        Edges of a chunk on a CPU, roughly.
 
     Returns
     -------

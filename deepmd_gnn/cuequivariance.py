@@ -58,7 +58,9 @@ class CuEquivarianceEvaluator:
     def __init__(self, config: MaceConfig, network: MaceEnergy) -> None:
         check_available()
         numbers = network.atomic_numbers.tolist()
-        self.module = build_cuequivariance(config, numbers).to(network.dtype)
+        # Where the network is, not what the machine has: it may be trained on the CPU of a machine with a GPU.
+        fused = network.atomic_numbers.device.type == "cuda"
+        self.module = build_cuequivariance(config, numbers, fused).to(network.dtype)
         self.module.requires_grad_(False)
         self.module.scale_shift.scale.fill_(1.0)  # ours is applied below
         self.elements = numbers

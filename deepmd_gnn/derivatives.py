@@ -5,10 +5,31 @@ With :math:`r_e = r_{neighbour} - r_{centre}` and :math:`g_e = \partial E / \par
 DeePMD-kit assigns the whole edge term of the virial to the neighbour; the sum over atoms is the virial.
 """
 
+from typing import Any
+
 import torch
 
 from deepmd_gnn.graph import AtomGraph, trains_compiled
 from deepmd_gnn.segments import sum_over_edges
+
+
+@torch.jit.script
+class Differentiable:
+    """Autograd is on inside a ``with`` block, and after it, also after an error, as the caller had it.
+
+    TorchScript has no ``torch.enable_grad``, and leaves blocks of its own classes in order when an error passes.
+    """
+
+    def __init__(self) -> None:
+        self.before = torch.is_grad_enabled()
+
+    def __enter__(self) -> None:
+        """Switch autograd on."""
+        torch.set_grad_enabled(True)
+
+    def __exit__(self, kind: Any, value: Any, trace: Any) -> None:
+        """Restore what was before."""
+        torch.set_grad_enabled(self.before)
 
 
 def edge_gradient(energy: torch.Tensor, edge_vec: torch.Tensor, create_graph: bool) -> torch.Tensor:

@@ -143,20 +143,22 @@ def _compiled_for() -> str:
 
 @contextlib.contextmanager
 def _for_this_machine(suffix: str) -> Iterator[None]:
-    """Refuse to begin without a compiler; link a check of the CPU and a pool of memory into a ``.pt2``."""
+    """Refuse to begin without a compiler; link the C++ library, a check of the CPU and a pool of memory into a ``.pt2``."""
     if suffix != ".pt2":
         yield
         return
     from deepmd_gnn.kernels.compiler import check_compiler, cpu_guard, linked_into_models, this_machine
     from deepmd_gnn.kernels.memory import kept_memory
     from deepmd_gnn.kernels.repeated import compiled_once
+    from deepmd_gnn.kernels.standard_library import with_shared_library
 
     check_compiler()
-    if _compiled_for() != "cpu":  # the pool is made of the CPU's memory
-        yield
-        return
-    with linked_into_models(cpu_guard(this_machine())), kept_memory(), compiled_once():
-        yield
+    with with_shared_library():
+        if _compiled_for() != "cpu":  # the pool is made of the CPU's memory
+            yield
+            return
+        with linked_into_models(cpu_guard(this_machine())), kept_memory(), compiled_once():
+            yield
 
 
 @contextlib.contextmanager
@@ -170,17 +172,18 @@ def _with_kernels(data: dict[str, Any], suffix: str) -> Iterator[dict[str, Any]]
     from deepmd_gnn.kernels.freezing import described
     from deepmd_gnn.mace import MaceModel
 
-    if evaluation == "kernels" and _compiled_for() != "cpu":
+    device = _compiled_for()
+    if evaluation == "kernels" and device not in ("cpu", "cuda"):
         log.warning(
-            "mace model: no generated kernels: they run on CPUs, this .pt2 is compiled for %s. It reads radial tables "
-            "in torch instead.",
-            _compiled_for(),
+            "mace model: no generated kernels: they run on CPUs and NVIDIA GPUs, this .pt2 is compiled for %s. It reads "
+            "radial tables in torch instead.",
+            device,
         )
         evaluation = "tables"
     enter_stage(f"making {evaluation}")
     model: Any = MaceModel.deserialize(plain)
     # The host traces on the CPU, whatever it compiles for.
-    with described(model.to("cpu"), kernels=evaluation == "kernels") as description:
+    with described(model.to("cpu"), kernels=evaluation == "kernels", device=device) as description:
         noted = plain if description is None else {**plain, "@kernels": description}
         yield {**data, "model": noted}
 
@@ -221,6 +224,11 @@ def improve(serialization: ModuleType) -> None:
             ):
                 enter_stage("building the model")
                 original(str(path), content, model_json_override, True, "graph")
+            if path.suffix == ".pt2":
+                from deepmd_gnn.frozen_check import check_file
+
+                enter_stage("opening the file in a process of its own")
+                check_file(path, data["model"])
 
         _write_whole(Path(model_file), write)
 

@@ -40,6 +40,20 @@ class AtomGraph(NamedTuple):
     """Edges of each receiver of a chunk."""
     chunk_table: torch.Tensor | None = None
     """The chunks of a compiled training graph, as a tensor; see :func:`~deepmd_gnn.chunks.arrange_in_chunks`."""
+    packed: torch.Tensor | None = None
+    """For Triton kernels, in the order of `order`: B-splines of the distance and harmonics, shape (nedge, ·)."""
+    rows: torch.Tensor | None = None
+    """With `packed`: row of each edge in the radial tables, int32, shape (nedge,)."""
+    sources: torch.Tensor | None = None
+    """With `packed`: sender of each edge, int32, shape (nedge,)."""
+
+
+class Arrangement(torch.nn.Module):
+    """What a network does with a graph before it reads it: nothing. Kernels put what they need here."""
+
+    def forward(self, graph: AtomGraph) -> AtomGraph:
+        """Return the graph."""
+        return graph
 
 
 def guard_distance(r_max: float) -> float:
@@ -182,6 +196,17 @@ def graph_from_list(
         senders = owned
     edge_atoms = torch.stack([other, row])
     return make_graph(owned, senders, sender, center, edge_vec[keep], edge_atoms, r_max)
+
+
+def sorted_by_receiver(graph: AtomGraph) -> AtomGraph:
+    """Fill `order` and `begin` of a graph whose edges are grouped by receiver in ascending order, guard first."""
+    if graph.begin is not None:
+        return graph
+    receiver = graph.edge_index[1]
+    nodes = torch.arange(graph.node_types.shape[0] + 1, device=receiver.device)
+    # The guard's edge brings nothing and belongs to no receiver.
+    begin = torch.searchsorted(receiver[1:].contiguous(), nodes)
+    return graph._replace(order=torch.arange(1, receiver.shape[0], device=receiver.device), begin=begin)
 
 
 def drop_pairs(graph: AtomGraph, allowed: torch.Tensor) -> AtomGraph:

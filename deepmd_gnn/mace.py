@@ -2,7 +2,7 @@
 
 import json
 import sys
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from ase.data import atomic_numbers as ATOMIC_NUMBERS
@@ -13,9 +13,10 @@ from deepmd.pt.utils import env
 
 from deepmd_gnn.chunks import slots_per_chunk
 from deepmd_gnn.cuequivariance import CuEquivarianceMixin
-from deepmd_gnn.derivatives import atomic_derivatives, edge_gradient
-from deepmd_gnn.graph import AtomGraph, trains_compiled
+from deepmd_gnn.derivatives import Differentiable, atomic_derivatives, edge_gradient
+from deepmd_gnn.graph import AtomGraph, sorted_by_receiver, trains_compiled
 from deepmd_gnn.hessian import HessianMixin
+from deepmd_gnn.kernels.triton.replay import Replay
 from deepmd_gnn.mace_bias import BiasMixin
 from deepmd_gnn.mace_dense import DenseMixin
 from deepmd_gnn.mace_embedding import EmbeddingMixin
@@ -23,6 +24,7 @@ from deepmd_gnn.mace_energy import MaceEnergy
 from deepmd_gnn.mace_export import ExportMixin
 from deepmd_gnn.mace_graphs import GraphMixin
 from deepmd_gnn.mace_interface import InterfaceMixin
+from deepmd_gnn.mace_network import on_cpu
 from deepmd_gnn.mace_storage import StorageMixin
 from deepmd_gnn.model_size import count_mace_models
 from deepmd_gnn.neighbors import NeighborPairs
@@ -33,6 +35,9 @@ from deepmd_gnn.sharing import Descriptor
 from deepmd_gnn.stored_names import StoredNames
 from deepmd_gnn.trainable import freeze_parts
 from deepmd_gnn.versions import package_versions
+
+if TYPE_CHECKING:
+    from deepmd_gnn.kernels.triton.modules import TritonKernels
 
 # Where the number of neighbours was not looked up (--skip-neighbor-stat): only a hint, see MaceConfig.sel.
 _DEFAULT_SEL = 128
@@ -87,6 +92,7 @@ class MaceModel(
         "observed_type",
         "pair_excl",
         "atom_excl",
+        "replay",
     ]
 
     def __init__(
@@ -117,7 +123,8 @@ class MaceModel(
         self.pairs = NeighborPairs(self.rcut)
         self.energy_model = self.new_network(numbers)
         itemsize = self.energy_model.dtype.itemsize
-        self.slots = slots_per_chunk(self.num_channels, itemsize, env.DEVICE.type == "cuda")
+        self.slots = slots_per_chunk(self.num_channels, itemsize)
+        self.launches_kernels = False
         self.counted = {}
         self.set_exclusions()
         self.register_buffer("out_bias", torch.zeros(1, ntypes, 1, dtype=torch.float64, device=env.DEVICE))
@@ -130,9 +137,23 @@ class MaceModel(
 
     def new_network(self, numbers: list[int]) -> MaceEnergy:
         """Build the network for these atomic numbers; parts the user froze are not trained."""
-        network = MaceEnergy(self.config, numbers).to(env.DEVICE)
+        with on_cpu():  # as a whole: parts made on two devices do not fit together
+            network = MaceEnergy(self.config, numbers)
+        network.to(env.DEVICE)
         freeze_parts(network, self.config.freeze)
         return network
+
+    def launch_kernels(self, kernels: "TritonKernels") -> None:
+        """Evaluate with generated kernels from now on, on a GPU; the model cannot be trained or scripted any more.
+
+        Parameters
+        ----------
+        kernels : TritonKernels
+            Of this model's network.
+        """
+        kernels.install(self.energy_model)
+        self.launches_kernels = True
+        self.replay = Replay(self._evaluate)
 
     def forward(
         self,
@@ -180,7 +201,7 @@ class MaceModel(
     ) -> dict[str, torch.Tensor]:
         """:meth:`forward` without second derivatives."""
         nf, nloc = atype.shape
-        graph = self.graph_of_frames(coord, atype, box)
+        graph = self.graph_of_frames(coord, atype, box, not self.launches_kernels)
         energy, force, atom_virial = self.evaluate(graph, atype, nloc, nloc, None)
         result = {
             "atom_energy": energy,
@@ -298,34 +319,45 @@ class MaceModel(
         energy, force, atom_virial : torch.Tensor
             Shapes (nf, nloc, 1), (nf, nall, 3), (nf, nall, 9).
         """
+        if self.launches_kernels and not torch.jit.is_scripting():  # type: ignore[attr-defined]
+            return self.replay(sorted_by_receiver(graph), atype, nloc, nall)
+        return self._evaluate(graph, atype, nloc, nall, comm_dict)
+
+    def _evaluate(
+        self,
+        graph: AtomGraph,
+        atype: torch.Tensor,
+        nloc: int,
+        nall: int,
+        comm_dict: dict[str, torch.Tensor] | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         nf = atype.shape[0]
-        # Forces need autograd also where the caller switched it off.
-        grad_enabled = torch.is_grad_enabled()
-        torch.set_grad_enabled(True)
-        # A leaf, unless the coordinates carry a graph themselves (second derivatives).
-        edge_vec = (
-            graph.edge_vec if graph.edge_vec.requires_grad else graph.edge_vec.detach().requires_grad_(True)
-        )
-        leaf = AtomGraph(
-            graph.node_types,
-            graph.sender_types,
-            graph.edge_index,
-            edge_vec,
-            graph.edge_atoms,
-            graph.incoming,
-            graph.outgoing,
-            graph.order,
-            graph.begin,
-            graph.node_place,
-            graph.chunk_nodes,
-            graph.chunk_widths,
-            graph.chunk_table,
-        )
-        energy = self.atom_energies(leaf, atype.reshape(-1), comm_dict)
         differentiable = self.training or graph.edge_vec.requires_grad
-        gradient = edge_gradient(energy, edge_vec, differentiable)
-        force, atom_virial = atomic_derivatives(gradient, leaf, nf * nall)
-        torch.set_grad_enabled(grad_enabled)
+        with Differentiable():  # forces need autograd also where the caller switched it off
+            # A leaf, unless the coordinates carry a graph themselves (second derivatives).
+            edge_vec = (
+                graph.edge_vec
+                if graph.edge_vec.requires_grad
+                else graph.edge_vec.detach().requires_grad_(True)
+            )
+            leaf = AtomGraph(
+                graph.node_types,
+                graph.sender_types,
+                graph.edge_index,
+                edge_vec,
+                graph.edge_atoms,
+                graph.incoming,
+                graph.outgoing,
+                graph.order,
+                graph.begin,
+                graph.node_place,
+                graph.chunk_nodes,
+                graph.chunk_widths,
+                graph.chunk_table,
+            )
+            energy = self.atom_energies(leaf, atype.reshape(-1), comm_dict)
+            gradient = edge_gradient(energy, edge_vec, differentiable)
+            force, atom_virial = atomic_derivatives(gradient, leaf, nf * nall)
         if not differentiable:
             energy, force, atom_virial = energy.detach(), force.detach(), atom_virial.detach()
         return energy.view(nf, nloc, 1), force.view(nf, nall, 3), atom_virial.view(nf, nall, 9)
@@ -381,3 +413,9 @@ if "deepmd.pt_expt" in sys.modules:
     from deepmd_gnn.pt_expt import register
 
     register(MaceModel)
+
+# The same for the wrapper around the host's Python inference, which needs the host's whole model package.
+if hasattr(sys.modules.get("deepmd.pt.model.model"), "get_model"):
+    from deepmd_gnn.device_inference import wrap_inference
+
+    wrap_inference()

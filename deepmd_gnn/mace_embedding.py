@@ -20,6 +20,7 @@ class EmbeddingMixin:
         energy_model: MaceEnergy
         num_channels: int
         rcut: float
+        launches_kernels: bool
         training: bool
         pairs: NeighborPairs
         graph_of_frames: Callable[..., AtomGraph]
@@ -53,7 +54,8 @@ class EmbeddingMixin:
         """
         if self.training:
             raise RuntimeError("mace model: embeddings need eval mode; call model.eval() first.")
-        return self.features(self.graph_of_frames(coord, atype, box), atype)
+        graph = self.graph_of_frames(coord, atype, box, not self.launches_kernels)
+        return self.features(graph, atype)
 
     def features(self, graph: AtomGraph, atype: torch.Tensor) -> dict[str, torch.Tensor]:
         """Node features of a graph whose nodes are the atoms of `atype`, see :meth:`forward_embedding`."""

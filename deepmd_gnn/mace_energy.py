@@ -6,7 +6,7 @@ import torch
 
 from deepmd_gnn.config import MaceConfig
 from deepmd_gnn.ghosts import exchange
-from deepmd_gnn.graph import AtomGraph, sum_at_receivers, trains_compiled
+from deepmd_gnn.graph import Arrangement, AtomGraph, sum_at_receivers, trains_compiled
 from deepmd_gnn.mace_blocks import Weight
 from deepmd_gnn.mace_network import (
     build_native,
@@ -55,6 +55,7 @@ class MaceEnergy(torch.nn.Module):
         )
         self.r_max = float(config.r_max)
         self.dtype = torch.float64 if config.precision == "float64" else torch.float32
+        self.arrangement = Arrangement()
         self.node_embedding = torch.nn.Module()
         self.node_embedding.linear = Weight(native.node_embedding.linear.weight)
         self.radial_embedding = native.radial_embedding
@@ -99,6 +100,7 @@ class MaceEnergy(torch.nn.Module):
         features : list[torch.Tensor]
             Node features of each layer, shape (nnode, components, channels).
         """
+        graph = self.arrangement(graph)
         types = graph.node_types
         opaque = trains_compiled(graph)
         compiled = opaque or graph.incoming is not None

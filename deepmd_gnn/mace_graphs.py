@@ -6,6 +6,7 @@ import torch
 
 from deepmd_gnn.chunks import in_chunks
 from deepmd_gnn.graph import AtomGraph, drop_pairs, graph_from_list, make_graph
+from deepmd_gnn.kernels.triton.support import works_on
 from deepmd_gnn.mm_types import mm_pairs
 from deepmd_gnn.neighbors import NeighborPairs
 from deepmd_gnn.options import exclusion_tables
@@ -19,6 +20,7 @@ class GraphMixin:
         rcut: float
         nlayers: int
         slots: int
+        launches_kernels: bool
         pairs: NeighborPairs
         excludes_pairs: bool
         excludes_atoms: bool
@@ -40,20 +42,44 @@ class GraphMixin:
         self.excludes_atoms = bool(self.atom_exclude_types)
 
     def graph_of_frames(
-        self, coord: torch.Tensor, atype: torch.Tensor, box: torch.Tensor | None
+        self, coord: torch.Tensor, atype: torch.Tensor, box: torch.Tensor | None, chunked: bool = True
     ) -> AtomGraph:
-        """Graph of whole frames, neighbours found here; see :meth:`forward` for the arguments."""
+        """Graph of whole frames, neighbours found here; see :meth:`forward` for the arguments.
+
+        Without `chunked` the edges are not arranged for sums in torch; on a GPU they are then sorted by receiver, with
+        `order` and `begin`.
+        """
         nf, nloc = atype.shape
-        self.check_types(atype)
         coord = coord.reshape(nf, nloc, 3).to(torch.float64)
         if box is not None:
             box = box.reshape(nf, 3, 3).to(device=coord.device, dtype=torch.float64)
+        if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+            found = self.graph_on_gpu(coord, atype, box)
+            if found is not None:
+                return in_chunks(found, self.slots) if chunked else found
+        self.check_types(atype)
         center, neighbor, edge_vec = self.pairs(coord, atype, box)
         types = atype.reshape(-1)
         graph = make_graph(
             types, types, neighbor, center, edge_vec, torch.stack([neighbor, center]), self.rcut
         )
-        return in_chunks(self.without_excluded_pairs(graph), self.slots)
+        graph = self.without_excluded_pairs(graph)
+        return in_chunks(graph, self.slots) if chunked else graph
+
+    @torch.jit.unused
+    def graph_on_gpu(
+        self, coord: torch.Tensor, atype: torch.Tensor, box: torch.Tensor | None
+    ) -> AtomGraph | None:
+        """Graph of whole frames on a GPU; None elsewhere and for bad input, about which the code in torch says more."""
+        if not works_on(coord.device):
+            return None
+        from deepmd_gnn.kernels.triton.graphs import graph_on_device  # not everybody has Triton
+
+        allowed = None
+        if self.excludes_pairs:  # through pinned memory, for which the host need not wait
+            table = torch.tensor(self.pair_allowed, dtype=torch.bool, pin_memory=coord.is_cuda)
+            allowed = table.to(coord.device, non_blocking=True)
+        return graph_on_device(coord, atype.to(torch.int64), box, self.rcut, len(self.type_map), allowed)
 
     def graph_of_list(
         self,
@@ -82,7 +108,8 @@ class GraphMixin:
                 "mace model: a coordinate is NaN or infinite. Check the input frame or the time step."
             )
         graph = graph_from_list(coord, atype, nlist, mapping, self.rcut)
-        return in_chunks(self.without_excluded_pairs(graph), self.slots)
+        graph = self.without_excluded_pairs(graph)
+        return graph if self.launches_kernels else in_chunks(graph, self.slots)
 
     def without_excluded_pairs(self, graph: AtomGraph) -> AtomGraph:
         """Drop the edges between types that do not see each other."""

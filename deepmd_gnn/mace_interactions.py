@@ -16,6 +16,14 @@ from deepmd_gnn.nonlinear_parts import Gate, NormedNetwork
 from deepmd_gnn.segments import rows_between, rows_of_types
 
 
+class AverageNormalisation(torch.nn.Module):
+    """Division by the average number of neighbours."""
+
+    def forward(self, message: torch.Tensor, avg_num_neighbors: torch.Tensor) -> torch.Tensor:
+        """Divide, shape (nnode, components, channels) → the same."""
+        return message / avg_num_neighbors
+
+
 class Interaction(torch.nn.Module):
     """RealAgnostic[Density][Residual] interaction block.
 
@@ -56,6 +64,7 @@ class Interaction(torch.nn.Module):
         self.skip_tp = skip_tp
         # TorchScript wants the attribute in every block; without density it has no parameters.
         self.density_fn = torch.nn.Identity() if density_fn is None else density_fn
+        self.average = AverageNormalisation()
 
     def outgoing(self, features: torch.Tensor, one_hot: torch.Tensor) -> torch.Tensor:
         """What nodes send.
@@ -119,7 +128,7 @@ class Interaction(torch.nn.Module):
             weights = weights * cutoff
         message = self.linear(self.conv_tp(features, graph, edge_attrs, weights), one_hot)
         if not self.density:
-            return message / avg_num_neighbors
+            return self.average(message, avg_num_neighbors)
         return message / (edge_density(self.density_fn(edge_feats), cutoff, graph) + 1)
 
 

@@ -38,13 +38,26 @@ def _seed(seed: int | list[int] | None) -> int | None:
     return None if seed is None else int(np.random.SeedSequence(seed).generate_state(1)[0])
 
 
-def _on_cpu() -> AbstractContextManager[Any]:
+def on_cpu() -> AbstractContextManager[Any]:
     """Create tensors on the CPU; torch makes every call slower for it, so only where that is not the default."""
     return nullcontext() if torch.get_default_device().type == "cpu" else torch.device("cpu")
 
 
-def build_cuequivariance(config: MaceConfig, atomic_numbers: list[int]) -> torch.nn.Module:
-    """Build native MACE on cuEquivariance, as native's own conversion configures it. See :func:`build_native`."""
+def build_cuequivariance(config: MaceConfig, atomic_numbers: list[int], fused: bool) -> torch.nn.Module:
+    """Build native MACE on cuEquivariance, as native's own conversion configures it.
+
+    Parameters
+    ----------
+    config, atomic_numbers :
+        See :func:`build_native`.
+    fused : bool
+        Whether with the fused convolution, a CUDA kernel.
+
+    Returns
+    -------
+    torch.nn.Module
+        See :func:`build_native`.
+    """
     from mace.modules.wrapper_ops import CuEquivarianceConfig
 
     settings = CuEquivarianceConfig(
@@ -52,8 +65,7 @@ def build_cuequivariance(config: MaceConfig, atomic_numbers: list[int]) -> torch
         layout="ir_mul",
         group="O3_e3nn",
         optimize_all=True,
-        # The fused convolution is a CUDA kernel.
-        conv_fusion=torch.cuda.is_available(),
+        conv_fusion=fused,
     )
     return build_native(config, atomic_numbers, cueq_config=settings)
 
@@ -80,7 +92,7 @@ def build_native(
         ``mace.modules.ScaleShiftMACE`` in float64 on the CPU, its own atomic energies zero.
     """
     blocks = mace_modules.interaction_classes
-    with construction(_seed(config.seed), to_run=to_run), _on_cpu():
+    with construction(_seed(config.seed), to_run=to_run), on_cpu():
         native = mace_modules.ScaleShiftMACE(
             r_max=config.r_max,
             num_bessel=config.num_radial_basis,

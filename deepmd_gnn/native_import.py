@@ -92,12 +92,14 @@ def _build(
 
     from deepmd_gnn.mace import MaceModel
     from deepmd_gnn.mace_energy import MaceEnergy
+    from deepmd_gnn.mace_network import on_cpu
     from deepmd_gnn.native_weights import load_weights
     from deepmd_gnn.type_map import copy_elements
 
     known = description.type_map
-    network = MaceEnergy(config, [atomic_numbers[name] for name in known])
-    load_weights(network, native, description)
+    with on_cpu():  # where the tensors of the file are
+        network = MaceEnergy(config, [atomic_numbers[name] for name in known])
+        load_weights(network, native, description)
     energies = {name: config.atomic_energies[name] for name in wanted}
     config = dataclasses.replace(config, atomic_energies=energies)
     model = MaceModel(type_map=wanted, **config.to_dict())

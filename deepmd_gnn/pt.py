@@ -17,6 +17,9 @@ def _register() -> None:
 
     if not is_importing_model():
         import deepmd_gnn.mace  # noqa: F401
+        from deepmd_gnn.device_inference import wrap_inference
+
+        wrap_inference()
 
 
 _register()

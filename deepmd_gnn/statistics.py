@@ -47,7 +47,7 @@ def count_neighbors(
             )
             if allowed is not None:
                 types = atype[part].reshape(-1)
-                center = center[torch.tensor(allowed)[types[center], types[neighbor]]]
+                center = center[torch.tensor(allowed, device="cpu")[types[center], types[neighbor]]]
             edges += center.numel()
             atoms += torch.unique(center).numel()
     return [float(edges), float(atoms)]
@@ -78,13 +78,15 @@ def count_forces(sampled: list[dict[str, Any]], counts: list[bool] | None = None
     """
     total, count = 0.0, 0
     for system in sampled:
-        if "force" not in system or not bool(np.all(np.asarray(system.get("find_force", 1.0)) > 0.5)):
+        # A number, or the host's tensor on the device that trains.
+        labelled = torch.as_tensor(system.get("find_force", 1.0), device="cpu") > 0.5
+        if "force" not in system or not bool(labelled.all()):
             continue
         atype = torch.as_tensor(system["atype"], device="cpu")
         force = torch.as_tensor(system["force"], device="cpu").double().reshape(*atype.shape, 3)
         real = force[atype >= 0]
         if counts is not None:
-            real = real[torch.tensor(counts)[atype[atype >= 0]]]
+            real = real[torch.tensor(counts, device="cpu")[atype[atype >= 0]]]
         total += float(real.square().sum())
         count += real.numel()
     return [total, float(count)]

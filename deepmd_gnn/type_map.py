@@ -21,8 +21,7 @@ def copy_elements(old: MaceEnergy, new: MaceEnergy, kept: list[tuple[int, int]])
     kept : list[tuple[int, int]]
         Index in the old and in the new type map of each element in both.
     """
-    source = [pair[0] for pair in kept]
-    target = [pair[1] for pair in kept]
+    source, target = torch.tensor(kept, dtype=torch.int64, device="cpu").reshape(-1, 2).unbind(dim=1)
     gain = (new.ntypes / old.ntypes) ** 0.5
     axes = _element_axes(new)
     state = old.state_dict()
@@ -36,7 +35,8 @@ def copy_elements(old: MaceEnergy, new: MaceEnergy, kept: list[tuple[int, int]])
             inputs, rescaled = axes[name]
             theirs = state[name].view(_blocks(inputs, old.ntypes, state[name]))
             ours = value.view(_blocks(inputs, new.ntypes, value))
-            ours[:, target] = theirs[:, source] * (gain if rescaled else 1.0)
+            rows = theirs.index_select(1, source.to(theirs.device)).to(ours.device)
+            ours.index_copy_(1, target.to(ours.device), rows * (gain if rescaled else 1.0))
 
 
 def _blocks(inputs: int, ntypes: int, value: torch.Tensor) -> tuple[int, int, int]:

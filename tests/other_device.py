@@ -3,6 +3,7 @@
 import contextlib
 
 import torch
+from torch._library.custom_ops import OPDEFS
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter, tree_map
 
@@ -36,6 +37,9 @@ class OtherTensor(torch.Tensor):
     def tolist(self):
         return self.value.tolist()
 
+    def __format__(self, spec):
+        return format(self.value.detach(), spec)
+
     @classmethod
     def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
         return run(func, args, kwargs or {})
@@ -49,9 +53,14 @@ class OtherDevice(TorchDispatchMode):
 
 
 def run(func, args, kwargs):
-    """Run an operator on the CPU's memory, if a GPU would run it."""
+    """Run an operator on the CPU's memory, if a GPU would run it; look into operators written in Python."""
+    if func.namespace == "deepmd_gnn":
+        with OtherDevice():
+            return OPDEFS[func.name()]._init_fn(*args, **kwargs)
     tensors = [value for value in tree_iter((args, kwargs)) if isinstance(value, torch.Tensor)]
     others = [value for value in tensors if isinstance(value, OtherTensor)]
+    if any(value.is_meta and not isinstance(value, OtherTensor) for value in tensors):
+        raise RuntimeError(f"{func}: a list as index, whose numbers torch gives to real devices only")
     if others and func.overloadpacket not in CROSSING:
         foreign = [value for value in tensors if not isinstance(value, OtherTensor) and value.dim() > 0]
         if foreign:

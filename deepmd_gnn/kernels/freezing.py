@@ -4,7 +4,7 @@ import contextlib
 import contextvars
 import logging
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deepmd_gnn.kernels import mixing, operators
 from deepmd_gnn.kernels.compiler import linked, linked_into_models
@@ -13,8 +13,11 @@ from deepmd_gnn.kernels.probe import difference
 from deepmd_gnn.kernels.radial_lookup import Tables
 from deepmd_gnn.kernels.radial_tables import RadialTable
 
+if TYPE_CHECKING:
+    from deepmd_gnn.kernels.triton.modules import TritonKernels
+
 log = logging.getLogger("deepmd.deepmd_gnn")
-_replacement: contextvars.ContextVar[Kernels | Tables | None] = contextvars.ContextVar(
+_replacement: contextvars.ContextVar["Kernels | TritonKernels | Tables | None"] = contextvars.ContextVar(
     "replacement", default=None
 )
 
@@ -37,7 +40,9 @@ DECLARATIONS = {
 }
 
 
-def described(model: Any, *, kernels: bool) -> contextlib.AbstractContextManager[dict[str, Any] | None]:
+def described(
+    model: Any, *, kernels: bool, device: str = "cpu"
+) -> contextlib.AbstractContextManager[dict[str, Any] | None]:
     """Tabulate the radial weights of a model, and generate its kernels; graphs that are traced inside use them.
 
     Parameters
@@ -46,12 +51,22 @@ def described(model: Any, *, kernels: bool) -> contextlib.AbstractContextManager
         The model to freeze, or a copy of it. If its architecture is not covered, the log says so and nothing changes.
     kernels : bool
         Whether with kernels, else with the tables only.
+    device : str
+        Type of the device that the file is compiled for.
 
     Returns
     -------
     context manager of dict[str, Any] or None
         Description for the file: the errors of the tables, and with kernels the CPU's features.
     """
+    if kernels and device == "cuda":
+        from deepmd_gnn.kernels.triton.build import triton_kernels  # not every build of torch brings Triton
+
+        found = triton_kernels(model.energy_model)
+        if not isinstance(found, str):
+            return _in_use(found)
+        log.warning("mace model: no generated kernels: %s. The .pt2 will be several times slower.", found)
+        kernels = False
     tables = not_covered(model.energy_model) or radial_tables(model.energy_model)
     if not isinstance(tables, str):
         tables = _checked(model, tables)
@@ -87,7 +102,7 @@ def _checked(model: Any, tables: list[RadialTable]) -> list[RadialTable] | str:
 
 
 @contextlib.contextmanager
-def _in_use(replacement: Kernels | Tables) -> Iterator[dict[str, Any]]:
+def _in_use(replacement: "Kernels | TritonKernels | Tables") -> Iterator[dict[str, Any]]:
     token = _replacement.set(replacement)
     try:
         yield replacement.description()
@@ -109,7 +124,8 @@ def _with_kernels(kernels: Kernels) -> Iterator[dict[str, Any]]:
 
 def calls_kernels() -> bool:
     """Whether the network that is traced calls generated kernels."""
-    return isinstance(_replacement.get(), Kernels)
+    replacement = _replacement.get()
+    return replacement is not None and replacement.reads_lists
 
 
 def installed(energy_model: Any) -> contextlib.AbstractContextManager[None]:

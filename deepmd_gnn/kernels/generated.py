@@ -152,9 +152,9 @@ class Nothing(torch.nn.Module):
         return features
 
 
-def _contraction(module: Any, lanes: int) -> tuple[Polynomials, torch.Tensor]:
+def contraction_tables(module: Any, lanes: int) -> tuple[Polynomials, torch.Tensor]:
     """Polynomials of a layer, and their coefficients for every element and channel."""
-    parts = [contraction.coefficients.value.double() for contraction in module.contractions]
+    parts = [contraction.coefficients.value.double().cpu() for contraction in module.contractions]
     prefixes = [factor.index.value.tolist() for factor in module.prefixes]
     lasts = [factor.index.value.tolist() for factor in module.lasts]
     variables = parts[0].shape[2] - sum(len(last) for last in lasts)
@@ -162,7 +162,7 @@ def _contraction(module: Any, lanes: int) -> tuple[Polynomials, torch.Tensor]:
     shape = polynomials(variables, monomial_tuples(variables, prefixes, lasts), used)
     tables = []
     for contraction, part in zip(module.contractions, parts, strict=True):
-        weights = torch.cat([contraction.weights_max, *contraction.weights], dim=1).detach().double()
+        weights = torch.cat([contraction.weights_max, *contraction.weights], dim=1).detach().double().cpu()
         tables.append(torch.einsum("mpa,tpc->tmac", part, weights))
     table = torch.cat(tables, dim=1)  # (types, outputs, monomials, channels)
     outputs, monomials = zip(*shape.terms, strict=True)
@@ -184,6 +184,9 @@ class Kernels:
     ValueError
         If the tables are not exact enough.
     """
+
+    # Whether its modules go through the edges of a receiver by `order` and `begin` of a graph.
+    reads_lists = True
 
     def __init__(self, energy_model: Any, tables: list[RadialTable] | None = None) -> None:
         found = tables or radial_tables(energy_model)
@@ -209,7 +212,7 @@ class Kernels:
             self.convolutions.append(
                 GeneratedConvolution(blocks, linear, layer, size, energy_model.ntypes, energy_model.r_max)
             )
-            polynomial, coefficients = _contraction(product.symmetric_contractions, lanes)
+            polynomial, coefficients = contraction_tables(product.symmetric_contractions, lanes)
             structs.append(contraction_code(f"Contraction{layer}", polynomial))
             self.contractions.append(
                 GeneratedContraction(coefficients.to(dtype), layer, len(polynomial.trees))

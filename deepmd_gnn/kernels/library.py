@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from deepmd_gnn.kernels.compiler import TORCH_HEADERS, Compiled, Machine
+from deepmd_gnn.kernels.standard_library import folder_options
 
 NAME = {torch.float32: "float", torch.float64: "double"}
 
@@ -49,7 +50,8 @@ class Library:
 
     def shared(self) -> Path:
         """Library for Python."""
-        return self.compiled.made("kernels.so", [self.compiled.object("kernels").name], "-shared")
+        objects = [self.compiled.object("kernels").name]
+        return self.compiled.made("kernels.so", objects, "-shared", *folder_options())
 
     def archive(self) -> Path:
         """Static library with the operators' C functions, to link into a ``.pt2``."""

@@ -100,8 +100,7 @@ class GeneratedLinear(torch.nn.Module):
         super().__init__()
         self.ntypes, self.channels = linear.ntypes, linear.channels
         self.width = max(target + dim for _, target, dim, *_ in linear.paths)
-        matrices = _matrices(linear)
-        used = [path[:3] for path in linear.paths if path[4] > 0]
+        matrices, used = linear_matrices(linear), used_paths(linear)
         turned = [(target, source, dim) for source, target, dim in used]
         self.register_buffer("matrices", in_vectors(matrices, lanes))
         self.register_buffer("paths", _sorted_paths(used))
@@ -130,7 +129,7 @@ def covers(linear: Linear) -> bool:
     return len(inputs) == 1 and all(path[5] == linear.channels for path in linear.paths)
 
 
-def _matrices(linear: Linear) -> torch.Tensor:
+def linear_matrices(linear: Linear) -> torch.Tensor:
     """Matrices of all elements and irreps with their factors, shape (types, matrices, inputs, outputs)."""
     found = []
     for (*_, offset, inputs, outputs), factor in zip(linear.paths, linear.factors, strict=True):
@@ -140,25 +139,28 @@ def _matrices(linear: Linear) -> torch.Tensor:
     return torch.stack(found, dim=1)
 
 
+def used_paths(linear: Linear) -> list[tuple[int, int, int]]:
+    """Source, target and dimension of the blocks that have a matrix."""
+    return [path[:3] for path in linear.paths if path[4] > 0]
+
+
 def _sorted_paths(paths: Sequence[tuple[int, ...]]) -> torch.Tensor:
     """Rows for the kernel from source, target and dimension of every matrix."""
     rows = [(*path, matrix) for matrix, path in enumerate(paths)]
     return torch.tensor(sorted(rows, key=lambda row: row[1]))
 
 
-def generated_linears(energy_model: Any, lanes: int) -> dict[tuple[str, int, str], GeneratedLinear]:
-    """The maps of a network that run on nodes and that the kernel can evaluate.
+def mapped_linears(energy_model: Any) -> dict[tuple[str, int, str], Linear]:
+    """The maps of a network that run on nodes and that the kernels can evaluate.
 
     Parameters
     ----------
     energy_model : MaceEnergy
         The network.
-    lanes : int
-        Numbers in a vector of the CPU.
 
     Returns
     -------
-    dict[tuple[str, int, str], GeneratedLinear]
+    dict[tuple[str, int, str], Linear]
         By list of blocks, layer and name.
     """
     found = {}
@@ -168,8 +170,13 @@ def generated_linears(energy_model: Any, lanes: int) -> dict[tuple[str, int, str
                 # What the first layer sends, and what depends on the element alone, is computed once per element.
                 once = name.endswith("embedding") or (layer == 0 and name == "linear_up")
                 if isinstance(part, Linear) and covers(part) and not once:
-                    found[blocks, layer, name] = GeneratedLinear(part, lanes)
+                    found[blocks, layer, name] = part
     return found
+
+
+def generated_linears(energy_model: Any, lanes: int) -> dict[tuple[str, int, str], GeneratedLinear]:
+    """C++ kernels of the maps of a network; `lanes` is the number of values in a vector of the CPU."""
+    return {place: GeneratedLinear(part, lanes) for place, part in mapped_linears(energy_model).items()}
 
 
 def mixes_messages(interaction: torch.nn.Module) -> str:

@@ -132,6 +132,9 @@ class Tables:
         Of all layers.
     """
 
+    # Whether its modules go through the edges of a receiver by `order` and `begin` of a graph.
+    reads_lists = False
+
     def __init__(self, tables: list[RadialTable]) -> None:
         self.tables = tables
 

@@ -69,8 +69,10 @@ class Weights:
 
     def __init__(self, energy_model: Any, interaction: Any) -> None:
         self.model = energy_model
-        self.embedding = copy.deepcopy(energy_model.radial_embedding).double()
-        self.interaction = copy.deepcopy(interaction).double()
+        # On the CPU, wherever the network is: a few thousand distances.
+        self.embedding = copy.deepcopy(energy_model.radial_embedding).cpu().double()
+        self.interaction = copy.deepcopy(interaction).cpu().double()
+        self.atomic_numbers = energy_model.atomic_numbers.cpu()
 
     def __call__(self, distances: torch.Tensor, kind: int) -> torch.Tensor:
         """Evaluate for one pair of elements, shape (n,) → (n, weights)."""
@@ -78,7 +80,7 @@ class Weights:
         pair = torch.tensor([kind // ntypes, kind % ntypes])
         one_hot = torch.nn.functional.one_hot(pair, ntypes).double()
         index = torch.tensor([[0], [1]]).expand(2, len(distances))
-        features, cutoff = self.embedding(distances.unsqueeze(1), one_hot, index, self.model.atomic_numbers)
+        features, cutoff = self.embedding(distances.unsqueeze(1), one_hot, index, self.atomic_numbers)
         if isinstance(self.interaction, NonLinearInteraction):
             ends = pair.unsqueeze(1).expand(2, len(distances))
             features = self.interaction.edge_inputs(features, ends[0], ends[1], one_hot)

@@ -21,8 +21,8 @@ def sampled_frames():
         "force": torch.tensor(np.random.default_rng(0).normal(size=coord.shape)),
         "energy": torch.tensor([[-10.0], [-12.0]], dtype=torch.float64),
         "natoms": torch.cat([torch.full((2, 2), 6), counts], dim=1),
-        "find_energy": np.float32(1.0),
-        "find_force": np.float32(1.0),
+        "find_energy": torch.ones(1),
+        "find_force": torch.ones(1),
     }
 
 

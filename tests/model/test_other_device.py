@@ -14,6 +14,8 @@ from test_given_energies import sampled_frames
 from test_lower import extended
 from test_training_gradient import OPTIONS, loss_of
 
+from deepmd_gnn import frozen_check
+from deepmd_gnn.chunks import arrange_in_chunks, chunks_of, in_chunks
 from deepmd_gnn.freezing import improve
 from deepmd_gnn.kernels import freezing, memory
 from deepmd_gnn.kernels.generated import radial_tables
@@ -122,11 +124,50 @@ def test_kernels_are_for_cpus(target, monkeypatch, tmp_path, caplog):
     host = SimpleNamespace(deserialize_to_file=compile_it)
     improve(host)
     monkeypatch.setattr(env, "DEVICE", torch.device(target))
+    monkeypatch.setattr(frozen_check, "check_file", lambda *_: seen.update(checked=True))
     host.deserialize_to_file(str(tmp_path / "model.pt2"), {"model": tiny_model().serialize()})
     on_cpu = target == "cpu"
     assert seen.pop("noted").keys() >= ({"tables", "cpu_features"} if on_cpu else {"tables"})
-    assert seen == {"kernels": on_cpu, "linked": (on_cpu, on_cpu)}
+    assert seen == {"kernels": on_cpu, "linked": (on_cpu, on_cpu), "checked": True}
     assert ("they run on CPUs, this .pt2 is compiled for cuda" in caplog.text) == (not on_cpu)
+
+
+def test_chunks_are_chosen_where_the_graph_is(monkeypatch):
+    """A frozen model may run on another device than the one it was frozen on."""
+    graph = tiny_model().graph_of_frames(*batch())._replace(chunk_nodes=None, chunk_widths=None)
+    slots, nnode = 8, len(graph.node_types)
+    scripted = torch.jit.script(in_chunks)
+    for arrange in (in_chunks, scripted):
+        assert len(arrange(graph, slots).chunk_nodes) > 1
+    assert len(chunks_of(arrange_in_chunks(graph.edge_index[1], nnode, slots)[2])[0]) > 1
+    with other_device(monkeypatch):
+        moved = to_device(graph)
+        for arrange in (in_chunks, scripted):
+            assert arrange(moved, slots).chunk_nodes == [nnode]
+        table = arrange_in_chunks(moved.edge_index[1], nnode, slots)[2]
+        assert table.device.type == "cpu"
+        assert sum(chunks_of(table)[0]) == nnode
+
+
+def test_default_device():
+    """torch's default device, which other programs in the process may set, is not where the model makes its tensors."""
+    frames, sample = batch(), sampled_frames()
+    coord, atype, owner, nlist = extended([random_frame()], 4.0)[1]
+    results = []
+    for device in ("cpu", "meta"):
+        with torch.device(device):
+            model = tiny_model(avg_num_neighbors="auto", scale="auto")
+            model.compute_or_load_stat(lambda: [sample])
+            model.change_out_bias([sample])
+            whole = model(*frames, do_atomic_virial=True)
+            lower = model.forward_lower(coord, atype, nlist, owner)
+            graph = model.graph_of_frames(*frames)
+            table = arrange_in_chunks(graph.edge_index[1], len(graph.node_types), 5)[2]
+            trained = model.train()(*frames)
+            (trained["energy"].sum() + trained["force"].square().sum()).backward()
+        gradients = {name: p.grad for name, p in model.named_parameters()}
+        results.append([whole, lower, gradients, chunks_of(table)])
+    torch.testing.assert_close(*results, rtol=0.0, atol=0.0)
 
 
 def test_statistics(monkeypatch):

@@ -48,6 +48,20 @@ def test_padding_is_bounded():
     assert len(found.edge_vec) < 2 * 270
 
 
+def test_sizes_are_known_to_the_host(monkeypatch):
+    """On a GPU, a size that only the data tell makes the host wait."""
+    sizes = []
+    repeat = torch.repeat_interleave
+
+    def seen(values, repeats, output_size=None):
+        sizes.append(output_size)
+        return repeat(values, repeats, output_size=output_size)
+
+    monkeypatch.setattr(torch, "repeat_interleave", seen)
+    found = in_chunks(uneven_graph(), 60)
+    assert sizes == [len(found.node_types), len(found.edge_vec)]
+
+
 @pytest.mark.parametrize("slots", [1, 60])
 def test_same_convolution(slots):
     """Value and derivatives equal those of the code without chunks."""

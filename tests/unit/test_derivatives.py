@@ -1,9 +1,10 @@
 """Force and virial of a quadratic toy energy with a known answer."""
 
 import numpy as np
+import pytest
 import torch
 
-from deepmd_gnn.derivatives import atomic_derivatives, edge_gradient
+from deepmd_gnn.derivatives import Differentiable, atomic_derivatives, edge_gradient
 from deepmd_gnn.graph import make_graph
 from deepmd_gnn.neighbors import NeighborPairs
 
@@ -24,3 +25,27 @@ def test_harmonic_dimer():
     # W = −Σ_e g ⊗ r = −2 k x², half on each atom because each is the neighbour of one edge.
     np.testing.assert_allclose(virial[:, 0].detach(), [-k, -k])
     np.testing.assert_allclose(virial[:, 1:].detach(), 0.0)
+
+
+def slope_below(x: torch.Tensor, largest: float) -> torch.Tensor:
+    """Derivative of x², which refuses large x."""
+    with Differentiable():
+        leaf = x.detach().requires_grad_(True)
+        gradient = torch.autograd.grad([leaf.square().sum()], [leaf])[0]
+        assert gradient is not None
+        if float(x.max()) > largest:
+            raise ValueError("too large")
+    return gradient
+
+
+@pytest.mark.parametrize("function", [slope_below, torch.jit.script(slope_below)], ids=["eager", "scripted"])
+@pytest.mark.parametrize("enabled", [True, False])
+def test_autograd_is_as_before(function, enabled):
+    """On inside, whatever the caller set, and afterwards what the caller set, errors included."""
+    x = torch.ones(2)
+    with torch.set_grad_enabled(enabled):
+        assert function(x, 2.0).tolist() == [2.0, 2.0]
+        assert torch.is_grad_enabled() == enabled
+        with pytest.raises(Exception, match="too large"):
+            function(x, 0.0)
+        assert torch.is_grad_enabled() == enabled

@@ -1,0 +1,436 @@
+"""The parts of ``gpu_check.py``: ``python gpu_parts.py PART FOLDER`` appends one JSON object per result to PART.jsonl."""
+
+import copy
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import workload
+
+HERE = Path(__file__).parent
+REFERENCE = HERE / "gpu_reference.npz"
+# Sizes and precisions, the most important first.
+CHOSEN = os.environ.get("GPU_CHECK_MODELS", "M:float32 S:float32 M:float64 S:float64")
+MODELS = tuple(tuple(word.split(":")) for word in CHOSEN.split())
+REPLICAS = (1, 2, 4)  # 192, 1536 and 12 288 atoms
+SIZES = tuple(dict.fromkeys(size for size, _ in MODELS))
+# Largest deviation, relative to the largest value, and of the energy per atom in eV.
+TOLERANCE = {"float32": (2e-5, 2e-5), "float64": (1e-8, 1e-8)}
+NAMES = ("energy", "force", "virial", "atom_energy", "atom_virial")
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+class Results:
+    """Appends results of a part to its file."""
+
+    def __init__(self, part, folder):
+        self.part, self.file = part, folder / f"{part}.jsonl"
+        self.file.write_text("", encoding="utf-8")
+
+    def add(self, what, value, unit=""):
+        """Append one."""
+        with self.file.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps({"part": self.part, "what": what, "value": value, "unit": unit}) + "\n")
+        print(what, value, unit)
+
+
+def options(size, precision, structure):
+    """Model section of an input."""
+    return {
+        "type": "mace",
+        "type_map": structure.type_map,
+        "r_max": structure.r_max,
+        "hidden_irreps": workload.MODELS[size],
+        "precision": precision,
+        "avg_num_neighbors": structure.avg_num_neighbors,
+        "scale": 1.0,
+        "atomic_energies": dict.fromkeys(structure.type_map, 0.0),
+        "seed": 1,
+    }
+
+
+def checkpoint(folder, size, precision):
+    """Write a checkpoint with random weights, as the trainer would."""
+    from deepmd.pt.model.model import get_model
+    from deepmd.pt.train.wrapper import ModelWrapper
+
+    water = workload.system("water")
+    parameters = options(size, precision, water)
+    wrapper = ModelWrapper(get_model(copy.deepcopy(parameters)), model_params=parameters)
+    path = folder / f"{size}_{precision}.pt"
+    torch.save({"model": wrapper.state_dict()}, path)
+    return path
+
+
+def frames(replicas):
+    """Coordinates, cell and types of water, replicated in every direction."""
+    atoms = workload.system("water").atoms
+    cell = np.array(atoms.cell)
+    cells = np.stack(np.meshgrid(*[np.arange(replicas)] * 3, indexing="ij"), -1).reshape(-1, 3) @ cell
+    coord = (atoms.get_positions()[None] + cells[:, None]).reshape(1, -1, 3)
+    return coord, (cell * replicas).reshape(1, 9), np.tile(workload.system("water").types, replicas**3)
+
+
+def evaluated(file, moved=0.0):
+    """All results of a file, or of one that is open, for water; with atoms moved at random by so many Å."""
+    from deepmd.infer import DeepPot
+
+    coord, cell, types = frames(1)
+    coord = coord + moved * np.random.default_rng(1).standard_normal(coord.shape)
+    pot = file if isinstance(file, DeepPot) else DeepPot(str(file))
+    return dict(
+        zip(
+            ("energy", "force", "virial", "atom_energy", "atom_virial"),
+            pot.eval(coord, cell, types, atomic=True),
+            strict=True,
+        )
+    )
+
+
+def reference(folder):
+    """Results of both models in double precision on the CPU."""
+    values = {}
+    for size in workload.MODELS:
+        model = workload.our_model(size, "float64", workload.system("water")).to("cpu")
+        coord, cell, types = frames(1)
+        out = model(torch.tensor(coord), torch.tensor(types[None]), torch.tensor(cell), do_atomic_virial=True)
+        values |= {f"{size}_{name}": out[name].detach().numpy() for name in NAMES}
+        values[f"{size}_weights"] = sum(
+            p.double().abs().sum().item() for p in model.energy_model.parameters()
+        )
+    np.savez_compressed(folder / REFERENCE.name, **values)
+
+
+def _expected(size, folder):
+    """The stored reference; one made now if this torch draws other random weights."""
+    stored = np.load(REFERENCE)
+    model = workload.our_model(size, "float64", workload.system("water"))
+    weights = sum(p.double().abs().sum().item() for p in model.energy_model.parameters())
+    if abs(weights / float(stored[f"{size}_weights"]) - 1) > 1e-12:
+        print("other random weights than the stored reference's: evaluated anew on the CPU")
+        os.environ["DEVICE"] = "cpu"
+        script = f"import sys; sys.path.insert(0, {str(HERE)!r}); import gpu_parts, pathlib; gpu_parts.reference(pathlib.Path({str(folder)!r}))"
+        subprocess.run(
+            [sys.executable, "-c", script],
+            check=True,
+            env={**os.environ, "DEVICE": "cpu", "CUDA_VISIBLE_DEVICES": ""},
+        )
+        stored = np.load(folder / REFERENCE.name)
+    return {name: stored[f"{size}_{name}"] for name in NAMES}
+
+
+def _compare(results, label, found, expected, precision):
+    tolerance, per_atom = TOLERANCE[precision]
+    natom = expected["force"].reshape(-1, 3).shape[0]
+    energy = float(np.abs(found["energy"].ravel() - expected["energy"].ravel()).max()) / natom
+    worst = 0.0
+    for name in ("force", "virial", "atom_virial"):
+        difference = np.abs(found[name].ravel() - expected[name].ravel()).max()
+        worst = max(worst, float(difference / np.abs(expected[name]).max()))
+    results.add(f"{label}: energy off by", energy, "eV per atom")
+    results.add(f"{label}: forces, virials off by", worst, "of the largest")
+    if not (energy <= per_atom and worst <= tolerance):
+        results.add("wrong", label)
+
+
+def _compare_replays(results, label, pot, precision):
+    """From the third evaluation of a size on a CUDA graph is replayed: the same, for other coordinates."""
+    exact = evaluated(pot, moved=0.02)
+    for _ in range(3):
+        evaluated(pot)
+    _compare(results, f"{label}, replayed", evaluated(pot, moved=0.02), exact, precision)
+
+
+def environment(results, folder):
+    """What the machine is."""
+    import triton
+
+    results.add("GPU", torch.cuda.get_device_name() if torch.cuda.is_available() else "none")
+    results.add("torch, triton", f"{torch.__version__}, {triton.__version__}")
+
+
+def numbers(results, folder):
+    """``.pt`` (kernels) and ``.pth`` (torch code) against the CPU."""
+    from deepmd.infer import DeepPot
+
+    for size, precision in MODELS:
+        file = checkpoint(folder, size, precision)
+        begin = time.monotonic()
+        pot = DeepPot(str(file))
+        found = evaluated(pot)
+        results.add(f"{size} {precision} .pt: opened and evaluated first", time.monotonic() - begin, "s")
+        _compare(results, f"{size} {precision} .pt", found, _expected(size, folder), precision)
+        _compare_replays(results, f"{size} {precision} .pt", pot, precision)
+    model = workload.our_model("S", "float32", workload.system("water"))
+    torch.jit.script(model).save(str(folder / "S.pth"))
+    _compare(results, "S float32 .pth", evaluated(folder / "S.pth"), _expected("S", folder), "float32")
+
+
+def frozen(results, folder):
+    """``.pt2``: frozen, opened and compared in a process of its own, timed."""
+    for size in sorted(SIZES, reverse=True):  # the small one first
+        file = folder / f"{size}.pt2"
+        begin = time.monotonic()
+        subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "deepmd",
+                "--pt-expt",
+                "freeze",
+                "-c",
+                str(checkpoint(folder, size, "float32")),
+                "-o",
+                str(file),
+            ],
+            check=True,
+        )
+        results.add(f"{size} float32: freezing", time.monotonic() - begin, "s")
+        _compare(results, f"{size} float32 .pt2", evaluated(file), _expected(size, folder), "float32")
+
+
+def _milliseconds(evaluate, calls=10):
+    for _ in range(4):
+        evaluate()
+    times = []
+    for _ in range(calls):
+        _wait()
+        begin = time.perf_counter()
+        evaluate()
+        _wait()
+        times.append(time.perf_counter() - begin)
+    return float(np.median(times)) * 1e3
+
+
+def _wait():
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def speed(results, folder):
+    """Whole calls through ``DeepPot``, the network alone, launches."""
+    from deepmd.infer import DeepPot
+
+    for size, precision in MODELS:
+        pot = DeepPot(str(checkpoint(folder, size, precision)))
+        for replicas in REPLICAS:
+            coord, cell, types = frames(replicas)
+            if DEVICE.type == "cuda":
+                torch.cuda.reset_peak_memory_stats()
+            whole = _milliseconds(lambda: pot.eval(coord, cell, types))  # noqa: B023
+            results.add(f"{size} {precision} .pt, {len(types)} atoms, whole call", whole, "ms")
+            if DEVICE.type == "cuda":
+                kilobytes = torch.cuda.max_memory_allocated() / len(types) / 1e3
+                results.add(
+                    f"{size} {precision} .pt, {len(types)} atoms, peak memory", kilobytes, "kB per atom"
+                )
+        model = pot.deep_eval.dp.model["Default"]
+        tensors = [torch.tensor(x, device=DEVICE) for x in (coord, types[None], cell)]
+        graph = model.graph_of_frames(*tensors, not model.launches_kernels)
+        search = _milliseconds(lambda: model.graph_of_frames(*tensors, not model.launches_kernels))  # noqa: B023
+        alone = _milliseconds(lambda: model._evaluate(graph, tensors[1], len(types), len(types)))  # noqa: B023, SLF001
+        results.add(f"{size} {precision}, {len(types)} atoms, network and derivatives", alone, "ms")
+        results.add(
+            f"{size} {precision}, {len(types)} atoms, network and derivatives",
+            alone * 1e3 / len(types),
+            "µs per atom",
+        )
+        results.add(f"{size} {precision}, {len(types)} atoms, graph", search, "ms")
+        small = [torch.tensor(x, device=DEVICE) for x in (frames(1)[0], frames(1)[2][None], frames(1)[1])]
+        results.add(
+            "graph, 192 atoms",
+            _milliseconds(lambda: model.graph_of_frames(*small, not model.launches_kernels)),
+            "ms",
+        )  # noqa: B023
+        if DEVICE.type == "cuda" and precision == "float32":
+            _launches(results, size, model, graph, tensors[1])
+    for size in SIZES:
+        if (folder / f"{size}.pt2").exists():
+            pot = DeepPot(str(folder / f"{size}.pt2"))
+            for replicas in REPLICAS:
+                coord, cell, types = frames(replicas)
+                results.add(
+                    f"{size} float32 .pt2, {len(types)} atoms, whole call",
+                    _milliseconds(lambda: pot.eval(coord, cell, types)),
+                    "ms",
+                )  # noqa: B023
+
+
+def _launches(results, size, model, graph, types):
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+        model._evaluate(graph, types, types.shape[1], types.shape[1])  # noqa: SLF001
+        torch.cuda.synchronize()
+    kernels = [event for event in profiler.key_averages() if event.self_device_time_total > 0]
+    results.add(f"{size}: launches of an evaluation", sum(event.count for event in kernels))
+    for event in sorted(kernels, key=lambda event: -event.self_device_time_total)[:12]:
+        print(f"    {event.self_device_time_total / 1e3:8.3f} ms  {event.count} × {event.key[:90]}")
+
+
+def memory(results, folder):
+    """The largest cube of water that fits."""
+    from deepmd.infer import DeepPot
+
+    pot = DeepPot(str(checkpoint(folder, "M", "float32")))
+    for replicas in (8, 12, 16, 18, 20):
+        coord, cell, types = frames(replicas)
+        try:
+            begin = time.perf_counter()
+            pot.deep_eval.dp.model["Default"](
+                *(torch.tensor(x, device=DEVICE) for x in (coord, types[None], cell))
+            )
+            _wait()
+        except (RuntimeError, MemoryError) as error:
+            results.add(f"{len(types)} atoms", str(error)[:150])
+            return
+        seconds = time.perf_counter() - begin
+        kilobytes = torch.cuda.max_memory_allocated() / len(types) / 1e3 if DEVICE.type == "cuda" else 0.0
+        results.add(f"M float32, {len(types)} atoms", seconds * 1e6 / len(types), "µs per atom, first call")
+        results.add(f"M float32, {len(types)} atoms, peak memory", kilobytes, "kB per atom")
+
+
+def training(results, folder):
+    """Gradients of one step against the CPU, and the time of a step of 4 × 192 atoms."""
+    water = workload.system("water")
+    coord, cell, types = (torch.tensor(x) for x in frames(1))
+    found = {}
+    for device in ("cpu", DEVICE.type):
+        model = workload.our_model("S", "float64", water).to(device).train()
+        out = model(coord.to(device), types[None].to(device), cell.to(device))
+        loss = out["force"].square().mean() + (out["energy"] / len(types)).square().sum()
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        found[device] = [
+            loss.item(),
+            *(g.cpu() for g in torch.autograd.grad(loss, parameters, allow_unused=True) if g is not None),
+        ]
+    ours, theirs = found[DEVICE.type], found["cpu"]
+    results.add("S float64: loss off by", abs(ours[0] / theirs[0] - 1), "relative")
+    worst = max(
+        float((a - b).abs().max() / b.abs().max().clamp(min=1e-300))
+        for a, b in zip(ours[1:], theirs[1:], strict=True)
+    )
+    results.add("S float64: gradients off by", worst, "of the largest")
+    if not worst < 1e-8:
+        results.add("wrong", "gradients of a training step")
+    for size in workload.MODELS:
+        model = workload.our_model(size, "float32", water).to(DEVICE).train()
+        optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=1e-6)
+        batch = [x.expand(4, *x.shape[1:]).contiguous().to(DEVICE) for x in (coord, types[None], cell)]
+
+        def step(model=model, optimizer=optimizer, batch=batch):
+            optimizer.zero_grad()
+            out = model(*batch)
+            (out["force"].square().mean() + out["energy"].square().mean()).backward()
+            optimizer.step()
+
+        results.add(f"{size} float32: training step, 4 × 192 atoms", _milliseconds(step, 5), "ms")
+
+
+def lammps(results, folder):
+    """One rank and two on this GPU: energy against Python, and time per step of 1536 atoms."""
+    from deepmd.infer import DeepPot
+
+    command = shlex.split(os.environ.get("GPU_CHECK_LAMMPS", "mpirun -n {ranks} lmp -in"))
+    if shutil.which(command[0]) is None:
+        results.add("not run", f"{command[0]} is not installed")
+        return
+    coord, cell, types = frames(min(2, REPLICAS[-1]))
+    import ase
+    import ase.io
+
+    symbols = [workload.system("water").type_map[kind] for kind in types]
+    atoms = ase.Atoms(symbols, coord[0], cell=cell.reshape(3, 3), pbc=True)
+    ase.io.write(folder / "water.data", atoms, format="lammps-data", specorder=["O", "H"], masses=True)
+    for file in ("M.pt2", "S.pt2", "S.pth"):
+        if not (folder / file).exists():
+            continue
+        energy = float(DeepPot(str(folder / file)).eval(coord, cell, types)[0].ravel()[0])
+        for ranks in (1, 2):
+            text = f"""units metal
+atom_style atomic
+atom_modify map yes
+boundary p p p
+read_data water.data
+pair_style deepmd {file}
+pair_coeff * * O H
+velocity all create 300 1
+fix 1 all nve
+timestep 0.0001
+thermo 50
+thermo_style custom step pe
+thermo_modify format float %.10f
+run 50
+run 50
+"""
+            (folder / f"in.{file}").write_text(text, encoding="utf-8")
+            run = [part.format(ranks=ranks) for part in command]
+            done = subprocess.run(
+                [*run, f"in.{file}"], cwd=folder, capture_output=True, text=True, check=False
+            )
+            rows = [line.split() for line in done.stdout.splitlines()]
+            steps = [float(row[1]) for row in rows if len(row) == 2 and row[0] == "0"]
+            loops = [float(row[3]) for row in rows if row[:2] == ["Loop", "time"]]
+            if done.returncode or not steps or len(loops) < 2:
+                results.add("failed", f"{file}, {ranks} ranks: {(done.stderr or done.stdout).strip()[-200:]}")
+                continue
+            results.add(
+                f"{file}, {ranks} ranks: energy against Python",
+                abs(steps[0] - energy) / len(types),
+                "eV per atom",
+            )
+            results.add(f"{file}, {ranks} ranks: step of 1536 atoms", loops[-1] / 50 * 1e3, "ms")
+
+
+def native(results, folder):
+    """Native MACE on the same weights, with cuEquivariance where it is installed, in alternation with ours."""
+    from deepmd.infer import DeepPot
+
+    water = workload.system("water")
+    for size in workload.MODELS:
+        weights = workload.our_model(size, "float32", water).energy_model.state_dict()
+        plain = workload.native_model(size, "float32", water, weights)
+        candidates = {"native e3nn": plain.to(DEVICE)}
+        try:
+            from mace.cli.convert_e3nn_cueq import run
+
+            candidates["native + cuEquivariance"] = run(
+                copy.deepcopy(plain), device=DEVICE.type, return_model=True
+            ).to(DEVICE)
+        except Exception as error:  # not installed, or it does not work here
+            results.add(f"{size}: native + cuEquivariance", f"not run: {str(error)[:100]}")
+        for replicas in REPLICAS[::2]:
+            coord, cell, types = frames(replicas)
+            bigger = water._replace(atoms=water.atoms * (replicas, replicas, replicas))
+            graph = {k: v.to(DEVICE) for k, v in workload.native_graph("float32", bigger).items()}
+            for name, model in candidates.items():
+
+                def evaluate(model=model, graph=graph):
+                    graph = dict(graph)
+                    graph["positions"] = graph["positions"].detach()
+                    return model(graph, training=False, compute_force=True, compute_virials=True)
+
+                try:
+                    results.add(
+                        f"{size} float32 {name}, {len(types)} atoms", _milliseconds(evaluate, 5), "ms"
+                    )
+                except RuntimeError as error:
+                    results.add(f"{size} float32 {name}, {len(types)} atoms", str(error)[:100])
+            pot = DeepPot(str(checkpoint(folder, size, "float32")))
+            ours = _milliseconds(lambda: pot.eval(coord, cell, types), 5)  # noqa: B023
+            results.add(f"{size} float32 ours, {len(types)} atoms, whole call", ours, "ms")
+
+
+if __name__ == "__main__":
+    part, where = sys.argv[1], Path(sys.argv[2])
+    if part == "reference":
+        reference(where)
+    else:
+        globals()[part](Results(part, where), where)

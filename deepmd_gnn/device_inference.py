@@ -1,0 +1,68 @@
+"""Checkpoints that DeePMD-kit's Python inference opens on a GPU: evaluated with generated kernels.
+
+The host scripts the model of a ``.pt``, so that it would run the torch code. After it has opened one with a MACE model on
+CUDA, the model is rebuilt as a Python module with the same weights that launches Triton kernels.
+"""
+
+import functools
+import logging
+from typing import Any
+
+import torch
+
+log = logging.getLogger("deepmd.deepmd_gnn")
+
+
+def wrap_inference() -> None:
+    """Wrap the host's Python inference, once."""
+    from deepmd.pt.infer.deep_eval import DeepEval
+
+    use_kernels_in(DeepEval)
+
+
+def use_kernels_in(deep_eval: type) -> None:
+    """Wrap the class with which the host opens ``.pt`` and ``.pth``; nothing changes for other models and devices.
+
+    Parameters
+    ----------
+    deep_eval : type
+        ``deepmd.pt.infer.deep_eval.DeepEval``.
+    """
+    original = deep_eval.__init__  # type: ignore[misc]
+    if getattr(original, "launches_kernels", False):
+        return
+
+    @functools.wraps(original)
+    def __init__(self: Any, model_file: str, *args: Any, **kwargs: Any) -> None:
+        original(self, model_file, *args, **kwargs)
+        parameters = getattr(self, "input_param", None)
+        if not str(model_file).endswith(".pt") or not isinstance(parameters, dict):
+            return
+        model = self.dp.model["Default"]
+        if parameters.get("type") == "mace" and not parameters.get("hessian_mode") and _on_cuda(model):
+            self.dp.model["Default"] = _with_kernels(model, parameters)
+
+    __init__.launches_kernels = True  # type: ignore[attr-defined]
+    deep_eval.__init__ = __init__  # type: ignore[misc]
+
+
+def _on_cuda(model: torch.nn.Module) -> bool:
+    return any(buffer.device.type == "cuda" for buffer in model.buffers())
+
+
+def _with_kernels(model: torch.nn.Module, parameters: dict[str, Any]) -> torch.nn.Module:
+    """The same model as a Python module that launches kernels; the given one if there are no kernels for it."""
+    from deepmd.pt.model.model import get_model
+
+    from deepmd_gnn.kernels.triton.build import triton_kernels
+
+    rebuilt: Any = get_model(parameters)
+    rebuilt.load_state_dict(model.state_dict(), strict=False)
+    rebuilt.eval()
+    kernels = triton_kernels(rebuilt.energy_model)
+    if isinstance(kernels, str):
+        log.info("mace model: no generated kernels: %s.", kernels)
+        return model
+    kernels.compile(rebuilt.out_bias.device)
+    rebuilt.launch_kernels(kernels)
+    return rebuilt

@@ -1,0 +1,1 @@
+"""Generated Triton kernels: the backend for NVIDIA GPUs."""

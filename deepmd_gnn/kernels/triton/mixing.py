@@ -1,0 +1,193 @@
+"""Linear maps between channels as an operator with a Triton kernel."""
+
+from typing import Any
+
+import torch
+from torch.library import triton_op
+
+from deepmd_gnn.kernels.mixing import linear_matrices, used_paths
+from deepmd_gnn.kernels.triton import reference
+from deepmd_gnn.kernels.triton.mixing_kernel import mix as mix_kernel
+from deepmd_gnn.kernels.triton.operators import launched, on_cpu
+from deepmd_gnn.mace_blocks import Linear
+
+# Atoms, channels of the result and channels of the features that a program multiplies at a time.
+TILES = {torch.float32: (64, 64, 32), torch.float64: (32, 32, 16)}
+
+
+@triton_op("deepmd_gnn::triton_mix", mutates_args={})
+def mix(
+    features: torch.Tensor,
+    matrices: torch.Tensor,
+    begins: torch.Tensor,
+    paths: torch.Tensor,
+    backward_matrices: torch.Tensor,
+    backward_begins: torch.Tensor,
+    backward_paths: torch.Tensor,
+    one_hot: torch.Tensor,
+    width: int,
+) -> torch.Tensor:
+    """Mix the channels of every irrep.
+
+    Parameters
+    ----------
+    features : torch.Tensor
+        Shape (nnode, components, channels of the features).
+    matrices : torch.Tensor
+        Shape (types, matrices, channels of the features, channels of the result).
+    begins : torch.Tensor
+        Where the paths to each component of the result begin, int32, shape (width + 1,).
+    paths : torch.Tensor
+        Component of the features and matrix, int32, shape (npath, 2).
+    backward_matrices, backward_begins, backward_paths : torch.Tensor
+        Those of the derivative, which is such a map too.
+    one_hot : torch.Tensor
+        Elements, shape (nnode, types), or empty if all have the same matrices.
+    width : int
+        Components of the result; those that no path leads to are zero.
+
+    Returns
+    -------
+    torch.Tensor
+        Shape (nnode, width, channels of the result).
+    """
+    del backward_matrices, backward_begins, backward_paths
+    if on_cpu(features):
+        return reference.mix(features, matrices, begins, paths, one_hot, width)
+    nnode, components, inputs = features.shape
+    outputs = matrices.shape[3]
+    rows, columns, depth = TILES[features.dtype]
+    columns = min(columns, max(16, 1 << (outputs - 1).bit_length()))
+    out = features.new_empty(nnode, width, outputs)
+    launched(mix_kernel)[((nnode + rows - 1) // rows, width, (outputs + columns - 1) // columns)](
+        features,
+        matrices,
+        begins,
+        paths,
+        one_hot,
+        out,
+        nnode,
+        components,
+        matrices.shape[1],
+        width,
+        begins.shape[0] - 1,
+        INPUTS=inputs,
+        OUTPUTS=outputs,
+        TYPES=one_hot.shape[1] if one_hot.dim() == 2 else 0,
+        ROWS=rows,
+        COLUMNS=columns,
+        DEPTH=depth,
+        REAL=_triton_type(features.dtype),
+    )
+    return out
+
+
+def _triton_type(dtype: torch.dtype) -> Any:
+    import triton.language as tl
+
+    return tl.float64 if dtype == torch.float64 else tl.float32
+
+
+@mix.register_fake
+def _(
+    features: Any,
+    matrices: Any,
+    begins: Any,
+    paths: Any,
+    backward_matrices: Any,
+    backward_begins: Any,
+    backward_paths: Any,
+    one_hot: Any,
+    width: int,
+) -> torch.Tensor:
+    return features.new_empty(features.shape[0], width, matrices.shape[3])
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+    ctx.save_for_backward(*inputs[1:-1])
+    ctx.width = inputs[0].shape[1]
+
+
+def _differentiate(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    matrices, begins, paths, backward_matrices, backward_begins, backward_paths, one_hot = ctx.saved_tensors
+    features = mix(
+        gradient.contiguous(),
+        backward_matrices,
+        backward_begins,
+        backward_paths,
+        matrices,
+        begins,
+        paths,
+        one_hot,
+        ctx.width,
+    )
+    return (features, *[None] * 8)
+
+
+mix.register_autograd(_differentiate, setup_context=_save)
+
+
+class TritonLinear(torch.nn.Module):
+    """Stands for a :class:`~deepmd_gnn.mace_blocks.Linear` that :func:`~deepmd_gnn.kernels.mixing.covers` accepts.
+
+    Parameters
+    ----------
+    linear : Linear
+        The map.
+    factor : float
+        Multiplies the result.
+    """
+
+    matrices: torch.Tensor
+    begins: torch.Tensor
+    paths: torch.Tensor
+    backward_matrices: torch.Tensor
+    backward_begins: torch.Tensor
+    backward_paths: torch.Tensor
+
+    def __init__(self, linear: Linear, factor: float = 1.0) -> None:
+        super().__init__()
+        self.ntypes, self.channels = linear.ntypes, linear.channels
+        matrices, used = linear_matrices(linear) * factor, used_paths(linear)
+        self.width = max(target + dim for _, target, dim, *_ in linear.paths)
+        turned = [(target, source, dim) for source, target, dim in used]
+        self.register_buffer("matrices", matrices.contiguous())
+        self.register_buffer("backward_matrices", matrices.transpose(2, 3).contiguous())
+        for prefix, paths in (("", used), ("backward_", turned)):
+            begins, rows = _by_component(paths)
+            self.register_buffer(f"{prefix}begins", begins)
+            self.register_buffer(f"{prefix}paths", rows)
+
+    def forward(self, features: torch.Tensor, one_hot: torch.Tensor) -> torch.Tensor:
+        """See :class:`~deepmd_gnn.mace_blocks.Linear`."""
+        elements = one_hot if self.ntypes > 0 else one_hot.new_empty(0)
+        return mix(
+            features.contiguous(),
+            self.matrices,
+            self.begins,
+            self.paths,
+            self.backward_matrices,
+            self.backward_begins,
+            self.backward_paths,
+            elements,
+            self.width,
+        )
+
+    def try_once(self, device: torch.device) -> None:
+        """Evaluate and differentiate the map for one atom."""
+        components, elements = len(self.backward_begins) - 1, max(1, self.ntypes)
+        features = self.matrices.new_zeros(1, components, self.matrices.shape[2], requires_grad=True)
+        out = self(features, torch.ones(1, elements, dtype=self.matrices.dtype, device=device))
+        torch.autograd.grad(out.sum(), features)
+
+
+def _by_component(paths: list[tuple[int, int, int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sort the blocks of a map, source, target and dimension, by component of the result."""
+    width = max(target + dim for _, target, dim in paths)
+    leading: list[list[tuple[int, int]]] = [[] for _ in range(width)]
+    for matrix, (source, target, dim) in enumerate(paths):
+        for m in range(dim):
+            leading[target + m].append((source + m, matrix))
+    begins = torch.tensor([0, *(len(found) for found in leading)]).cumsum(0).to(torch.int32)
+    rows = torch.tensor([row for found in leading for row in found], dtype=torch.int32).view(-1, 2)
+    return begins, rows

@@ -1,0 +1,362 @@
+"""From a network to its Triton kernels, and the modules that launch them in place of the torch code."""
+
+import contextlib
+import functools
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import torch
+
+from deepmd_gnn.graph import AtomGraph
+from deepmd_gnn.kernels.contraction_code import Polynomials
+from deepmd_gnn.kernels.convolution_code import ConvolutionShape, convolution_shape
+from deepmd_gnn.kernels.generated import Nothing, contraction_tables, swapped_in
+from deepmd_gnn.kernels.mixing import mapped_linears
+from deepmd_gnn.kernels.triton import operators
+from deepmd_gnn.kernels.triton.contraction_code import contraction_code
+from deepmd_gnn.kernels.triton.convolution_code import Tile, backward_code, backward_groups, forward_code
+from deepmd_gnn.kernels.triton.geometry_code import (
+    edge_gradient_code,
+    geometry_code,
+    harmonics,
+    number_of_harmonics,
+    row_width,
+)
+from deepmd_gnn.kernels.triton.mixing import TritonLinear
+from deepmd_gnn.kernels.triton.source import generated_module, kept_source
+from deepmd_gnn.kernels.triton.splines import SplineTable
+from deepmd_gnn.mace_interactions import Interaction
+
+# Channels of a program of the contraction: one per thread.
+CONTRACTED = 32
+
+
+def _power_of_two(number: int) -> int:
+    return 1 << max(0, number - 1).bit_length()
+
+
+def tiles(shape: ConvolutionShape, channels: int, dtype: str) -> tuple[Tile, Tile]:
+    """Edges and channels at a time, forward and backward: what was fastest on an H100 in single precision.
+
+    Wide blocks of channels and one edge; scalar features leave room for more edges.
+    """
+    sizes = [(1, 64), (1, 32)] if shape.components > 1 else [(2, 64), (4, 32)]
+    found = []
+    for edges, widest in sizes:
+        room = edges * widest // (2 if dtype == "float64" else 1)
+        width = min(widest, room, _power_of_two(channels))
+        found.append(Tile(max(1, min(edges, room // width)), width))
+    return found[0], found[1]
+
+
+class Geometry(torch.nn.Module):
+    """Fill the fields of a graph that the kernels of all layers read."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__()
+        self.code = code
+
+    def forward(self, graph: AtomGraph) -> AtomGraph:
+        """Evaluate the kernel ``geometry``."""
+        assert graph.order is not None
+        packed, rows, sources = operators.geometry(
+            graph.edge_vec.detach(), graph.edge_index.contiguous(), graph.sender_types, graph.order, self.code
+        )
+        return graph._replace(packed=packed, rows=rows, sources=sources)
+
+
+class TritonConvolution(torch.nn.Module):
+    """Radial network and convolution of a layer.
+
+    Parameters
+    ----------
+    table : torch.Tensor
+        B-spline coefficients, shape (rows, npath, channels).
+    code : str
+        Generated module.
+    """
+
+    table: torch.Tensor
+
+    def __init__(self, table: torch.Tensor, code: str) -> None:
+        super().__init__()
+        self.register_buffer("table", table)
+        self.code = code
+
+    def forward(
+        self, sent: torch.Tensor, graph: AtomGraph, harmonics: torch.Tensor, radial: torch.Tensor
+    ) -> torch.Tensor:
+        """See :class:`~deepmd_gnn.convolution.Convolution`; harmonics and radial weights come from the graph."""
+        del harmonics, radial
+        assert graph.order is not None
+        assert graph.begin is not None
+        assert graph.packed is not None
+        return operators.convolve(
+            graph.edge_vec,
+            sent.contiguous(),
+            graph.packed,
+            graph.rows,
+            graph.sources,
+            graph.order,
+            graph.begin,
+            self.table,
+            self.code,
+        )
+
+
+class TritonContraction(torch.nn.Module):
+    """Symmetric contraction of a layer.
+
+    Parameters
+    ----------
+    coefficients : torch.Tensor
+        Shape (types, terms, channels).
+    code : str
+        Generated module.
+    """
+
+    coefficients: torch.Tensor
+
+    def __init__(self, coefficients: torch.Tensor, code: str) -> None:
+        super().__init__()
+        self.register_buffer("coefficients", coefficients)
+        self.code = code
+
+    def forward(self, features: torch.Tensor, types: torch.Tensor, compiled: bool) -> torch.Tensor:
+        """See :class:`~deepmd_gnn.symmetric_contraction.SymmetricContraction`."""
+        return operators.contract(features.contiguous(), self.coefficients, types, self.code)
+
+
+class NoHarmonics(torch.nn.Module):
+    """Stands for spherical harmonics that nobody reads."""
+
+    def forward(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Return no columns."""
+        return vectors.detach()[:, :0]
+
+
+class NoRadialFeatures(torch.nn.Module):
+    """Stands for radial features that nobody reads."""
+
+    def forward(self, lengths: torch.Tensor, *_: torch.Tensor) -> tuple[torch.Tensor, None]:
+        """Return no columns and no envelope."""
+        return lengths.detach()[:, :0], None
+
+
+class TritonKernels:
+    """Kernels of a network.
+
+    Parameters
+    ----------
+    energy_model : MaceEnergy
+        The network.
+    tables : list[SplineTable]
+        Radial weights of its layers, on one grid.
+    """
+
+    # Whether its modules go through the edges of a receiver by `order` and `begin` of a graph.
+    reads_lists = True
+
+    def __init__(self, energy_model: Any, tables: list[SplineTable]) -> None:
+        dtype = str(energy_model.dtype).removeprefix("torch.")
+        steps = [step.value.double().cpu().numpy() for step in energy_model.spherical_harmonics.steps]
+        kinds = max(table.coefficients.shape[0] for table in tables)
+        ntypes = energy_model.ntypes if kinds > 1 else 0
+        self.tables = [table.description() for table in tables]
+        self.geometry = Geometry(
+            kept_source(
+                geometry_code(steps, energy_model.r_max, tables[0].nodes, ntypes, dtype)
+                + _data(
+                    DTYPE=dtype,
+                    HARMONICS=number_of_harmonics(steps),
+                    ROW=row_width(steps),
+                    RECURSION=_recursion(steps),
+                    R_MAX=energy_model.r_max,
+                    NODES=tables[0].nodes,
+                    TYPES=ntypes,
+                )
+            )
+        )
+        self.convolutions, self.contractions = [], []
+        for interaction, product, table in zip(
+            energy_model.interactions, energy_model.products, tables, strict=True
+        ):
+            conv, channels = interaction.conv_tp, interaction.linear_up.channels
+            shape = convolution_shape(conv.coupling.value.double().cpu().numpy(), conv.input_dims, conv.paths)
+            rows = table.coefficients.expand(kinds, -1, -1).flatten(0, 1)
+            rows = rows.view(rows.shape[0], len(shape.paths), channels).to(energy_model.dtype).contiguous()
+            geometry = {"steps": steps, "r_max": energy_model.r_max, "nodes": tables[0].nodes}
+            self.convolutions.append(
+                TritonConvolution(rows, _convolution_module(shape, geometry, channels, dtype))
+            )
+            polynomial, coefficients = contraction_tables(product.symmetric_contractions, channels)
+            self.contractions.append(
+                TritonContraction(
+                    coefficients[0].to(energy_model.dtype).contiguous(),
+                    _contraction_module(polynomial, channels, dtype),
+                )
+            )
+        linears = mapped_linears(energy_model)
+        # Where messages are divided by the average number of neighbours, the map before it does that, too.
+        self.averaging = [
+            layer
+            for layer, interaction in enumerate(energy_model.interactions)
+            if isinstance(interaction, Interaction)
+            and not interaction.density
+            and ("interactions", layer, "linear") in linears
+        ]
+        average = 1.0 / float(energy_model.avg_num_neighbors)
+        messages = {("interactions", layer, "linear") for layer in self.averaging}
+        self.linears = {
+            place: TritonLinear(linear, average if place in messages else 1.0)
+            for place, linear in linears.items()
+        }
+        self.reads_radial_features = any(
+            not isinstance(interaction, Interaction) or interaction.density
+            for interaction in energy_model.interactions
+        )
+
+    def description(self) -> dict[str, Any]:
+        """What a frozen file says about its kernels; plain values."""
+        return {"triton": True, "tables": self.tables}
+
+    def swaps(self, energy_model: Any) -> list[tuple[Any, str, torch.nn.Module]]:
+        """Parent, name and module of what the kernels replace in a network with the same weights."""
+        device = energy_model.scale.device
+        found: list[tuple[Any, str, torch.nn.Module]] = [
+            (energy_model, "arrangement", self.geometry),
+            (energy_model, "spherical_harmonics", NoHarmonics()),
+        ]
+        if not self.reads_radial_features:
+            found.append((energy_model, "radial_embedding", NoRadialFeatures()))
+        for interaction, conv in zip(energy_model.interactions, self.convolutions, strict=True):
+            found += [
+                (interaction, "conv_tp", conv.to(device)),
+                (interaction, "conv_tp_weights", Nothing()),
+            ]
+        for layer in self.averaging:
+            found.append((energy_model.interactions[layer], "average", Nothing()))
+        for product, contraction in zip(energy_model.products, self.contractions, strict=True):
+            found.append((product, "symmetric_contractions", contraction.to(device)))
+        for (blocks, layer, name), linear in self.linears.items():
+            found.append((getattr(energy_model, blocks)[layer], name, linear.to(device)))
+        return found
+
+    @contextlib.contextmanager
+    def installed(self, energy_model: Any) -> Iterator[None]:
+        """Let a network with the same weights launch the kernels, without derivatives with respect to the weights."""
+        with swapped_in(energy_model, self.swaps(energy_model)):
+            yield
+
+    def compile(self, device: torch.device) -> None:
+        """Compile all kernels at the same time, by evaluating an atom with an edge to itself; Triton keeps them.
+
+        Parameters
+        ----------
+        device : torch.device
+            Of the network.
+        """
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for done in [pool.submit(task) for task in self._tasks(device)]:
+                done.result()
+
+    def _tasks(self, device: torch.device) -> list[Callable[[], Any]]:
+        zeros = functools.partial(torch.zeros, dtype=torch.int64, device=device)
+        vectors = torch.ones(1, 3, dtype=torch.float64, device=device)
+        edge, types, order = zeros(2, 1), zeros(1), zeros(1)
+        begin = torch.arange(2, device=device)
+        # The convolutions read what the first kernel writes, whatever it is.
+        packed, row, source = operators.empty_geometry(vectors, order, generated_module(self.geometry.code))
+        geometry = (packed.zero_(), row.zero_(), source.zero_(), order, begin)
+        tasks: list[Callable[[], Any]] = [
+            functools.partial(operators.geometry, vectors, edge, types, order, self.geometry.code)
+        ]
+        for layer, conv in enumerate(self.convolutions):
+            module, table = generated_module(conv.code), conv.table.to(device)
+            sent = table.new_zeros(1, module.COMPONENTS, table.shape[2])
+            inputs = (vectors, sent, *geometry, table, conv.code)
+            gradient = table.new_zeros(1, module.WIDTH, table.shape[2])
+            tasks += [
+                functools.partial(operators.convolve, *inputs),
+                functools.partial(operators.convolve_backward, gradient, *inputs, layer > 0),
+            ]
+        for contraction in self.contractions:
+            module, coefficients = generated_module(contraction.code), contraction.coefficients.to(device)
+            features = coefficients.new_zeros(1, module.COMPONENTS, coefficients.shape[2])
+            gradient = coefficients.new_zeros(1, module.WIDTH, coefficients.shape[2])
+            inputs = (features, coefficients, types, contraction.code)
+            tasks += [
+                functools.partial(operators.contract, *inputs),
+                functools.partial(operators.contract_backward, gradient, *inputs),
+            ]
+        for linear in self.linears.values():
+            tasks.append(functools.partial(linear.to(device).try_once, device))
+        return tasks
+
+    def install(self, energy_model: Any) -> None:
+        """Let a network that is only evaluated from now on launch the kernels, for good."""
+        for parameter in energy_model.parameters():
+            parameter.requires_grad_(False)
+        for parent, name, module in self.swaps(energy_model):
+            setattr(parent, name, module)
+
+
+def _recursion(steps: list[Any]) -> list[tuple[int, list[tuple[int, int, float]]]]:
+    return [tuple(harmonic) for harmonic in harmonics(steps)]  # type: ignore[misc]
+
+
+def _data(**values: Any) -> str:
+    """Data of a generated module, for those who call it and for the reference."""
+    return "".join(f"{name} = {value!r}\n" for name, value in values.items())
+
+
+def _convolution_module(shape: ConvolutionShape, geometry: dict[str, Any], channels: int, dtype: str) -> str:
+    forward, backward = tiles(shape, channels, dtype)
+    steps = geometry["steps"]
+    code = forward_code(shape, steps, channels, forward, dtype)
+    code += backward_code(shape, steps, channels, backward, dtype, "none")
+    code += backward_code(shape, steps, channels, backward, dtype, "add")
+    code += edge_gradient_code(dtype)
+    paths = [
+        [(m1, m2, m3, c) for (m1, m2), found in path.coupling.items() for m3, c in found.items()]
+        for path in shape.paths
+    ]
+    groups = len(backward_groups(shape, channels, backward, dtype))
+    code += _data(
+        DTYPE=dtype,
+        COMPONENTS=shape.components,
+        WIDTH=shape.width,
+        PATHS=paths,
+        FORWARD_BLOCKS=-(-channels // forward.channels),
+        BACKWARD_BLOCKS=-(-channels // backward.channels),
+        GROUPS=groups,
+        HARMONICS=number_of_harmonics(steps),
+        RECURSION=_recursion(steps),
+        R_MAX=geometry["r_max"],
+        NODES=geometry["nodes"],
+    )
+    return kept_source(code)
+
+
+def _contraction_module(polynomial: Polynomials, channels: int, dtype: str) -> str:
+    block = min(CONTRACTED, _power_of_two(channels))
+    monomials: list[tuple[int, list[int]]] = [(output, []) for output, _ in polynomial.terms]
+
+    def follow(nodes: list[Any], factors: list[int]) -> None:
+        for node in nodes:
+            if node.term is not None:
+                monomials[node.term][1].extend([*factors, node.variable])
+            follow(node.children, [*factors, node.variable])
+
+    for tree in polynomial.trees:
+        follow(tree, [])
+    code = contraction_code(polynomial, channels, block, dtype)
+    code += _data(
+        COMPONENTS=polynomial.variables,
+        WIDTH=len(polynomial.trees),
+        BLOCKS=-(-channels // block),
+        MONOMIALS=monomials,
+    )
+    return kept_source(code)

@@ -1,0 +1,276 @@
+"""The operators that launch generated Triton kernels.
+
+They are ``triton_op``s: eager calls launch the kernels; in a graph that AOTInductor compiles for a GPU the launches take
+their place, so that a ``.pt2`` needs nothing of this package. The argument `code` names the generated module
+(:mod:`~deepmd_gnn.kernels.triton.source`). On a CPU, where a model is traced before it is compiled for the GPU, they
+evaluate :mod:`~deepmd_gnn.kernels.triton.reference`.
+"""
+
+from typing import Any
+
+import torch
+from torch.library import triton_op, wrap_triton
+
+from deepmd_gnn.kernels.triton import reference
+from deepmd_gnn.kernels.triton.source import generated_module
+
+EDGES_PER_PROGRAM = 128
+
+
+def launched(kernel: Any) -> Any:
+    """Make a kernel visible to tracers; one that Triton interprets, in tests, is called as it is."""
+    return kernel if reference.interprets() else wrap_triton(kernel)
+
+
+def on_cpu(tensor: torch.Tensor) -> bool:
+    """Whether the reference is to be evaluated."""
+    return tensor.device.type == "cpu" and not reference.interprets()
+
+
+@triton_op("deepmd_gnn::triton_geometry", mutates_args={})
+def geometry(
+    vectors: torch.Tensor, edge_index: torch.Tensor, types: torch.Tensor, order: torch.Tensor, code: str
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Compute what all layers read of an edge.
+
+    Parameters
+    ----------
+    vectors : torch.Tensor
+        Neighbour minus centre, Å, float64, shape (nedge, 3).
+    edge_index : torch.Tensor
+        Rows of sender and receiver, int64, shape (2, nedge).
+    types : torch.Tensor
+        Elements of the senders, int64, shape (nsender,).
+    order : torch.Tensor
+        Edges grouped by receiver, int64, shape (count,).
+    code : str
+        Generated module.
+
+    Returns
+    -------
+    packed : torch.Tensor
+        B-spline weights, their derivatives and harmonics, see
+        :mod:`~deepmd_gnn.kernels.triton.geometry_code`, shape (count, ·).
+    row, source : torch.Tensor
+        Row of the radial table, and sender, int32, shape (count,).
+    """
+    module = generated_module(code)
+    packed, row, source = empty_geometry(vectors, order, module)
+    if on_cpu(vectors):
+        return reference.geometry(vectors, edge_index, types, order, module)
+    count = order.shape[0]
+    launched(module.geometry)[(count // EDGES_PER_PROGRAM + 1,)](
+        vectors,
+        edge_index,
+        types,
+        order,
+        packed,
+        row,
+        source,
+        count,
+        vectors.shape[0],
+        BLOCK=EDGES_PER_PROGRAM,
+    )
+    return packed, row, source
+
+
+def empty_geometry(
+    vectors: torch.Tensor, order: torch.Tensor, module: Any
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Room for the results of :func:`geometry`."""
+    count = order.shape[0]
+    packed = torch.empty(count, module.ROW, dtype=getattr(torch, module.DTYPE), device=vectors.device)
+    row = torch.empty(count, dtype=torch.int32, device=vectors.device)
+    return packed, row, torch.empty_like(row)
+
+
+@geometry.register_fake
+def _(vectors: Any, edge_index: Any, types: Any, order: Any, code: str) -> tuple[torch.Tensor, ...]:
+    return empty_geometry(vectors, order, generated_module(code))
+
+
+@triton_op("deepmd_gnn::triton_convolve", mutates_args={})
+def convolve(
+    vectors: torch.Tensor,
+    sent: torch.Tensor,
+    packed: torch.Tensor,
+    row: torch.Tensor,
+    source: torch.Tensor,
+    order: torch.Tensor,
+    begin: torch.Tensor,
+    table: torch.Tensor,
+    code: str,
+) -> torch.Tensor:
+    """Sum the messages of every receiver.
+
+    Parameters
+    ----------
+    vectors, order :
+        See :func:`geometry`; only the derivative reads them.
+    sent : torch.Tensor
+        Features of the senders, shape (nsender, components, channels).
+    packed, row, source : torch.Tensor
+        Results of :func:`geometry`.
+    begin : torch.Tensor
+        Where the edges of each receiver begin in `order`, and where the last one's end, int64, shape (nnode + 1,).
+    table : torch.Tensor
+        B-spline coefficients of the radial weights, shape (rows, npath, channels).
+    code : str
+        Generated module.
+
+    Returns
+    -------
+    torch.Tensor
+        Shape (nnode, Σ_p d3, channels).
+    """
+    module = generated_module(code)
+    if on_cpu(vectors):
+        return reference.convolve(sent, packed, row, source, begin, table, module)
+    nnode = begin.shape[0] - 1
+    out = sent.new_empty(nnode, module.WIDTH, sent.shape[2])
+    launched(module.forward)[(nnode * module.FORWARD_BLOCKS,)](
+        packed, row, source, begin, table, sent, out, order.shape[0], nnode, num_warps=1
+    )
+    return out
+
+
+@convolve.register_fake
+def _(
+    vectors: Any, sent: Any, packed: Any, row: Any, source: Any, order: Any, begin: Any, table: Any, code: str
+) -> torch.Tensor:
+    return sent.new_empty(begin.shape[0] - 1, generated_module(code).WIDTH, sent.shape[2])
+
+
+@triton_op("deepmd_gnn::triton_convolve_backward", mutates_args={})
+def convolve_backward(
+    gradient: torch.Tensor,
+    vectors: torch.Tensor,
+    sent: torch.Tensor,
+    packed: torch.Tensor,
+    row: torch.Tensor,
+    source: torch.Tensor,
+    order: torch.Tensor,
+    begin: torch.Tensor,
+    table: torch.Tensor,
+    code: str,
+    senders: bool,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Differentiate :func:`convolve` with respect to the vectors and, with `senders`, what is sent."""
+    module = generated_module(code)
+    if on_cpu(vectors):
+        return reference.convolve_backward(
+            gradient, vectors, sent, packed, row, source, order, begin, table, module, senders
+        )
+    nnode, count, blocks = begin.shape[0] - 1, order.shape[0], module.BACKWARD_BLOCKS
+    parts = blocks * module.GROUPS
+    d_vectors = torch.zeros_like(vectors)  # edges in no list, as the guard's, have none
+    d_sent = torch.zeros_like(sent) if senders else sent.new_empty(0)
+    sums = sent.new_empty(parts, 4, count)
+    kernel = module.backward_add if senders else module.backward_none
+    launched(kernel)[(nnode * blocks,)](
+        packed, row, source, begin, table, sent, gradient, sums, d_sent, count, nnode, num_warps=1
+    )
+    launched(module.edge_gradient)[(count // EDGES_PER_PROGRAM + 1,)](
+        vectors, order, begin, sums, d_vectors, count, nnode, PARTS=parts, BLOCK=EDGES_PER_PROGRAM
+    )
+    return d_vectors, d_sent
+
+
+@convolve_backward.register_fake
+def _(
+    gradient: Any,
+    vectors: Any,
+    sent: Any,
+    packed: Any,
+    row: Any,
+    source: Any,
+    order: Any,
+    begin: Any,
+    table: Any,
+    code: str,
+    senders: bool,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.empty_like(vectors), torch.empty_like(sent) if senders else sent.new_empty(0)
+
+
+def _save_convolution(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+    ctx.save_for_backward(*inputs[:-1])
+    ctx.code = inputs[-1]
+
+
+def _differentiate_convolution(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    senders = ctx.needs_input_grad[1]
+    d_vectors, d_sent = convolve_backward(gradient.contiguous(), *ctx.saved_tensors, ctx.code, senders)
+    return (d_vectors, d_sent if senders else None, *[None] * 7)
+
+
+convolve.register_autograd(_differentiate_convolution, setup_context=_save_convolution)
+
+
+@triton_op("deepmd_gnn::triton_contract", mutates_args={})
+def contract(
+    features: torch.Tensor, coefficients: torch.Tensor, kind: torch.Tensor, code: str
+) -> torch.Tensor:
+    """Evaluate the polynomials of the product basis.
+
+    Parameters
+    ----------
+    features : torch.Tensor
+        Messages, shape (nnode, components, channels).
+    coefficients : torch.Tensor
+        Shape (types, terms, channels).
+    kind : torch.Tensor
+        Type of each node, int64, shape (nnode,).
+    code : str
+        Generated module.
+
+    Returns
+    -------
+    torch.Tensor
+        Shape (nnode, components of the result, channels).
+    """
+    module = generated_module(code)
+    if on_cpu(features):
+        return reference.contract(features, coefficients, kind, module)
+    out = features.new_empty(features.shape[0], module.WIDTH, features.shape[2])
+    launched(module.contract)[(features.shape[0] * module.BLOCKS,)](
+        features, coefficients, kind, out, num_warps=1
+    )
+    return out
+
+
+@contract.register_fake
+def _(features: Any, coefficients: Any, kind: Any, code: str) -> torch.Tensor:
+    return features.new_empty(features.shape[0], generated_module(code).WIDTH, features.shape[2])
+
+
+@triton_op("deepmd_gnn::triton_contract_backward", mutates_args={})
+def contract_backward(
+    gradient: torch.Tensor, features: torch.Tensor, coefficients: torch.Tensor, kind: torch.Tensor, code: str
+) -> torch.Tensor:
+    """Differentiate :func:`contract` with respect to the features."""
+    module = generated_module(code)
+    if on_cpu(features):
+        return reference.contract_backward(gradient, features, coefficients, kind, module)
+    out = torch.empty_like(features)
+    launched(module.contract_backward)[(features.shape[0] * module.BLOCKS,)](
+        gradient, features, coefficients, kind, out, num_warps=1
+    )
+    return out
+
+
+@contract_backward.register_fake
+def _(gradient: Any, features: Any, coefficients: Any, kind: Any, code: str) -> torch.Tensor:
+    return torch.empty_like(features)
+
+
+def _save_contraction(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+    ctx.save_for_backward(*inputs[:3])
+    ctx.code = inputs[3]
+
+
+def _differentiate_contraction(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    return contract_backward(gradient.contiguous(), *ctx.saved_tensors, ctx.code), None, None, None
+
+
+contract.register_autograd(_differentiate_contraction, setup_context=_save_contraction)

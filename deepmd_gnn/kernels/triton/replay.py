@@ -1,0 +1,126 @@
+"""Repeated evaluation of systems of one size as a CUDA graph: one launch instead of some hundred.
+
+What is launched does not depend on the number of edges but by the sizes of arrays, so that the arrays of edges have room for
+more: the kernels stop at the last receiver's last edge, and edges behind it have a gradient of zero.
+"""
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+
+from deepmd_gnn.graph import AtomGraph
+
+log = logging.getLogger("deepmd.deepmd_gnn")
+Result = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+# Larger systems keep the GPU busy without; a captured graph also keeps its memory.
+MOST_NODES = 20_000
+# Evaluations of a size before it is captured, sizes that are kept, and room for more edges.
+BEFORE_CAPTURE, KEPT, ROOM = 2, 4, 1.15
+
+
+class _Captured(NamedTuple):
+    graph: torch.cuda.CUDAGraph
+    inputs: AtomGraph
+    atype: torch.Tensor
+    result: Result
+
+
+class Replay:
+    """Evaluate graphs, from the third one of a size on by replaying a captured evaluation.
+
+    Parameters
+    ----------
+    evaluate : Callable
+        From a graph, the types of the atoms, shape (nf, nloc), and the numbers of atoms and output rows per frame to
+        energies, forces and virials of atoms; it must not ask the device for a number.
+    """
+
+    def __init__(self, evaluate: Callable[[AtomGraph, torch.Tensor, int, int], Result]) -> None:
+        self.evaluate = evaluate
+        self.captured: OrderedDict[tuple[int, ...], _Captured] = OrderedDict()
+        self.seen: dict[tuple[int, ...], int] = {}
+        self.works = True
+
+    def __call__(self, graph: AtomGraph, atype: torch.Tensor, nloc: int, nall: int) -> Result:
+        """Evaluate."""
+        size = (*atype.shape, nloc, nall)
+        if not self.works or graph.node_types.shape[0] > MOST_NODES:
+            return self.evaluate(graph, atype, nloc, nall)
+        captured = self.captured.get(size)
+        if captured is not None and captured.inputs.edge_vec.shape[0] >= graph.edge_vec.shape[0]:
+            self.captured.move_to_end(size)
+            return self._replay(captured, graph, atype)
+        self.seen[size] = self.seen.get(size, 0) + 1
+        if self.seen[size] <= BEFORE_CAPTURE:
+            return self.evaluate(graph, atype, nloc, nall)
+        try:
+            self._capture(size, graph, atype, nloc, nall)
+        except RuntimeError as error:  # out of memory, or something that cannot be captured
+            self.works = False
+            log.info("mace model: evaluations are not captured as a CUDA graph: %s", error)
+            return self.evaluate(graph, atype, nloc, nall)
+        return self._replay(self.captured[size], graph, atype)
+
+    def _capture(
+        self, size: tuple[int, ...], graph: AtomGraph, atype: torch.Tensor, nloc: int, nall: int
+    ) -> None:
+        self.captured.pop(size, None)
+        while len(self.captured) >= KEPT:
+            self.captured.popitem(last=False)
+        nedge = int(graph.edge_vec.shape[0] * ROOM) + 1024
+        inputs = _with_room(graph, nedge)
+        types = atype.clone()
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            self.evaluate(inputs, types, nloc, nall)
+        torch.cuda.current_stream().wait_stream(stream)
+        captured = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(captured):
+            result = self.evaluate(inputs, types, nloc, nall)
+        self.captured[size] = _Captured(captured, inputs, types, result)
+
+    def _replay(self, captured: _Captured, graph: AtomGraph, atype: torch.Tensor) -> Result:
+        inputs, nedge = captured.inputs, graph.edge_vec.shape[0]
+        captured.atype.copy_(atype)
+        inputs.node_types.copy_(graph.node_types)
+        if inputs.sender_types is not inputs.node_types:
+            inputs.sender_types.copy_(graph.sender_types)
+        inputs.edge_index[:, :nedge].copy_(graph.edge_index)
+        inputs.edge_vec[:nedge].copy_(graph.edge_vec.detach())
+        if inputs.edge_atoms is not inputs.edge_index:
+            inputs.edge_atoms[:, :nedge].copy_(graph.edge_atoms)
+        assert graph.order is not None
+        assert graph.begin is not None
+        assert inputs.order is not None
+        assert inputs.begin is not None
+        inputs.order[: graph.order.shape[0]].copy_(graph.order)
+        inputs.begin.copy_(graph.begin)
+        captured.graph.replay()
+        return tuple(value.clone() for value in captured.result)  # type: ignore[return-value]
+
+
+def _with_room(graph: AtomGraph, nedge: int) -> AtomGraph:
+    """Copy a graph into arrays with room for more edges; those in the room are copies of the guard's."""
+    room = nedge - graph.edge_vec.shape[0]
+
+    def filled(values: torch.Tensor, dim: int) -> torch.Tensor:
+        return torch.cat([values, values.narrow(dim, 0, 1).repeat_interleave(room, dim)], dim)
+
+    assert graph.order is not None
+    assert graph.begin is not None
+    types = graph.node_types.clone()
+    index = filled(graph.edge_index, 1)
+    order = torch.nn.functional.pad(graph.order, (0, nedge - graph.order.shape[0]))
+    return AtomGraph(
+        types,
+        types if graph.sender_types is graph.node_types else graph.sender_types.clone(),
+        index,
+        filled(graph.edge_vec.detach(), 0),
+        index if graph.edge_atoms is graph.edge_index else filled(graph.edge_atoms, 1),
+        order=order,
+        begin=graph.begin.clone(),
+    )

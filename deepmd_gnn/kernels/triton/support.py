@@ -1,0 +1,47 @@
+"""Whether Triton can be used where the program runs."""
+
+import functools
+import logging
+
+import torch
+
+log = logging.getLogger("deepmd.deepmd_gnn")
+
+
+@functools.cache
+def works_on(device: torch.device) -> bool:
+    """Compile and run a kernel, the first time; if that fails, the log says why.
+
+    Triton needs a C compiler and the headers of Python, which many machines that only run models lack, and not every
+    build of torch brings it along.
+
+    Parameters
+    ----------
+    device : torch.device
+        Any.
+
+    Returns
+    -------
+    bool
+        False on devices that are no GPU.
+    """
+    if device.type != "cuda":
+        return False
+    try:
+        from deepmd_gnn.kernels.triton.probe_kernel import answer
+
+        result = torch.zeros(1, dtype=torch.int64, device=device)
+        with torch.cuda.device(device):
+            answer[(1,)](result)
+        works = int(result) == 1
+        reason = "its kernels give wrong results"
+    except Exception as error:
+        works, reason = False, str(error).strip() or type(error).__name__
+    if not works:
+        log.warning(
+            "mace model: neighbours are searched with PyTorch instead of Triton, which is slower, because Triton does "
+            "not work on %s: %s. It needs a C compiler (gcc) and the headers of Python.",
+            device,
+            reason,
+        )
+    return works
