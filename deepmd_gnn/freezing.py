@@ -20,6 +20,8 @@ log = logging.getLogger("deepmd.deepmd_gnn")
 HEARTBEAT = 30.0  # seconds between signs of life
 # TorchInductor 2.11 lets vectorised code for the rest of a loop read beyond the end of a tensor.
 PLAIN_TAILS = {"cpp.enable_loop_tail_vec": False}
+# TorchInductor's settings, and what is replaced in it, belong to the process: one thread at a time compiles.
+_compiling = threading.RLock()
 
 
 class Progress:
@@ -83,22 +85,23 @@ def sound_vectorisation() -> Iterator[None]:
 
     If it vectorises a loop around a sum, with another loop between the two, it stores whole vectors for the rest of the
     loop as well (``CppKernelProxy`` looks at the next inner loop only). Such sums are vectorised over their terms
-    instead, which is its own default for the innermost loop.
+    instead, which is its own default for the innermost loop. A second thread waits here until the first has left.
     """
-    original = TilingSelect.select_tiling
+    with _compiling:
+        original = TilingSelect.select_tiling
 
-    def select_tiling(self: Any, fn_list: Any, var_sizes_list: Any) -> tuple[list[int], list[int]]:
-        factors, indices = original(self, fn_list, var_sizes_list)
-        outer, terms = max(var_sizes_list, key=lambda sizes: len(sizes[1]))
-        if indices and terms and indices[0] < len(outer) - 1:
-            return factors[:1], [len(outer) + len(terms) - 1]
-        return factors, indices
+        def select_tiling(self: Any, fn_list: Any, var_sizes_list: Any) -> tuple[list[int], list[int]]:
+            factors, indices = original(self, fn_list, var_sizes_list)
+            outer, terms = max(var_sizes_list, key=lambda sizes: len(sizes[1]))
+            if indices and terms and indices[0] < len(outer) - 1:
+                return factors[:1], [len(outer) + len(terms) - 1]
+            return factors, indices
 
-    TilingSelect.select_tiling = select_tiling  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        TilingSelect.select_tiling = original  # type: ignore[method-assign]
+        TilingSelect.select_tiling = select_tiling  # type: ignore[method-assign]
+        try:
+            yield
+        finally:
+            TilingSelect.select_tiling = original  # type: ignore[method-assign]
 
 
 EVALUATIONS = ("kernels", "tables", "networks")
@@ -220,8 +223,8 @@ def improve(serialization: ModuleType) -> None:
         # Whatever was asked for: a padded list could truncate neighbours, and has no form for several ranks.
         def write(path: Path) -> None:
             with (
-                inductor_config.patch(PLAIN_TAILS),
                 sound_vectorisation(),
+                inductor_config.patch(PLAIN_TAILS),
                 _for_this_machine(path.suffix),
                 _with_kernels(data, path.suffix) as content,
             ):

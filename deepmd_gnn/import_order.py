@@ -1,13 +1,13 @@
 """Import order: let e3nn 0.4.4 be imported under torch 2.11, and the host import us while we import it."""
 
+import builtins
+import importlib.util
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
 
 import torch
-
-_WEIGHTS_ONLY = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 
 
 def allow_e3nn_constants() -> None:
@@ -20,21 +20,34 @@ def allow_e3nn_constants() -> None:
     torch.serialization.add_safe_globals([slice])
 
 
-@contextmanager
-def unchanged_environment() -> Iterator[None]:
-    """Undo what ``import mace`` does to the environment.
+def import_mace() -> None:
+    """Import the package ``mace`` without its change of the environment.
 
-    It sets ``TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD``, which would turn off torch's protection against code in files
-    for the whole process.
+    It sets ``TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD``, which turns off torch's protection against code in files for the whole
+    process. Undoing that afterwards leaves a moment, and with threads the variable itself; so what the package takes for
+    ``os`` has a copy of the environment.
     """
-    before = os.environ.get(_WEIGHTS_ONLY)
+    if "mace" in sys.modules:
+        return
+    spec = importlib.util.find_spec("mace")
+    if spec is None or spec.loader is None:
+        raise ModuleNotFoundError(
+            "mace model: the package mace-torch is missing; install it with pip install mace-torch."
+        )
+    system = ModuleType("os")
+    system.__dict__.update({**os.__dict__, "environ": dict(os.environ)})
+
+    def import_name(name: str, *details: Any) -> Any:
+        return system if name == "os" else __import__(name, *details)
+
+    module = importlib.util.module_from_spec(spec)
+    module.__dict__["__builtins__"] = {**builtins.__dict__, "__import__": import_name}
+    sys.modules["mace"] = module
     try:
-        yield
-    finally:
-        if before is None:
-            os.environ.pop(_WEIGHTS_ONLY, None)
-        else:
-            os.environ[_WEIGHTS_ONLY] = before
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules["mace"]
+        raise
 
 
 def is_importing_model() -> bool:

@@ -116,9 +116,7 @@ def _file_lines(summary: dict[str, Any]) -> list[str]:
     training = summary["training"]
     if training:
         step = training["step"]
-        recorded = (
-            "not recorded" if step is None else f"{step}, as the trainer recorded it (dp --pt counts from 0)"
-        )
+        recorded = "not recorded" if step is None else f"{step} done"
         lines.append(_line("Training step", recorded))
         lines.append(_line("Restart", "possible" if training["optimizer"] else "no: without optimiser state"))
         if training["ema_decay"] is not None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from ase.data import atomic_numbers as ATOMIC_NUMBERS
+from deepmd.infer.deep_eval import DeepEval
 from deepmd.pt.model.descriptor import BaseDescriptor
 from deepmd.pt.model.model.model import BaseModel
 from deepmd.pt.utils import env
@@ -19,13 +20,16 @@ from deepmd_gnn.kernels.triton.replay import Replay
 from deepmd_gnn.labels import cell_of_batch
 from deepmd_gnn.mace_bias import BiasMixin
 from deepmd_gnn.mace_dense import DenseMixin
+from deepmd_gnn.mace_embedding import EmbeddingMixin
 from deepmd_gnn.mace_energy import MaceEnergy
 from deepmd_gnn.mace_export import ExportMixin
 from deepmd_gnn.mace_graphs import GraphMixin
 from deepmd_gnn.mace_interface import InterfaceMixin
 from deepmd_gnn.mace_network import on_cpu
 from deepmd_gnn.mace_storage import StorageMixin
+from deepmd_gnn.model_size import count_mace_models
 from deepmd_gnn.neighbors import NeighborPairs
+from deepmd_gnn.observed_types import unknown_types
 from deepmd_gnn.options import check_mm_types, check_type_map, config_from_options, warn_of_jumps
 from deepmd_gnn.segments import rows_between
 from deepmd_gnn.sharing import Descriptor
@@ -46,6 +50,7 @@ class MaceModel(
     InterfaceMixin,
     BiasMixin,
     GraphMixin,
+    EmbeddingMixin,
     HessianMixin,
     CuEquivarianceMixin,
     ExportMixin,
@@ -127,7 +132,7 @@ class MaceModel(
         self.register_buffer("out_bias", torch.zeros(1, ntypes, 1, dtype=torch.float64, device=env.DEVICE))
         self.register_buffer("out_std", torch.ones(1, ntypes, 1, dtype=torch.float64, device=env.DEVICE))
         self.set_option_tensors()
-        self._observed: list[str] | None = None
+        self.register_buffer("observed", unknown_types(ntypes).to(env.DEVICE))
         self._set_given_bias()
         # Both travel with a frozen file. The host replaces the script by the input's model section, if it has one.
         self.model_def_script = json.dumps(self._definition())
@@ -293,37 +298,6 @@ class MaceModel(
             result["extended_virial"] = inner["energy_derv_c"].squeeze(2)
         return result
 
-    @torch.jit.export
-    def forward_embedding(
-        self,
-        coord: torch.Tensor,
-        atype: torch.Tensor,
-        box: torch.Tensor | None = None,
-        fparam: torch.Tensor | None = None,
-        aparam: torch.Tensor | None = None,
-        charge_spin: torch.Tensor | None = None,
-    ) -> dict[str, torch.Tensor]:
-        """Node features, for ``dp eval-desc`` and ``dp embedding``.
-
-        Returns
-        -------
-        dict[str, torch.Tensor]
-            ``descriptor`` (nf, nloc, ·): the features of all layers side by side, as native MACE's
-            ``node_feats``; ``atomic_feature`` (nf, nloc, channels): the scalars of the last layer;
-            ``structural_feature`` (nf, channels): their sum over atoms.
-        """
-        if self.training:
-            raise RuntimeError("mace model: embeddings need eval mode; call model.eval() first.")
-        nf, nloc = atype.shape
-        with torch.no_grad():
-            graph = self.graph_of_frames(coord, atype, box, not self.launches_kernels)
-            layers = self.energy_model(graph, None)[1]
-            features = self.energy_model.native_features(layers)
-        counts = (atype >= 0).unsqueeze(2)
-        features = features[1:].reshape(nf, nloc, features.shape[1]) * counts
-        last = layers[len(layers) - 1][1:, 0].reshape(nf, nloc, self.num_channels) * counts
-        return {"descriptor": features, "atomic_feature": last, "structural_feature": last.sum(dim=1)}
-
     def evaluate(
         self,
         graph: AtomGraph,
@@ -436,6 +410,7 @@ class MaceModel(
 
 # The host looks up what it shares between tasks by the type of the section.
 BaseDescriptor.register("mace")(Descriptor)
+count_mace_models(DeepEval)
 
 # If this module is imported before DeePMD-kit, the exportable backend has loaded its entry point while this module
 # was still half initialised: register there now.

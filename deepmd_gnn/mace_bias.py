@@ -21,6 +21,7 @@ from deepmd_gnn.isolated_atoms import energies_of_types, read_atomic_energies
 from deepmd_gnn.labels import NoEnergiesError, Sampled, checked, with_energies
 from deepmd_gnn.mace_energy import MaceEnergy
 from deepmd_gnn.mm_types import is_mm
+from deepmd_gnn.observed_types import observed_record, unknown_types
 from deepmd_gnn.options import check_mm_types, check_type_map
 from deepmd_gnn.statistics import CachedNumbers, count_forces, count_neighbors
 from deepmd_gnn.type_map import copy_elements
@@ -40,6 +41,7 @@ class BiasMixin:
         preset_out_bias: dict[str, list[Any]] | None
         out_bias: torch.Tensor
         out_std: torch.Tensor
+        observed: torch.Tensor
         training: bool
         excludes_pairs: bool
         pair_allowed: list[list[bool]]
@@ -71,10 +73,11 @@ class BiasMixin:
         """
         sampled_func = checked(sampled_func)
         path = None if stat_file_path is None else stat_file_path / " ".join(self.type_map)
-        self._observed = preset_observed_type or _restore_observed_type_from_file(path)
-        if self._observed is None:
-            self._observed = collect_observed_types(sampled_func(), self.type_map)
-            _save_observed_type_to_file(path, self._observed)
+        observed = preset_observed_type or _restore_observed_type_from_file(path)
+        if observed is None:
+            observed = collect_observed_types(sampled_func(), self.type_map)
+            _save_observed_type_to_file(path, observed)
+        self.observed.copy_(observed_record(observed, self.type_map))
         cache = CachedNumbers(path, f"r{self.rcut:g}{self._exclusion_tag()}")
         self._set_avg_num_neighbors(sampled_func, cache)
         self._set_scale(sampled_func, cache)
@@ -284,12 +287,16 @@ class BiasMixin:
         network = self.new_network(numbers)
         copy_elements(self.energy_model, network, kept)
         bias = self.out_bias.new_zeros(1, len(type_map), 1)
+        observed = unknown_types(len(type_map)).to(self.observed.device)
         if model_with_new_type_stat is not None:
             bias.copy_(model_with_new_type_stat.get_out_bias())
+            observed.copy_(model_with_new_type_stat.observed)
         for old, new in kept:
             bias[0, new] = self.out_bias[0, old]
+            observed[new] = self.observed[old]
         self.energy_model = network
         self.out_bias = bias
+        self.observed = observed
         self.out_std = torch.ones_like(bias)
         self.type_map = list(type_map)
         place = dict(kept)

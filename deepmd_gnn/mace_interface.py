@@ -6,11 +6,13 @@ import torch
 from deepmd.dpmodel.output_def import FittingOutputDef, ModelOutputDef, OutputVariableDef
 from deepmd.pt.utils.update_sel import UpdateSel
 
+from deepmd_gnn.checkpoint_files import improve_trainers
 from deepmd_gnn.config import MaceConfig
 from deepmd_gnn.cuequivariance import check_available
 from deepmd_gnn.isolated_atoms import energies_in_section
 from deepmd_gnn.labels import check_files, warn_of_ignored_cells
 from deepmd_gnn.mace_energy import MaceEnergy
+from deepmd_gnn.observed_types import observed_names
 from deepmd_gnn.options import config_from_options
 from deepmd_gnn.sections import set_sel
 from deepmd_gnn.sharing import Descriptor, FittingNet
@@ -31,7 +33,9 @@ class InterfaceMixin:
         nlayers: int
         hessian_mode: bool
         out_bias: torch.Tensor
-        _observed: list[str] | None
+        min_nbor_dist: torch.Tensor
+        atom_counts: list[bool]
+        observed: torch.Tensor
 
     @property
     def atomic_model(self) -> "InterfaceMixin":
@@ -40,8 +44,8 @@ class InterfaceMixin:
 
     @property
     def observed_type(self) -> list[str] | None:
-        """Elements seen in the training data."""
-        return self._observed
+        """Elements seen in the training data, None if unknown."""
+        return observed_names(self.observed, self.type_map)
 
     @torch.jit.export
     def get_type_map(self) -> list[str]:
@@ -118,9 +122,12 @@ class InterfaceMixin:
 
     @torch.jit.export
     def get_sel_type(self) -> list[int]:
-        """All types contribute."""
-        empty: list[int] = []
-        return empty
+        """Types whose atoms contribute, as the host's models name them: all but the excluded ones."""
+        selected: list[int] = []
+        for index, counts in enumerate(self.atom_counts):
+            if counts:
+                selected.append(index)
+        return selected
 
     @torch.jit.export
     def is_aparam_nall(self) -> bool:
@@ -149,10 +156,12 @@ class InterfaceMixin:
 
     @torch.jit.export
     def get_observed_type_list(self) -> list[str]:
-        """Elements with an E0, for ``dp show`` on files that do not record the observed ones."""
+        """Elements seen in the training data; where that is unknown, those with an E0."""
         observed: list[str] = []
+        known = int(self.observed.min()) >= 0
         for index, name in enumerate(self.type_map):
-            if bool(torch.abs(self.out_bias[0, index, 0]) > 1e-6):
+            seen = int(self.observed[index]) > 0 if known else float(self.out_bias[0, index, 0].abs()) > 1e-6
+            if seen:
                 observed.append(name)
         return observed
 
@@ -169,12 +178,59 @@ class InterfaceMixin:
         return FittingOutputDef([energy])
 
     def atomic_output_def(self) -> FittingOutputDef:
-        """Energy, differentiable in coordinates and cell."""
-        return self.fitting_output_def()
+        """Energy, differentiable in coordinates and cell, and which atoms are real."""
+        mask = OutputVariableDef(
+            "mask", shape=[1], reducible=False, r_differentiable=False, c_differentiable=False
+        )
+        return FittingOutputDef([*self.fitting_output_def().get_data().values(), mask])
 
     def model_output_def(self) -> ModelOutputDef:
         """Outputs of the whole model."""
         return ModelOutputDef(self.atomic_output_def())
+
+    def translated_output_def(self) -> dict[str, OutputVariableDef]:
+        """Outputs of ``forward`` by their public names, as the host's energy models define them."""
+        inner = self.model_output_def().get_data()
+        names = {
+            "atom_energy": "energy",
+            "energy": "energy_redu",
+            "force": "energy_derv_r",
+            "virial": "energy_derv_c_redu",
+            "atom_virial": "energy_derv_c",
+            "mask": "mask",
+        }
+        if self.hessian_mode:
+            names["hessian"] = "energy_derv_r_derv_r"
+        outputs = {public: inner[name] for public, name in names.items()}
+        for public in ("force", "virial", "atom_virial"):
+            outputs[public].squeeze(-2)  # in place: one energy, so no axis for it
+        return outputs
+
+    @torch.jit.export
+    def get_min_nbor_dist(self) -> float:
+        """Shortest distance in the training data in Å, −1 if unknown.
+
+        Not None, as the host has it: its ``compress`` would then ask for training data before it asks this model,
+        which cannot be compressed whatever the data.
+        """
+        return float(self.min_nbor_dist.item())
+
+    def compression_needs_min_nbor_dist(self) -> bool:
+        """Asked by the exportable backend's ``compress``."""
+        return False
+
+    def enable_compression(self, *options: Any, **named: Any) -> None:
+        """Refuse: what the host tabulates does not exist here.
+
+        Raises
+        ------
+        NotImplementedError
+            Says what to do instead.
+        """
+        raise NotImplementedError(
+            "mace model: 'dp compress' tabulates DeePMD-kit's own descriptors, not MACE. Freeze to .pt2 instead, which has "
+            "tables of the radial networks and generated kernels: deepmd-gnn freeze model.ckpt.pt -o mace.pt2."
+        )
 
     @property
     def descriptor(self) -> Descriptor:
@@ -227,6 +283,7 @@ class InterfaceMixin:
         cls, train_data: Any, type_map: list[str] | None, local_jdata: dict[str, Any]
     ) -> tuple[dict[str, Any], float | None]:
         """Fill in ``sel`` from the data and E0 from their file; called by the trainer before the model is built."""
+        improve_trainers()
         config = config_from_options(local_jdata)
         if config.enable_cueq:
             check_available()  # before the work begins, not at the first step

@@ -4,16 +4,16 @@ Weights keep the names, shapes and initial values of ``mace.modules.ScaleShiftMA
 two unchanged. Couplings and normalisations are read from the native modules, never written down a second time.
 """
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
 import torch
 
 from deepmd_gnn.config import MaceConfig
+from deepmd_gnn.construction import construction, without_side_effects
 from deepmd_gnn.convolution import Convolution
-from deepmd_gnn.import_order import allow_e3nn_constants, unchanged_environment
+from deepmd_gnn.import_order import allow_e3nn_constants, import_mace
 from deepmd_gnn.mace_blocks import (
     Linear,
     LinearPath,
@@ -27,36 +27,15 @@ from deepmd_gnn.nonlinear_parts import Affine, Gate, NormedNetwork
 from deepmd_gnn.symmetric_contraction import Contraction, Product, SymmetricContraction
 
 allow_e3nn_constants()
-with unchanged_environment():
-    import e3nn
-    from e3nn import o3
-    from mace import modules as mace_modules
+import_mace()
+from e3nn import o3  # noqa: E402
+from mace import modules as mace_modules  # noqa: E402
+
+without_side_effects(mace_modules)
 
 
-@contextmanager
-def _construction(seed: int | list[int] | None, *, to_run: bool) -> Iterator[None]:
-    """Set what e3nn and MACE read from globals while they build a network, and restore it.
-
-    Parameters are created in the default dtype: float64, cast later, so that both precisions start from the same
-    weights. Modules build faster if e3nn neither scripts them nor, unless they are `to_run`, looks for the best order of
-    their products.
-    """
-    dtype = torch.get_default_dtype()
-    defaults = dict(e3nn.get_optimization_defaults())
-    state = torch.random.get_rng_state()
-    torch.set_default_dtype(torch.float64)  # noqa: TID251 - restored below
-    e3nn.set_optimization_defaults(
-        jit_script_fx=False, optimize_einsums=to_run and defaults["optimize_einsums"]
-    )
-    try:
-        if seed is not None:
-            torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
-        yield
-    finally:
-        torch.set_default_dtype(dtype)  # noqa: TID251
-        e3nn.set_optimization_defaults(**defaults)
-        if seed is not None:
-            torch.random.set_rng_state(state)
+def _seed(seed: int | list[int] | None) -> int | None:
+    return None if seed is None else int(np.random.SeedSequence(seed).generate_state(1)[0])
 
 
 def on_cpu() -> AbstractContextManager[Any]:
@@ -113,8 +92,8 @@ def build_native(
         ``mace.modules.ScaleShiftMACE`` in float64 on the CPU, its own atomic energies zero.
     """
     blocks = mace_modules.interaction_classes
-    with _construction(config.seed, to_run=to_run), on_cpu():
-        return mace_modules.ScaleShiftMACE(
+    with construction(_seed(config.seed), to_run=to_run), on_cpu():
+        native = mace_modules.ScaleShiftMACE(
             r_max=config.r_max,
             num_bessel=config.num_radial_basis,
             num_polynomial_cutoff=config.num_cutoff_basis,
@@ -149,6 +128,8 @@ def build_native(
             readout_cls=getattr(mace_modules, config.readout_cls),
             cueq_config=cueq_config,
         )
+    # Constants that have no elements for this configuration are made by a constructor that has no dtype.
+    return native.double()
 
 
 def interaction_from(block: Any, ntypes: int) -> torch.nn.Module:

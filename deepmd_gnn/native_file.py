@@ -170,12 +170,12 @@ def read_native(
 
 def _trusted_bytes(path: str | Path) -> bytes:
     """Load with code execution and save again in today's format."""
-    from deepmd_gnn.import_order import allow_e3nn_constants, unchanged_environment
+    from deepmd_gnn.import_order import allow_e3nn_constants, import_mace
 
     allow_e3nn_constants()
+    import_mace()  # the file would import it, and with it change the environment
     buffer = io.BytesIO()
-    with unchanged_environment():
-        torch.save(torch.load(path, map_location="cpu", weights_only=False), buffer)
+    torch.save(torch.load(path, map_location="cpu", weights_only=False), buffer)
     return buffer.getvalue()
 
 

@@ -4,13 +4,15 @@ from typing import Any
 
 import torch
 
+from deepmd_gnn.checkpoint_files import improve_trainers
 from deepmd_gnn.checkpoint_names import model_name, stored_name
+from deepmd_gnn.observed_types import note_in_checkpoint
 from deepmd_gnn.stored_options import OPTION_TENSORS, compare_options
 from deepmd_gnn.type_map import reorder_elements
 
 
 def _rename_stored(
-    module: torch.nn.Module,  # noqa: ARG001 - torch's signature
+    module: Any,
     state_dict: dict[str, Any],
     prefix: str,
     local_metadata: dict[str, Any],  # noqa: ARG001
@@ -19,16 +21,19 @@ def _rename_stored(
         name = stored_name(key.removeprefix(prefix))
         if prefix + name != key:
             state_dict[prefix + name] = state_dict.pop(key)
+    note_in_checkpoint(state_dict, prefix, module.observed_type)
 
 
 class StoredNames(torch.nn.Module):
     """Part of :class:`~deepmd_gnn.mace.MaceModel` that renames in ``state_dict`` and ``load_state_dict``."""
 
     counted: dict[str, list[float]]
+    observed: torch.Tensor
 
     def __init__(self) -> None:
         super().__init__()
         self.register_state_dict_post_hook(_rename_stored)  # type: ignore[no-untyped-call]
+        improve_trainers()
 
     # A hook would be lost in TorchScript, into which the host's Python interface loads checkpoints without asking
     # whether all names fit; methods that are not compiled stay.
@@ -42,6 +47,8 @@ class StoredNames(torch.nn.Module):
             if prefix + name != key:
                 state_dict[prefix + name] = state_dict.pop(key)
         fit_stored(self, state_dict, prefix)
+        # Files of 1.0.0.dev0 do not have it.
+        state_dict.setdefault(f"{prefix}observed", self.observed)
         torch.nn.Module._load_from_state_dict(self, state_dict, prefix, *others)
 
 

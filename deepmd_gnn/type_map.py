@@ -62,7 +62,7 @@ def reorder_elements(
     """
     network = cast("MaceEnergy", model.energy_model)
     axes = {f"energy_model.{name}": inputs for name, (inputs, _) in _element_axes(network).items()}
-    axes |= {"energy_model.atomic_numbers": 1, "out_bias": 1, "out_std": 1}
+    axes |= {"energy_model.atomic_numbers": 1, "out_bias": 1, "out_std": 1, "observed": 1}
     return {
         name: tensors[name].view(_blocks(inputs, len(order), tensors[name]))[:, order].view_as(tensors[name])
         for name, inputs in axes.items()

@@ -76,6 +76,24 @@ def test_one_line_replacement(page):
         assert np.abs(page[1][f"ours_{key}"] - page[1][f"native_{key}"]).max() <= IMPORTED[key], key
 
 
+def test_descriptors_are_natives(page):
+    """All of them, and the invariant ones by the page's slices; each with another of the frames of the page."""
+    from mace.calculators import MACECalculator
+
+    folder, results = page
+    native = MACECalculator(model_paths=str(folder / "MACE.model"), device="cpu", default_dtype="float64")
+    atoms = ase.io.read(folder / "structure.extxyz")
+    for seed, (name, options) in enumerate((("features", {"invariants_only": False}), ("invariants", {}))):
+        frame = atoms.copy()
+        frame.rattle(0.05, seed=seed)
+        expected = native.get_descriptors(frame, **options)
+        found = results[name][seed]
+        assert found.shape == expected.shape
+        assert np.abs(found - expected).max() <= 1e-9 * np.abs(expected).max(), name
+    channels = results["last_layer"].shape[-1]
+    assert np.array_equal(results["last_layer"], results["invariants"][..., -channels:])
+
+
 def test_sign_and_unit_of_the_stress(page):
     folder, results = page
     stress = results["stress"]

@@ -19,6 +19,7 @@ from lammps_runner import run_lammps
 from tolerances import NATIVE
 
 from deepmd_gnn import __version__
+from deepmd_gnn.model_size import parameter_counts
 from deepmd_gnn.model_summary import summarise
 from deepmd_gnn.structures import Structure
 
@@ -43,6 +44,23 @@ def test_python(files, natoms, periodic):
     expected = model(torch.tensor(coord[None]), torch.tensor(atype[None]), box, do_atomic_virial=True)
     for key, value in zip(("energy", "force", "virial", "atom_energy", "atom_virial"), outputs, strict=True):
         assert_close(np.ravel(value), expected[key].numpy().ravel(), NATIVE["float64"], key)
+
+
+def test_features(files):
+    """`eval_descriptor` and what it stands beside; atoms outside the cell, and padding."""
+    coord, atype, cell = random_frame(natoms=9, box_length=6.5)
+    coord[0] += cell.reshape(3, 3)[1]
+    atype[8] = -1
+    evaluator = DeepPot(str(files["two_layers"]))
+    model = tiny_model(**STRONG, **MODELS["two_layers"])
+    expected = model.forward_embedding(
+        torch.tensor(coord[None]), torch.tensor(atype[None]), torch.tensor(cell[None])
+    )
+    inputs = coord[None], cell[None], atype[None]
+    for function, name in (("eval_descriptor", "descriptor"), ("eval_fitting_last_layer", "atomic_feature")):
+        found = getattr(evaluator, function)(*inputs, mixed_type=True)
+        assert_close(found, expected[name].numpy(), NATIVE["float64"], name)
+    assert evaluator.get_model_size() == parameter_counts(model)
 
 
 @pytest.mark.parametrize("name", ["one_layer", "two_layers"])

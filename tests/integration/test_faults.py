@@ -158,7 +158,7 @@ def last_step(path):
 @pytest.mark.slow
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
 def test_interrupted_training_goes_on_from_the_last_save(sent, tmp_path):
-    """At most the steps since the last save are lost, and the restarted run is the uninterrupted one."""
+    """At most the steps since the last save are lost (test_restart.py: what a restarted run computes)."""
     system = write_system(tmp_path / "data", composition_frames(4, 2, 0, box_length=4.5))
     config = base_input([system], None, steps=100000)
     config["training"].update(save_freq=SAVE, disp_freq=1, max_ckpt_keep=2)
@@ -176,13 +176,13 @@ def test_interrupted_training_goes_on_from_the_last_save(sent, tmp_path):
     reached = last_step(curve)
     # The end was at any moment, but the checkpoint that is there is whole.
     state = torch.load(tmp_path / "model.ckpt.pt", weights_only=True)
-    saved = state["model"]["_extra_state"]["train_infos"]["step"] + 1
+    saved = state["model"]["_extra_state"]["train_infos"]["step"]
     assert saved >= 2 * SAVE
     assert reached - saved <= SAVE
     config["training"]["numb_steps"] = saved + 2
     run_dp(tmp_path, "train", config, "--skip-neighbor-stat", "--restart", "model.ckpt.pt")
     state = torch.load(tmp_path / "model.ckpt.pt", weights_only=True)
-    assert state["model"]["_extra_state"]["train_infos"]["step"] + 1 == saved + 2
+    assert state["model"]["_extra_state"]["train_infos"]["step"] == saved + 2
 
 
 # --- molecular dynamics ------------------------------------------------------------------------------------------

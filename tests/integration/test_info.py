@@ -84,7 +84,7 @@ def test_checkpoint(trained):
     summary = summarise(trained / "model.ckpt.pt")
     assert_describes(summary["models"][0], loaded(trained / "model.ckpt.pt"))
     assert summary["kind"] == "pt"
-    assert summary["training"] == {"step": 1, "optimizer": True, "ema_decay": 0.9}  # dp --pt counts from 0
+    assert summary["training"] == {"step": 2, "optimizer": True, "ema_decay": 0.9}
     assert summary["versions"]["deepmd-gnn"] == __version__
     assert summary["size_bytes"] == (trained / "model.ckpt.pt").stat().st_size
     assert summary["atomic_virial"]
@@ -94,7 +94,7 @@ def test_checkpoint(trained):
 def test_ema_checkpoint(trained):
     summary = summarise(trained / "model_ema.ckpt.pt")
     assert_describes(summary["models"][0], loaded(trained / "model_ema.ckpt.pt"))
-    assert summary["training"] == {"step": 1, "optimizer": False, "ema_decay": None}
+    assert summary["training"] == {"step": 2, "optimizer": False, "ema_decay": None}
 
 
 def test_checkpoint_of_the_exportable_backend(system, tmp_path):
