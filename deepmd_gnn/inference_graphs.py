@@ -33,14 +33,21 @@ def keep_types(deep_eval: ModuleType) -> None:
         given = np.asarray(atom_types)
         cast = np.iinfo(np.int32)
         if given.size and (given.min() < cast.min or given.max() > cast.max):
-            script = self.deep_eval.get_model_def_script()
-            if script.get("type") == "mace":
-                type_map = self.deep_eval.get_type_map()
-                check_types(torch.as_tensor(given.clip(-(2**62), 2**62).astype(np.int64)), type_map)
+            if _is_mace(self.deep_eval):
+                types = torch.as_tensor(given.clip(-(2**62), 2**62).astype(np.int64))
+                check_types(types, self.deep_eval.get_type_map())
         return original(self, coords, cells, atom_types, *others)
 
     standard_input.keeps_types = True  # type: ignore[attr-defined]
     deep_eval.DeepEval._standard_input = standard_input
+
+
+def _is_mace(deep_eval: Any) -> bool:
+    """Tell MACE models of both backends: exported ones hold the model, of the others the input is there."""
+    from deepmd_gnn.mace import MaceModel
+
+    model = getattr(deep_eval, "_dpmodel", None)
+    return isinstance(model, MaceModel) or deep_eval.get_model_def_script().get("type") == "mace"
 
 
 def search_here(deep_eval: ModuleType) -> None:
@@ -65,9 +72,7 @@ def search_here(deep_eval: ModuleType) -> None:
         box_input: np.ndarray | None,
         device: torch.device,
     ) -> Any:
-        from deepmd_gnn.mace import MaceModel
-
-        if not isinstance(self._dpmodel, MaceModel):
+        if not _is_mace(self):
             return original(self, coord_input, atom_types, box_input, device)
         coord = torch.as_tensor(np.asarray(coord_input), dtype=torch.float64, device=device)
         types = torch.as_tensor(np.asarray(atom_types), dtype=torch.int64, device=device)

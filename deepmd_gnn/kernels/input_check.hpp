@@ -78,7 +78,6 @@ int check_values(const Atoms& atoms, const Edges& edges, const char* names, long
   bool bad = false;
   for (long i = 0; i < atoms.count; ++i) bad |= atoms.types[i] < -1 || atoms.types[i] >= atoms.ntypes;
   if (bad) return refuse_type(atoms, names, nname);
-  if (!atoms.count) return 0;  // the edges are the host's guards, which point at an atom that is not there
   const uint64_t count = atoms.count;
   for (long e = 0; e < edges.count; ++e)
     bad |= static_cast<uint64_t>(edges.neighbor[e]) >= count | static_cast<uint64_t>(edges.center[e]) >= count;
@@ -87,6 +86,33 @@ int check_values(const Atoms& atoms, const Edges& edges, const char* names, long
     bad |= edges.mask[e] & !(length2 >= SAME_PLACE * SAME_PLACE & length2 < INFINITY);
   }
   return bad ? refuse_edge(atoms, edges) : 0;
+}
+
+// Atoms at the same place see the same neighbours at the same places; the pair itself the host leaves out. One neighbour
+// of each atom is enough: the one that is nearest to some place beside the atom, where no crystal has two.
+int check_places(const Atoms& atoms, const Edges& edges) {
+  std::vector<long> seen(atoms.count, -1), next(atoms.count, -1), last(atoms.count, -1);
+  std::vector<double> least(atoms.count, INFINITY);
+  for (long e = 0; e < edges.count; ++e) {
+    const double* v = edges.vectors + 3 * e;
+    const double beside[3] = {v[0] - 0.31, v[1] - 0.13, v[2] - 0.07};
+    const double length2 = square(beside);
+    if (length2 >= least[edges.center[e]] || !edges.mask[e]) continue;
+    least[edges.center[e]] = length2;
+    seen[edges.center[e]] = e;
+  }
+  for (long i = 0; i < atoms.count; ++i) {
+    if (seen[i] < 0) continue;
+    const double* v = edges.vectors + 3 * seen[i];
+    long& chain = last[edges.neighbor[seen[i]]];
+    for (long j = chain; j >= 0; j = next[j]) {
+      const double* w = edges.vectors + 3 * seen[j];
+      const double difference[3] = {v[0] - w[0], v[1] - w[1], v[2] - w[2]};
+      if (square(difference) < SAME_PLACE * SAME_PLACE) return refuse_place(j, i);
+    }
+    next[i] = chain, chain = i;
+  }
+  return 0;
 }
 
 // Two neighbours of an atom that are within reach of each other must be neighbours. There are no positions here, so
@@ -192,10 +218,12 @@ extern "C" __attribute__((visibility("protected"))) int mace_check_input(
     const int64_t* types, long natom, long nowned, const int64_t* index, const double* vectors, const bool* mask,
     long nedge, const char* names, long nname, const bool* allowed, long ntypes, double r_max, int64_t* kinds,
     int64_t* checked) {
-  const Edges edges{index, index + nedge, vectors, mask, nedge};
+  // Without atoms the host's guards point at one that is not there.
+  const Edges edges{index, index + nedge, vectors, mask, natom ? nedge : 0};
   const Atoms atoms{types, natom, nowned, ntypes, allowed};
   if (int refused = check_values(atoms, edges, names, nname)) return refused;
   try {
+    if (int refused = check_places(atoms, edges)) return refused;
     const double reach = schedule.reach(nowned, r_max);
     if (reach > 0.0)
       if (int refused = Triangles(atoms, edges, reach).check()) return refused;
