@@ -32,10 +32,10 @@ def keep_types(deep_eval: ModuleType) -> None:
     def standard_input(self: Any, coords: Any, cells: Any, atom_types: Any, *others: Any) -> Any:
         given = np.asarray(atom_types)
         cast = np.iinfo(np.int32)
-        if given.size and (given.min() < cast.min or given.max() > cast.max):
-            if _is_mace(self.deep_eval):
-                types = torch.as_tensor(given.clip(-(2**62), 2**62).astype(np.int64))
-                check_types(types, self.deep_eval.get_type_map())
+        lost = given.size > 0 and (given.min() < cast.min or given.max() > cast.max)
+        if lost and _is_mace(self.deep_eval):
+            types = torch.as_tensor(given.clip(-(2**62), 2**62).astype(np.int64))
+            check_types(types, self.deep_eval.get_type_map())
         return original(self, coords, cells, atom_types, *others)
 
     standard_input.keeps_types = True  # type: ignore[attr-defined]

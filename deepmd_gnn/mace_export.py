@@ -30,6 +30,9 @@ _COMM = ("send_list", "send_proc", "recv_proc", "send_num", "recv_num", "communi
 class ExportMixin:
     """Part of :class:`~deepmd_gnn.mace.MaceModel` that the exportable backend calls."""
 
+    # Which types have energy when alone, while a graph is traced.
+    lone_types: list[bool]
+
     if TYPE_CHECKING:
         rcut: float
         nlayers: int
@@ -40,6 +43,7 @@ class ExportMixin:
         pair_allowed: list[list[bool]]
         type_map: list[str]
         energy_model: MaceEnergy
+        lone_energies: Callable[[], torch.Tensor]
         evaluate: Callable[..., tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
 
     def uses_graph_lower(self) -> bool:
@@ -185,9 +189,12 @@ class ExportMixin:
             return atype.clamp(0, ntypes - 1), edge_index.clamp(0, atype.shape[0] - 1)
         names = torch.tensor(list(", ".join(self.type_map).encode()), dtype=torch.uint8)
         allowed = torch.tensor(self.pair_allowed, dtype=torch.bool)
+        has_energy = torch.tensor(self.lone_types, dtype=torch.bool)
         vectors = edge_vec.detach()
         ranks = 2 if exchanged else 1
-        return checked_input(atype, n_local, edge_index, vectors, edge_mask, names, allowed, ranks, self.rcut)
+        return checked_input(
+            atype, n_local, edge_index, vectors, edge_mask, names, allowed, has_energy, ranks, self.rcut
+        )
 
     def _graph_of_edges(
         self,
@@ -284,6 +291,7 @@ class ExportMixin:
             return results(named)
 
         options.pop("destination_sorted", None)
+        self.lone_types = (self.lone_energies().abs() > 1.0e-6).tolist()
         ranks = "several ranks" if len(samples) > _INPUTS else "one rank"
         enter_stage(f"tracing for {ranks}")
         with installed(self.energy_model):

@@ -1,5 +1,6 @@
 // What a .pt2 is given, checked before anything is looked up by it: types, indices, vectors; and now and then whether
 // the list of edges is whole.
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -26,7 +27,9 @@ struct Edges {
 struct Atoms {
   const int64_t* types;
   long count, owned, ntypes;
-  const bool* allowed;  // (ntypes, ntypes): which types see each other
+  const bool* allowed;     // (ntypes, ntypes): which types see each other
+  const bool* has_energy;  // (ntypes,): which types have energy when alone
+  bool all_see() const { return std::all_of(allowed, allowed + ntypes * ntypes, [](bool seen) { return seen; }); }
   bool see(long i, long j) const { return allowed[types[i] * ntypes + types[j]]; }
 };
 
@@ -44,7 +47,8 @@ int refuse_list(long first, long second) {
   std::fprintf(stderr,
                "mace model: the neighbour list lacks pairs within the cutoff, such as atoms %ld and %ld of the rank, "
                "counted from 0; the energy would be another substance's. In LAMMPS write special_bonds lj/coul 1 1 1, "
-               "remove neigh_modify exclude, and use pair_style hybrid/overlay, not hybrid.\n",
+               "remove neigh_modify exclude, and use pair_style hybrid/overlay, not hybrid. fix gcmc and fix evaporate "
+               "need atoms with E0 = 0, see docs/lammps.md.\n",
                first, second);
   return REFUSED;
 }
@@ -115,8 +119,8 @@ int check_places(const Atoms& atoms, const Edges& edges) {
   return 0;
 }
 
-// Two neighbours of an atom that are within reach of each other must be neighbours. There are no positions here, so
-// that pairs without a common neighbour are not missed.
+// Two neighbours of an atom that are within reach of each other must be neighbours. There are no positions here: what
+// has no common neighbours is missed only by parts() in a periodic system.
 class Triangles {
  public:
   Triangles(const Atoms& atoms, const Edges& edges, double reach)
@@ -150,7 +154,27 @@ class Triangles {
     return 0;
   }
 
+  // On one rank, where every atom has its neighbours: parts of a system without edges between them.
+  int check_parts(double r_max) const {
+    const Parts parts(atoms_.count, begin_, neighbor_, x_.data(), y_.data(), z_.data());
+    std::vector<bool> tried(atoms_.count, false);
+    for (long i = 0; i < atoms_.count; ++i) {
+      if (atoms_.types[i] < 0 || parts.lone(i) || tried[i]) continue;
+      for (long j = i; j < atoms_.count; ++j) tried[j] = tried[j] || !parts.apart(i, j);
+      const long j = unseen(parts, i);
+      if (j >= 0 && parts.fills_space(i, r_max)) return refuse_list(i < j ? i : j, i < j ? j : i);
+    }
+    return 0;
+  }
+
  private:
+  // An atom that the part of i should see: a lone one without energy is as good as none.
+  long unseen(const Parts& parts, long i) const {
+    for (long j = 0; j < atoms_.count; ++j)
+      if (atoms_.types[j] >= 0 && parts.apart(i, j) && (!parts.lone(j) || atoms_.has_energy[atoms_.types[j]])) return j;
+    return -1;
+  }
+
   // Neighbours of the atom at the end of an edge of j; of ghosts the rank has no neighbours.
   int check_through(long j, long edge) {
     const long i = neighbor_[edge];
@@ -212,21 +236,28 @@ Schedule schedule;
 
 }  // namespace
 
+// `single`: one frame on one rank, where every atom has its neighbours.
 // Returns 0, or prints a sentence and returns another number. The types and edges that were found good are copied to
 // where the rest of the program reads them, so that nothing runs before the check.
 extern "C" __attribute__((visibility("protected"))) int mace_check_input(
     const int64_t* types, long natom, long nowned, const int64_t* index, const double* vectors, const bool* mask,
-    long nedge, const char* names, long nname, const bool* allowed, long ntypes, double r_max, int64_t* kinds,
-    int64_t* checked) {
+    long nedge, const char* names, long nname, const bool* allowed, const bool* has_energy, long ntypes,
+    long single, double r_max, int64_t* kinds, int64_t* checked) {
   // Without atoms the host's guards point at one that is not there.
   const Edges edges{index, index + nedge, vectors, mask, natom ? nedge : 0};
-  const Atoms atoms{types, natom, nowned, ntypes, allowed};
+  const Atoms atoms{types, natom, nowned, ntypes, allowed, has_energy};
   if (int refused = check_values(atoms, edges, names, nname)) return refused;
   try {
     if (int refused = check_places(atoms, edges)) return refused;
     const double reach = schedule.reach(nowned, r_max);
-    if (reach > 0.0)
-      if (int refused = Triangles(atoms, edges, reach).check()) return refused;
+    if (reach > 0.0) {
+      Triangles triangles(atoms, edges, reach);
+      if (int refused = triangles.check()) return refused;
+      // Frames are parts of their own, and so may be types that do not see each other.
+      if (single && atoms.all_see()) {
+        if (int refused = triangles.check_parts(reach)) return refused;
+      }
+    }
   } catch (const std::bad_alloc&) { return 3; }
   for (long i = 0; i < natom; ++i) kinds[i] = types[i] < 0 ? 0 : types[i];
   std::memcpy(checked, index, 2 * nedge * sizeof(int64_t));

@@ -23,6 +23,7 @@ def checked_input(
     mask: torch.Tensor,
     names: torch.Tensor,
     allowed: torch.Tensor,
+    has_energy: torch.Tensor,
     ranks: int,
     r_max: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -44,6 +45,8 @@ def checked_input(
         The model's elements as a message shows them, UTF-8, uint8, shape (·,).
     allowed : torch.Tensor
         Which types see each other, bool, shape (ntypes, ntypes).
+    has_energy : torch.Tensor
+        Which types have energy when alone, bool, shape (ntypes,).
     ranks : int
         1, or 2 for any larger number.
     r_max : float
@@ -67,6 +70,7 @@ def _(
     mask: Any,
     names: Any,
     allowed: Any,
+    has_energy: Any,
     ranks: int,
     r_max: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -81,8 +85,11 @@ def checks_input() -> bool:
 def compiled_check() -> Compiled:
     """Sources of the check, for this machine's compiler."""
     text = files("deepmd_gnn.kernels")
-    names = ("input_check", "input_check_shim")
-    return Compiled({name: text.joinpath(f"{name}.hpp").read_text(encoding="utf-8") for name in names}, ())
+    cover, check, shim = (
+        text.joinpath(f"{name}.hpp").read_text(encoding="utf-8")
+        for name in ("list_cover", "input_check", "input_check_shim")
+    )
+    return Compiled({"input_check": cover + check, "input_check_shim": shim}, ())
 
 
 @contextlib.contextmanager
@@ -90,7 +97,7 @@ def input_check() -> Iterator[None]:
     """Link the check into every ``.pt2`` that is frozen inside; it reads the CPU's memory."""
     compiled = compiled_check()
     objects = [compiled.object("input_check"), compiled.object("input_check_shim", TORCH_HEADERS)]
-    tensors = ", ".join(["AtenTensorHandle"] * 7)
+    tensors = ", ".join(["AtenTensorHandle"] * 8)
     declaration = (
         f"AOTITorchError aoti_torch_cpu_mace_checked_input({tensors}, int64_t, double, "
         "AtenTensorHandle*, AtenTensorHandle*)"

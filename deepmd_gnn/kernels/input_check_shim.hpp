@@ -4,7 +4,7 @@
 #include <cstdint>
 
 extern "C" int mace_check_input(const int64_t*, long, long, const int64_t*, const double*, const bool*, long,
-                                const char*, long, const bool*, long, double, int64_t*, int64_t*);
+                                const char*, long, const bool*, const bool*, long, long, double, int64_t*, int64_t*);
 
 namespace {
 
@@ -36,14 +36,14 @@ AtenTensorHandle empty_like(AtenTensorHandle tensor, int64_t ndim) {
 
 extern "C" AOTITorchError aoti_torch_cpu_mace_checked_input(
     AtenTensorHandle types, AtenTensorHandle owned, AtenTensorHandle index, AtenTensorHandle vectors,
-    AtenTensorHandle mask, AtenTensorHandle names, AtenTensorHandle allowed, int64_t ranks, double r_max,
-    AtenTensorHandle* ret0, AtenTensorHandle* ret1) {
+    AtenTensorHandle mask, AtenTensorHandle names, AtenTensorHandle allowed, AtenTensorHandle has_energy,
+    int64_t ranks, double r_max, AtenTensorHandle* ret0, AtenTensorHandle* ret1) {
   *ret0 = empty_like(types, 1);
   *ret1 = empty_like(index, 2);
   if (!*ret0 || !*ret1) return 3;  // out of memory
   const long natom = size(types, 0);
   return mace_check_input(pointer<int64_t>(types), natom, ranks > 1 ? *pointer<int64_t>(owned) : natom,
                           pointer<int64_t>(index), pointer<double>(vectors), pointer<bool>(mask), size(mask, 0),
-                          pointer<char>(names), size(names, 0), pointer<bool>(allowed), size(allowed, 0), r_max,
-                          pointer<int64_t>(*ret0), pointer<int64_t>(*ret1));
+                          pointer<char>(names), size(names, 0), pointer<bool>(allowed), pointer<bool>(has_energy),
+                          size(allowed, 0), ranks == 1 && size(owned, 0) == 1, r_max, pointer<int64_t>(*ret0), pointer<int64_t>(*ret1));
 }

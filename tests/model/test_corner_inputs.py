@@ -56,6 +56,41 @@ BAD = {
         None,
         "type 2 is out of range; the model has 2 types: O, H",
     ),
+    "type below -1": ([[0, 0, 0], [1, 1, 1]], [0, -2], None, "type -2 is out of range; the model has 2"),
+    "far away": (
+        [[0, 0, 0], [1e15, 1, 1]],
+        [0, 1],
+        None,
+        "a coordinate is 1.*e\\+15 Å|a coordinate is 10{15}.* Å",
+    ),
+    "all far away": (
+        [[7e15, 0, 0], [7e15, 1, 1]],
+        [0, 1],
+        np.eye(3) * 5.0,
+        "float64 does not resolve distances",
+    ),
+    "at the end of all numbers": ([[0, 0, 0], [1e300, 1, 1]], [0, 1], None, "does not resolve distances"),
+    "long cell": ([[0, 0, 0], [1, 1, 1]], [0, 1], np.eye(3) * 1e200, "a cell vector has a component of"),
+    "infinite cell": ([[0, 0, 0], [1, 1, 1]], [0, 1], np.diag([5.0, 5.0, np.inf]), "degenerate"),
+    "oblique cell": (
+        [[0, 0, 0], [1, 1, 1]],
+        [0, 1],
+        [[7.0, 0, 0], [7e6, 7, 0], [0, 0, 7]],
+        "thinner than a fiftieth",
+    ),
+    "nearly singular cell": (
+        [[0, 0, 0], [1, 1, 1]],
+        [0, 1],
+        [[7.0, 0, 0], [7, 1e-6, 0], [0, 0, 7]],
+        "thinner than a fiftieth",
+    ),
+}
+# Two atoms that see each other, and what a search over a grid could stumble over.
+FAR = {
+    "an atom far away": ([[0, 0, 0], [1, 1, 1], [1e9, 0, 0]], [0, 1, 1], None),
+    "flat and huge": ([[0, 0, 1], [1, 1, 1]], [0, 1], np.diag([1300.0, 1300.0, 4.5])),
+    "long": ([[0, 0, 1], [1, 1, 1]], [0, 1], np.diag([4.0, 4.0, 1e8])),
+    "cells away": ([[0, 0, 0], [1e8 + 1, 1, 1]], [0, 1], np.eye(3) * 5.0),
 }
 
 
@@ -64,6 +99,14 @@ def test_bad_input_is_refused(model, case):
     coord, atype, cell, words = BAD[case]
     with pytest.raises((ValueError, torch.jit.Error), match=words):
         our_results(model, np.array(coord, dtype=float), atype, cell)
+
+
+@pytest.mark.parametrize("case", FAR)
+def test_far_and_flat_input_is_no_obstacle(model, case):
+    coord, atype, cell = FAR[case]
+    result = our_results(model, np.array(coord, dtype=float), atype, cell)
+    assert np.isfinite(result["energy"]).all()
+    assert np.abs(result["force"][:2]).min() > 1e-6
 
 
 def test_nearly_coincident_atoms_are_finite(model):

@@ -24,6 +24,12 @@ def library(tmp_path_factory):
     return ctypes.CDLL(str(path))
 
 
+def as_c(argument):
+    if isinstance(argument, torch.Tensor):
+        return ctypes.c_void_p(argument.data_ptr())
+    return ctypes.c_double(argument) if isinstance(argument, float) else ctypes.c_long(argument)
+
+
 class Graph:
     """Edges of a frame as the host hands them over, guards at the end."""
 
@@ -39,6 +45,8 @@ class Graph:
         self.vectors = torch.cat([vectors[keep], torch.zeros(2, 3, dtype=torch.float64)])
         self.mask = torch.arange(self.index.shape[1]) < self.index.shape[1] - 2
         self.allowed = torch.ones(2, 2, dtype=torch.bool)
+        self.has_energy = torch.ones(2, dtype=torch.bool)
+        self.frames = 1
 
     def without(self, lost):
         """Take edges out, given by a function of neighbour and centre."""
@@ -55,21 +63,10 @@ class Graph:
     def _call(self, library, natom, owned):
         names = torch.tensor(list(b"O, H"), dtype=torch.uint8)
         kinds, index = torch.full_like(self.types, -9), torch.full_like(self.index, -9)
-        tensors = (
-            self.types,
-            self.index.contiguous(),
-            self.vectors.contiguous(),
-            self.mask,
-            names,
-            self.allowed,
-        )
-        types, pairs, vectors, mask, text, allowed = (ctypes.c_void_p(t.data_ptr()) for t in tensors)
-        out = (ctypes.c_void_p(kinds.data_ptr()), ctypes.c_void_p(index.data_ptr()))
-        long, r_max = ctypes.c_long, ctypes.c_double(R_MAX)
-        sizes = (long(natom), long(owned), long(self.index.shape[1]), long(4), long(2))
-        status = library.mace_check_input(
-            types, *sizes[:2], pairs, vectors, mask, sizes[2], text, sizes[3], allowed, sizes[4], r_max, *out
-        )
+        single = self.frames == 1 and owned == natom
+        arguments = [self.types, natom, owned, self.index.contiguous(), self.vectors.contiguous(), self.mask]
+        arguments += [self.index.shape[1], names, 4, self.allowed, self.has_energy, 2, int(single), R_MAX]
+        status = library.mace_check_input(*map(as_c, [*arguments, kinds, index]))
         if natom and status == 0:
             assert torch.equal(kinds, self.types.clamp(min=0))
             assert torch.equal(index, self.index)
@@ -78,6 +75,7 @@ class Graph:
 
 FRAMES = {
     "bulk": random_frame(40, 8.0, seed=3),
+    "dense": random_frame(80, 8.0, seed=3, spacing=1.2),
     "images": random_frame(4, 3.4, seed=5),
     "one atom and its images": random_frame(1, 2.0),
     "cluster": (*random_frame(20, 7.0, seed=2)[:2], None),
@@ -102,8 +100,9 @@ def test_a_rank_with_ghosts(library):
 def test_virtual_atoms_and_several_frames(library):
     coord, types, _ = FRAMES["cluster"]
     assert Graph(coord, np.where(np.arange(20) % 3, types, -1), None).check(library) == 0
-    apart = np.vstack([coord, coord + 100.0])
-    assert Graph(apart, np.append(types, types), None).check(library) == 0
+    apart = Graph(np.vstack([coord, coord + 100.0]), np.append(types, types), None)
+    apart.frames = 2
+    assert apart.check(library) == 0
 
 
 def bonded(first, second):
@@ -133,7 +132,23 @@ def test_what_is_left_out_rightly(library):
     assert graph.check(library) != 0
     graph.allowed[1, 1] = False
     assert graph.check(library) == 0
-    assert Graph(*FRAMES["bulk"]).without(lambda j, i: (i == 5) | (j == 5)).check(library) == 0
+    gone = Graph(*FRAMES["bulk"]).without(lambda j, i: (i == 5) | (j == 5))
+    assert gone.check(library) != 0
+    gone.has_energy[:] = False
+    assert gone.check(library) == 0
+
+
+def test_parts_without_a_common_neighbour(library, capfd):
+    """In a full cell one part cannot be out of the other's reach; around a cluster or a slab it can."""
+    for name, wrong in (("dense", True), ("cluster", False)):
+        graph = Graph(*FRAMES[name])
+        split = graph.without(lambda j, i, kinds=graph.types: kinds[i] != kinds[j])
+        assert (split.check(library) != 0) == wrong
+        assert (LACKS in capfd.readouterr().err) == wrong
+    coord, types, cell = random_frame(40, 8.0, seed=3, triclinic=False)
+    coord, types = np.vstack([coord, [[4, 4, 14], [4.9, 4, 14]]]), np.append(types, [0, 1])
+    cell[2, 2] = 20.0
+    assert Graph(coord, types, cell).check(library) == 0
 
 
 def test_when_the_list_is_looked_at(library):
