@@ -6,10 +6,10 @@ import deepmd.pt_expt.infer.deep_eval as host
 import numpy as np
 import pytest
 import torch
+from corner_inputs import BAD, FAR
 from deepmd.dpmodel.utils.neighbor_graph import build_neighbor_graph
 from deepmd.infer import DeepPot
 from helpers import random_frame, tiny_model
-from test_corner_inputs import BAD, FAR
 
 from deepmd_gnn.conversion import save_checkpoint
 
@@ -36,8 +36,8 @@ def rows(edges, vectors, mask):
 @pytest.mark.parametrize("periodic", [True, False])
 @pytest.mark.parametrize("natoms", [0, 1, 12])
 def test_edges_are_the_hosts(model, natoms, periodic):
-    coord, types, cell = random_frame(natoms, 4.5, seed=1)
-    coord, types = coord.reshape(natoms, 3), np.where(np.arange(natoms) == 2, -1, types)
+    coord, types, cell = random_frame(12, 4.5, seed=1)
+    coord, types = coord[:natoms], np.where(np.arange(12) == 2, -1, types)[:natoms]
     ours = graph(model, coord, types, cell if periodic else None)
     box = cell.reshape(1, 9) if periodic else None
     assert ours.edge_mask[-2:].tolist() == [False, False]
@@ -68,3 +68,12 @@ def test_types_are_not_wrapped(wrong, tmp_path):
     types = np.array([0, wrong])
     with pytest.raises(ValueError, match=f"atom type {wrong if wrong < 2**62 else 2**62} is out of range"):
         DeepPot(str(tmp_path / "m.pt")).eval(np.eye(3)[None, :2], None, types)
+
+
+def test_where_nothing_can_be_refused(model):
+    """A graph without the operator: no number for types that the model does not have, indices within the tables."""
+    edges = graph(model, np.eye(3) * 1.2, [0, 1, 1], None)
+    inputs = (edges.n_node, edges.n_node, edges.edge_index, edges.edge_vec, edges.edge_mask)
+    for kinds, known in (([0, 1, 1], 3), ([0, 2, 1], 2), ([-2, 1, 10**6], 1), ([0, -1, 1], 3)):
+        energy = model.forward_common_lower_graph(torch.tensor(kinds), *inputs)["energy"]
+        assert int(torch.isfinite(energy).sum()) == known
