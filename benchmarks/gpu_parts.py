@@ -235,7 +235,7 @@ def speed(results, folder):
         tensors = [torch.tensor(x, device=DEVICE) for x in (coord, types[None], cell)]
         graph = model.graph_of_frames(*tensors, not model.launches_kernels)
         search = _milliseconds(lambda: model.graph_of_frames(*tensors, not model.launches_kernels))  # noqa: B023
-        alone = _milliseconds(lambda: model._evaluate(graph, tensors[1], len(types), len(types)))  # noqa: B023, SLF001
+        alone = _milliseconds(lambda: model._evaluate(graph, tensors[1], len(types), len(types)))  # noqa: B023
         results.add(f"{size} {precision}, {len(types)} atoms, network and derivatives", alone, "ms")
         results.add(
             f"{size} {precision}, {len(types)} atoms, network and derivatives",
@@ -248,7 +248,7 @@ def speed(results, folder):
             "graph, 192 atoms",
             _milliseconds(lambda: model.graph_of_frames(*small, not model.launches_kernels)),
             "ms",
-        )  # noqa: B023
+        )
         if DEVICE.type == "cuda" and precision == "float32":
             _launches(results, size, model, graph, tensors[1])
     for size in SIZES:
@@ -260,14 +260,14 @@ def speed(results, folder):
                     f"{size} float32 .pt2, {len(types)} atoms, whole call",
                     _milliseconds(lambda: pot.eval(coord, cell, types)),
                     "ms",
-                )  # noqa: B023
+                )
 
 
 def _launches(results, size, model, graph, types):
     from torch.profiler import ProfilerActivity, profile
 
     with profile(activities=[ProfilerActivity.CUDA]) as profiler:
-        model._evaluate(graph, types, types.shape[1], types.shape[1])  # noqa: SLF001
+        model._evaluate(graph, types, types.shape[1], types.shape[1])
         torch.cuda.synchronize()
     kernels = [event for event in profiler.key_averages() if event.self_device_time_total > 0]
     results.add(f"{size}: launches of an evaluation", sum(event.count for event in kernels))

@@ -143,11 +143,12 @@ def _compiled_for() -> str:
 
 @contextlib.contextmanager
 def _for_this_machine(suffix: str) -> Iterator[None]:
-    """Refuse to begin without a compiler; link the C++ library, a check of the CPU and a pool of memory into a ``.pt2``."""
+    """Refuse to begin without a compiler; link the C++ library, checks of CPU and input and a pool of memory into a ``.pt2``."""
     if suffix != ".pt2":
         yield
         return
     from deepmd_gnn.kernels.compiler import check_compiler, cpu_guard, linked_into_models, this_machine
+    from deepmd_gnn.kernels.input_check import input_check
     from deepmd_gnn.kernels.kept import remove_broken
     from deepmd_gnn.kernels.memory import kept_memory
     from deepmd_gnn.kernels.repeated import compiled_once
@@ -156,10 +157,10 @@ def _for_this_machine(suffix: str) -> Iterator[None]:
     check_compiler()
     remove_broken()
     with with_shared_library():
-        if _compiled_for() != "cpu":  # the pool is made of the CPU's memory
+        if _compiled_for() != "cpu":  # all of it is about the CPU and its memory
             yield
             return
-        with linked_into_models(cpu_guard(this_machine())), kept_memory(), compiled_once():
+        with linked_into_models(cpu_guard(this_machine())), kept_memory(), input_check(), compiled_once():
             yield
 
 

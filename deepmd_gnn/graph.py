@@ -66,6 +66,30 @@ def without_direction(edge_vec: torch.Tensor) -> torch.Tensor:
     return edge_vec.detach().square().sum(dim=1) < 1e-12
 
 
+def refuse_coincident(edge_vec: torch.Tensor, edge_atoms: torch.Tensor) -> None:
+    """Refuse atoms at the same place.
+
+    Parameters
+    ----------
+    edge_vec : torch.Tensor
+        Å, shape (nedge, 3).
+    edge_atoms : torch.Tensor
+        The neighbour and the centre that a message shall name, shape (2, nedge).
+
+    Raises
+    ------
+    ValueError
+        If two atoms coincide.
+    """
+    coincident = torch.nonzero(without_direction(edge_vec)).view(-1)
+    if coincident.numel() > 0:
+        first = edge_atoms[:, coincident[0]]
+        raise ValueError(
+            "mace model: two atoms are at the same place (closer than 1e-6 Å), so the force between them is undefined: "
+            f"atoms {int(first[1])} and {int(first[0])}, counted from 0 over the frames of the batch or the atoms of the rank."
+        )
+
+
 def trains_compiled(graph: AtomGraph) -> bool:
     """Whether this is the graph of a training step that is being compiled."""
     return graph.chunk_table is not None
@@ -124,13 +148,7 @@ def make_graph(
     ValueError
         If two atoms coincide.
     """
-    coincident = torch.nonzero(without_direction(edge_vec)).view(-1)
-    if coincident.numel() > 0:
-        first = edge_atoms[:, coincident[0]]
-        raise ValueError(
-            "mace model: two atoms are at the same place (closer than 1e-6 Å), so the force between them is undefined: "
-            f"atoms {int(first[1])} and {int(first[0])}, counted from 0 over the frames of the batch or the atoms of the rank."
-        )
+    refuse_coincident(edge_vec, edge_atoms)
     zero = torch.zeros(1, dtype=torch.int64, device=atype.device)
     guard_vec = torch.full((1, 3), guard_distance(r_max), dtype=edge_vec.dtype, device=edge_vec.device)
     guard_pair = torch.zeros(2, 1, dtype=torch.int64, device=atype.device)

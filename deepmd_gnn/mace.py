@@ -123,6 +123,7 @@ class MaceModel(
         self.atom_exclude_types = [int(i) for i in atom_exclude_types or []]
         self.preset_out_bias = preset_out_bias
         self.pairs = NeighborPairs(self.rcut)
+        self.listed_atoms, self.list_age = -1, 0
         self.energy_model = self.new_network(numbers)
         itemsize = self.energy_model.dtype.itemsize
         self.slots = slots_per_chunk(self.num_channels, itemsize)

@@ -14,6 +14,7 @@ from deepmd_gnn.chunks import for_compiled_training, in_chunks
 from deepmd_gnn.freezing import enter_stage
 from deepmd_gnn.graph import AtomGraph, guard_distance, trains_compiled, without_direction
 from deepmd_gnn.kernels.freezing import calls_kernels, installed
+from deepmd_gnn.kernels.input_check import checked_input, checks_input
 from deepmd_gnn.kernels.memory import results
 from deepmd_gnn.segments import edge_lists, rows_between, sum_over_edges
 from deepmd_gnn.slots import in_slots
@@ -29,6 +30,9 @@ _COMM = ("send_list", "send_proc", "recv_proc", "send_num", "recv_num", "communi
 class ExportMixin:
     """Part of :class:`~deepmd_gnn.mace.MaceModel` that the exportable backend calls."""
 
+    # Which types have energy when alone, while a graph is traced.
+    lone_types: list[bool]
+
     if TYPE_CHECKING:
         rcut: float
         nlayers: int
@@ -37,7 +41,9 @@ class ExportMixin:
 
         excludes_pairs: bool
         pair_allowed: list[list[bool]]
+        type_map: list[str]
         energy_model: MaceEnergy
+        lone_energies: Callable[[], torch.Tensor]
         evaluate: Callable[..., tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
 
     def uses_graph_lower(self) -> bool:
@@ -146,12 +152,16 @@ class ExportMixin:
             torch._check(nowned >= 0)
             torch._check(nowned <= total)
         lists = (destination_order, destination_row_ptr, source_order, source_row_ptr)
-        graph = self._graph_of_edges(atype, nowned, edge_index, edge_vec, edge_mask, lists)
+        kinds, index = self._checked(atype, n_local, edge_index, edge_vec, edge_mask, comm_dict is not None)
+        graph = self._graph_of_edges(kinds, nowned, index, edge_vec, edge_mask, lists)
         energy, force, atom_virial = self.evaluate(
             graph, rows_between(atype, 0, nowned).unsqueeze(0), nowned, total, comm_dict
         )
         sum_over_frames = _frame_sums(n_node, total, graph)
         atom_energy = torch.cat([energy[0], energy.new_zeros(total - nowned, 1)])
+        if not self.training and not checks_input():
+            unknown = (atype < -1) | (atype >= len(self.type_map))
+            atom_energy = torch.where(unknown.unsqueeze(1), torch.nan, atom_energy)
         result = {
             "energy": atom_energy,
             "energy_redu": sum_over_frames(atom_energy),
@@ -162,9 +172,33 @@ class ExportMixin:
             result["energy_derv_c"] = atom_virial[0].unsqueeze(1)
         return result
 
-    def _graph_of_edges(
+    def _checked(
         self,
         atype: torch.Tensor,
+        n_local: torch.Tensor,
+        edge_index: torch.Tensor,
+        edge_vec: torch.Tensor,
+        edge_mask: torch.Tensor,
+        exchanged: bool,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Types and edges that can be used as indices."""
+        ntypes = len(self.type_map)
+        if not checks_input():
+            # The operator runs on CPUs. Elsewhere nothing can be refused: what is wrong stays within the tables, and
+            # atoms of unknown types get no number.
+            return atype.clamp(0, ntypes - 1), edge_index.clamp(0, atype.shape[0] - 1)
+        names = torch.tensor(list(", ".join(self.type_map).encode()), dtype=torch.uint8)
+        allowed = torch.tensor(self.pair_allowed, dtype=torch.bool)
+        has_energy = torch.tensor(self.lone_types, dtype=torch.bool)
+        vectors = edge_vec.detach()
+        ranks = 2 if exchanged else 1
+        return checked_input(
+            atype, n_local, edge_index, vectors, edge_mask, names, allowed, has_energy, ranks, self.rcut
+        )
+
+    def _graph_of_edges(
+        self,
+        kinds: torch.Tensor,
         nowned: int,
         edge_index: torch.Tensor,
         edge_vec: torch.Tensor,
@@ -173,10 +207,9 @@ class ExportMixin:
     ) -> AtomGraph:
         """Put the guard in front; masked edges become edges beyond the cutoff, where everything vanishes."""
         sender, center = edge_index[0], edge_index[1]
-        kinds = atype.clamp(min=0)
         mask = edge_mask & (center < nowned)
         if self.excludes_pairs:
-            allowed = torch.tensor(self.pair_allowed, dtype=torch.bool, device=atype.device)
+            allowed = torch.tensor(self.pair_allowed, dtype=torch.bool, device=kinds.device)
             mask = mask & allowed[kinds[sender], kinds[center]]
         far = torch.full_like(edge_vec, guard_distance(self.rcut))
         # A compiled graph cannot refuse atoms at the same place; it must not give them a finite energy either.
@@ -185,7 +218,7 @@ class ExportMixin:
         vectors = torch.cat([far[:1], vectors])
         receiver = torch.where(center < nowned, center + 1, 0)
         index = torch.cat([edge_index.new_zeros(2, 1), torch.stack([sender + 1, receiver])], dim=1)
-        types = torch.cat([atype.new_zeros(1), kinds])
+        types = torch.cat([kinds.new_zeros(1), kinds])
         incoming, outgoing, order, begin = None, None, None, None
         # Compiled training cannot keep a size that depends on data in one graph.
         if not self.training and lists[0] is not None:
@@ -258,6 +291,7 @@ class ExportMixin:
             return results(named)
 
         options.pop("destination_sorted", None)
+        self.lone_types = (self.lone_energies().abs() > 1.0e-6).tolist()
         ranks = "several ranks" if len(samples) > _INPUTS else "one rank"
         enter_stage(f"tracing for {ranks}")
         with installed(self.energy_model):

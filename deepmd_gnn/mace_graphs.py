@@ -6,13 +6,15 @@ import torch
 
 from deepmd_gnn.chunks import in_chunks
 from deepmd_gnn.graph import AtomGraph, drop_pairs, graph_from_list, make_graph, sorted_by_receiver
+from deepmd_gnn.input_checks import check_cells, check_coordinates, check_types
 from deepmd_gnn.kernels.triton.support import works_on
+from deepmd_gnn.list_checks import ListCheckMixin
 from deepmd_gnn.mm_types import mm_pairs
 from deepmd_gnn.neighbors import NeighborPairs
 from deepmd_gnn.options import exclusion_tables
 
 
-class GraphMixin:
+class GraphMixin(ListCheckMixin):
     """Part of :class:`~deepmd_gnn.mace.MaceModel` that builds graphs."""
 
     if TYPE_CHECKING:
@@ -56,7 +58,10 @@ class GraphMixin:
             found = self.graph_on_gpu(coord, atype, box)
             if found is not None:
                 return in_chunks(found, self.slots) if chunked else found
-        self.check_types(atype)
+        check_types(atype, self.type_map)
+        check_coordinates(coord)
+        if box is not None:
+            check_cells(box)
         center, neighbor, edge_vec = self.pairs(coord, atype, box)
         types = atype.reshape(-1)
         graph = make_graph(
@@ -90,7 +95,7 @@ class GraphMixin:
     ) -> AtomGraph:
         """Graph of extended atoms from the host's list; see :meth:`forward_common_lower` for the arguments."""
         nf, nall = atype.shape
-        self.check_types(atype)
+        check_types(atype, self.type_map)
         # With an exchange, or with one layer that needs none, `mapping` is not read: in DeePMD-kit's C++
         # interface on the CPU it then points to freed memory.
         if exchanged and nf != 1:
@@ -102,11 +107,11 @@ class GraphMixin:
                 "mace model: ghost atoms need a mapping to their owners or communication tensors; neither was given."
             )
         coord = coord.reshape(nf, nall, 3).to(torch.float64)
-        if not bool(torch.isfinite(coord).all()):
-            raise ValueError(
-                "mace model: a coordinate is NaN or infinite. Check the input frame or the time step."
-            )
+        check_coordinates(coord)
+        self.check_indices(nlist, mapping, nall)
         graph = graph_from_list(coord, atype, nlist, mapping, self.rcut)
+        if nf == 1:  # several frames come from Python, whose lists are whole
+            self.check_list(coord, atype, nlist.shape[1], graph)
         graph = self.without_excluded_pairs(graph)
         return sorted_by_receiver(graph) if self.launches_kernels else in_chunks(graph, self.slots)
 
@@ -116,12 +121,3 @@ class GraphMixin:
             allowed = torch.tensor(self.pair_allowed, dtype=torch.bool, device=graph.edge_vec.device)
             graph = drop_pairs(graph, allowed)
         return graph
-
-    def check_types(self, atype: torch.Tensor) -> None:
-        """Refuse types that the model does not have."""
-        if atype.numel() > 0 and int(atype.max()) >= len(self.type_map):
-            raise ValueError(
-                "mace model: atom type {} is out of range; the model has {} types: {}.".format(
-                    int(atype.max()), len(self.type_map), ", ".join(self.type_map)
-                )
-            )

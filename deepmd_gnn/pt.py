@@ -2,6 +2,7 @@
 
 from deepmd_gnn import argcheck as argcheck
 from deepmd_gnn.import_order import allow_e3nn_constants, is_importing_model
+from deepmd_gnn.inference_graphs import keep_types
 from deepmd_gnn.versions import check_versions
 
 check_versions()
@@ -13,13 +14,16 @@ def _register() -> None:
     # package: import the host's module first, and leave the rest to the outer import if one is under way.
     if is_importing_model():
         return
-    import deepmd.pt.model.model.model  # noqa: F401 - first, see above
+    import deepmd.pt.model.model.model
 
     if not is_importing_model():
         import deepmd_gnn.mace  # noqa: F401
         from deepmd_gnn.device_inference import wrap_inference
 
         wrap_inference()
+    import deepmd.infer.deep_eval
+
+    keep_types(deepmd.infer.deep_eval)
 
 
 _register()

@@ -2,6 +2,7 @@
 
 from deepmd_gnn.freezing import improve
 from deepmd_gnn.import_order import allow_e3nn_constants, is_importing_model
+from deepmd_gnn.inference_graphs import keep_types, search_here
 from deepmd_gnn.sharing import Descriptor
 from deepmd_gnn.versions import check_versions
 
@@ -24,9 +25,13 @@ def register(model_class: type) -> None:
         return
     BaseModel.register("mace")(model_class)
     BaseDescriptor.register("mace")(Descriptor)
+    import deepmd.infer.deep_eval
+    from deepmd.pt_expt.infer import deep_eval
     from deepmd.pt_expt.utils import serialization
 
     improve(serialization)
+    keep_types(deepmd.infer.deep_eval)
+    search_here(deep_eval)
 
 
 def _register() -> None:

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from corner_inputs import BAD, FAR
 from deepmd.infer import DeepPot
-from helpers import assert_close, random_frame, tiny_model
+from helpers import assert_close, our_results, random_frame, tiny_model
 from lammps_cases import MODELS, STRONG
 from lammps_runner import run_lammps
 from tolerances import NATIVE
@@ -61,6 +62,23 @@ def test_features(files):
         found = getattr(evaluator, function)(*inputs, mixed_type=True)
         assert_close(found, expected[name].numpy(), NATIVE["float64"], name)
     assert evaluator.get_model_size() == parameter_counts(model)
+
+
+@pytest.mark.parametrize("kind", [".pt2", ".pte"])
+def test_corner_inputs(kind, model_files):
+    """Each is refused with the words of the model itself, or gives its number."""
+    compiled = DeepPot(str(model_files(kind)["one_layer"]))
+    model = tiny_model(**STRONG, **MODELS["one_layer"])
+    for coord, types, cell, words in BAD.values():
+        box = None if cell is None else np.reshape(cell, (1, 9))
+        with pytest.raises(ValueError, match=words):
+            compiled.eval(np.array(coord, dtype=float)[None], box, np.array(types))
+    for coord, types, cell in FAR.values():
+        box = None if cell is None else np.reshape(cell, (1, 9))
+        found = compiled.eval(np.array(coord, dtype=float)[None], box, np.array(types))
+        expected = our_results(model, np.array(coord, dtype=float), types, cell)
+        for value, name in zip(found, ("energy", "force"), strict=False):
+            np.testing.assert_allclose(value[0], expected[name], rtol=1e-8, atol=1e-8)
 
 
 @pytest.mark.parametrize("name", ["one_layer", "two_layers"])

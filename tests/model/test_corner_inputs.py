@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from corner_inputs import BAD, FAR
 from helpers import our_results, random_frame, tiny_model
 
 
@@ -42,28 +43,19 @@ def test_padding_atoms_do_nothing(model):
     assert padded["mask"].tolist() == [1] * len(atype) + [0, 0]
 
 
-BAD = {
-    "coincident atoms": ([[0, 0, 0], [1, 1, 1], [1, 1, 1]], [0, 1, 1], None, "same place.*atoms 1 and 2"),
-    "coincident across a face": ([[0, 0, 0], [5, 0, 0]], [0, 1], np.eye(3) * 5.0, "same place"),
-    "NaN": ([[0, 0, 0], [np.nan, 1, 1]], [0, 1], None, "NaN or infinite"),
-    "infinite": ([[0, 0, 0], [np.inf, 1, 1]], [0, 1], None, "NaN or infinite"),
-    "flat cell": ([[0, 0, 0], [1, 1, 1]], [0, 1], np.diag([5.0, 5.0, 0.0]), "degenerate"),
-    "thin cell": ([[0, 0, 0], [1, 1, 1]], [0, 1], np.diag([5.0, 5.0, 0.01]), "degenerate"),
-    "NaN cell": ([[0, 0, 0], [1, 1, 1]], [0, 1], np.diag([5.0, 5.0, np.nan]), "degenerate"),
-    "type out of range": (
-        [[0, 0, 0], [1, 1, 1]],
-        [0, 2],
-        None,
-        "type 2 is out of range; the model has 2 types: O, H",
-    ),
-}
-
-
 @pytest.mark.parametrize("case", BAD)
 def test_bad_input_is_refused(model, case):
     coord, atype, cell, words = BAD[case]
     with pytest.raises((ValueError, torch.jit.Error), match=words):
         our_results(model, np.array(coord, dtype=float), atype, cell)
+
+
+@pytest.mark.parametrize("case", FAR)
+def test_far_and_flat_input_is_no_obstacle(model, case):
+    coord, atype, cell = FAR[case]
+    result = our_results(model, np.array(coord, dtype=float), atype, cell)
+    assert np.isfinite(result["energy"]).all()
+    assert np.linalg.norm(result["force"][:2], axis=1).min() > 1e-6
 
 
 def test_nearly_coincident_atoms_are_finite(model):

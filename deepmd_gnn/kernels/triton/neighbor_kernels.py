@@ -27,6 +27,8 @@ import triton.language as tl
 _MARGIN = tl.constexpr(1.0 + 1e-6)
 # Keeps numbers of bins small enough to be multiplied, however large a cell is.
 _MOST_BINS = tl.constexpr(1048576.0)
+# Largest coordinate and component of a cell, Å, as in `input_checks.farthest`.
+_FARTHEST = tl.constexpr(1.0e-6 / 2.0**-52)
 # Squared distance of atoms at the same place, as in `graph.without_direction`.
 _SAME_PLACE = tl.constexpr(1e-12)
 
@@ -100,6 +102,10 @@ def prepare(
     sound = (tl.abs(volume) >= 1e-9) & (tl.abs(volume) < float("inf"))
     sound = sound & (height_a >= THINNEST) & (height_b >= THINNEST) & (height_c >= THINNEST)
     sound = sound & (height_a + height_b + height_c < float("inf"))
+    longest = tl.maximum(tl.maximum(tl.abs(a0), tl.abs(a1)), tl.abs(a2))
+    longest = tl.maximum(longest, tl.maximum(tl.maximum(tl.abs(b0), tl.abs(b1)), tl.abs(b2)))
+    longest = tl.maximum(longest, tl.maximum(tl.maximum(tl.abs(c0), tl.abs(c1)), tl.abs(c2)))
+    sound = sound & (longest <= _FARTHEST)
     tl.store(degree + natom + 3 + lane, (~sound).to(tl.int64), here)
     height_a, height_b = tl.where(sound, height_a, reach), tl.where(sound, height_b, reach)
     height_c = tl.where(sound, height_c, reach)
@@ -138,8 +144,8 @@ def assign(
     frame = atom // nloc
     kind = tl.load(atype + atom, here, -1)
     x, y, z = _load3(coord + atom * 3, here)
-    finite = (tl.abs(x) < float("inf")) & (tl.abs(y) < float("inf")) & (tl.abs(z) < float("inf"))
-    wrong = here & ((kind >= ntypes) | ~finite)
+    near = (tl.abs(x) <= _FARTHEST) & (tl.abs(y) <= _FARTHEST) & (tl.abs(z) <= _FARTHEST)
+    wrong = here & ((kind >= ntypes) | (kind < -1) | ~near)
     problems = tl.sum(wrong.to(tl.int64))
     if problems > 0:
         tl.atomic_add(degree + natom + 2, problems, sem="relaxed")

@@ -1,0 +1,49 @@
+// The operator as a C function that AOTInductor's code calls.
+#include <torch/csrc/inductor/aoti_torch/c/shim.h>
+
+#include <cstdint>
+
+extern "C" int mace_check_input(const int64_t*, long, long, const int64_t*, const double*, const bool*, long,
+                                const char*, long, const bool*, const bool*, long, long, double, int64_t*, int64_t*);
+
+namespace {
+
+template <class X>
+X* pointer(AtenTensorHandle tensor) {
+  void* data = nullptr;
+  aoti_torch_get_data_ptr(tensor, &data);
+  return static_cast<X*>(data);
+}
+
+int64_t size(AtenTensorHandle tensor, int64_t axis) {
+  int64_t value = 0;
+  aoti_torch_get_size(tensor, axis, &value);
+  return value;
+}
+
+AtenTensorHandle empty_like(AtenTensorHandle tensor, int64_t ndim) {
+  int64_t *sizes = nullptr, *strides = nullptr;
+  int32_t dtype = 0;
+  aoti_torch_get_sizes(tensor, &sizes);
+  aoti_torch_get_strides(tensor, &strides);
+  aoti_torch_get_dtype(tensor, &dtype);
+  AtenTensorHandle result = nullptr;
+  aoti_torch_empty_strided(ndim, sizes, strides, dtype, aoti_torch_device_type_cpu(), 0, &result);
+  return result;
+}
+
+}  // namespace
+
+extern "C" AOTITorchError aoti_torch_cpu_mace_checked_input(
+    AtenTensorHandle types, AtenTensorHandle owned, AtenTensorHandle index, AtenTensorHandle vectors,
+    AtenTensorHandle mask, AtenTensorHandle names, AtenTensorHandle allowed, AtenTensorHandle has_energy,
+    int64_t ranks, double r_max, AtenTensorHandle* ret0, AtenTensorHandle* ret1) {
+  *ret0 = empty_like(types, 1);
+  *ret1 = empty_like(index, 2);
+  if (!*ret0 || !*ret1) return 3;  // out of memory
+  const long natom = size(types, 0);
+  return mace_check_input(pointer<int64_t>(types), natom, ranks > 1 ? *pointer<int64_t>(owned) : natom,
+                          pointer<int64_t>(index), pointer<double>(vectors), pointer<bool>(mask), size(mask, 0),
+                          pointer<char>(names), size(names, 0), pointer<bool>(allowed), pointer<bool>(has_energy),
+                          size(allowed, 0), ranks == 1 && size(owned, 0) == 1, r_max, pointer<int64_t>(*ret0), pointer<int64_t>(*ret1));
+}

@@ -1,0 +1,79 @@
+"""In Python a ``.pt2`` and ``.pte`` get the edges of the ``.pth``'s search, and its messages."""
+
+from types import SimpleNamespace
+
+import deepmd.pt_expt.infer.deep_eval as host
+import numpy as np
+import pytest
+import torch
+from corner_inputs import BAD, FAR
+from deepmd.dpmodel.utils.neighbor_graph import build_neighbor_graph
+from deepmd.infer import DeepPot
+from helpers import random_frame, tiny_model
+
+from deepmd_gnn.conversion import save_checkpoint
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny_model()
+
+
+def graph(model, coord, types, cell):
+    """What the host's inference asks for."""
+    box = None if cell is None else np.reshape(cell, (1, 9))
+    inference = SimpleNamespace(_dpmodel=model)
+    return host.DeepEval._build_eval_graph(
+        inference, np.array(coord, dtype=float)[None], np.array(types)[None], box, torch.device("cpu")
+    )
+
+
+def rows(edges, vectors, mask):
+    table = np.hstack([np.asarray(edges).T, np.round(np.asarray(vectors), 8)])[np.asarray(mask)]
+    return table[np.lexsort(table.T)]
+
+
+@pytest.mark.parametrize("periodic", [True, False])
+@pytest.mark.parametrize("natoms", [0, 1, 12])
+def test_edges_are_the_hosts(model, natoms, periodic):
+    coord, types, cell = random_frame(12, 4.5, seed=1)
+    coord, types = coord[:natoms], np.where(np.arange(12) == 2, -1, types)[:natoms]
+    ours = graph(model, coord, types, cell if periodic else None)
+    box = cell.reshape(1, 9) if periodic else None
+    assert ours.edge_mask[-2:].tolist() == [False, False]
+    assert torch.equal(ours.edge_index[1], ours.edge_index[1][ours.destination_order])
+    if natoms:
+        theirs = build_neighbor_graph(coord[None], types[None], box, model.get_rcut(), canonicalize=True)
+        expected = rows(theirs.edge_index, theirs.edge_vec, theirs.edge_mask)
+        np.testing.assert_allclose(rows(ours.edge_index, ours.edge_vec, ours.edge_mask), expected, atol=1e-7)
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_refused(model, case):
+    coord, types, cell, words = BAD[case]
+    with pytest.raises(ValueError, match=words):
+        graph(model, coord, types, cell)
+
+
+@pytest.mark.parametrize("case", FAR)
+def test_far_and_flat_input_is_no_obstacle(model, case):
+    coord, types, cell = FAR[case]
+    assert graph(model, coord, types, cell).edge_mask.sum() >= 2
+
+
+@pytest.mark.parametrize("wrong", [2**32 + 1, -(2**32) + 1, 2**63 - 1])
+def test_types_are_not_wrapped(wrong, tmp_path):
+    """The host casts to 32 bits, where these are other types."""
+    save_checkpoint(tiny_model(), tmp_path / "m.pt")
+    types = np.array([0, wrong])
+    with pytest.raises(ValueError, match=f"atom type {wrong if wrong < 2**62 else 2**62} is out of range"):
+        DeepPot(str(tmp_path / "m.pt")).eval(np.eye(3)[None, :2], None, types)
+
+
+def test_where_nothing_can_be_refused(model):
+    """A graph without the operator: no number for types that the model does not have, indices within the tables."""
+    edges = graph(model, np.eye(3) * 1.2, [0, 1, 1], None)
+    inputs = (edges.n_node, edges.n_node, edges.edge_index, edges.edge_vec, edges.edge_mask)
+    for kinds, known in (([0, 1, 1], 3), ([0, 2, 1], 2), ([-2, 1, 10**6], 1), ([0, -1, 1], 3)):
+        energy = model.forward_common_lower_graph(torch.tensor(kinds), *inputs)["energy"]
+        assert int(torch.isfinite(energy).sum()) == known
