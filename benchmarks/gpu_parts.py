@@ -1,6 +1,8 @@
 """The parts of ``gpu_check.py``: ``python gpu_parts.py PART FOLDER`` appends one JSON object per result to PART.jsonl."""
 
+import argparse
 import copy
+import functools
 import json
 import os
 import shlex
@@ -148,7 +150,7 @@ def _compare_replays(results, label, pot, precision):
     _compare(results, f"{label}, replayed", evaluated(pot, moved=0.02), exact, precision)
 
 
-def environment(results, folder):
+def environment(results, _):
     """What the machine is."""
     import triton
 
@@ -216,61 +218,56 @@ def _wait():
 
 def speed(results, folder):
     """Whole calls through ``DeepPot``, the network alone, launches."""
-    from deepmd.infer import DeepPot
-
     for size, precision in MODELS:
-        pot = DeepPot(str(checkpoint(folder, size, precision)))
-        for replicas in REPLICAS:
-            coord, cell, types = frames(replicas)
-            if DEVICE.type == "cuda":
-                torch.cuda.reset_peak_memory_stats()
-            whole = _milliseconds(lambda: pot.eval(coord, cell, types))  # noqa: B023
-            results.add(f"{size} {precision} .pt, {len(types)} atoms, whole call", whole, "ms")
-            if DEVICE.type == "cuda":
-                kilobytes = torch.cuda.max_memory_allocated() / len(types) / 1e3
-                results.add(
-                    f"{size} {precision} .pt, {len(types)} atoms, peak memory", kilobytes, "kB per atom"
-                )
-        model = pot.deep_eval.dp.model["Default"]
-        tensors = [torch.tensor(x, device=DEVICE) for x in (coord, types[None], cell)]
-        graph = model.graph_of_frames(*tensors, not model.launches_kernels)
-        search = _milliseconds(lambda: model.graph_of_frames(*tensors, not model.launches_kernels))  # noqa: B023
-        alone = _milliseconds(lambda: model._evaluate(graph, tensors[1], len(types), len(types)))  # noqa: B023
-        results.add(f"{size} {precision}, {len(types)} atoms, network and derivatives", alone, "ms")
-        results.add(
-            f"{size} {precision}, {len(types)} atoms, network and derivatives",
-            alone * 1e3 / len(types),
-            "µs per atom",
-        )
-        results.add(f"{size} {precision}, {len(types)} atoms, graph", search, "ms")
-        small = [torch.tensor(x, device=DEVICE) for x in (frames(1)[0], frames(1)[2][None], frames(1)[1])]
-        results.add(
-            "graph, 192 atoms",
-            _milliseconds(lambda: model.graph_of_frames(*small, not model.launches_kernels)),
-            "ms",
-        )
-        if DEVICE.type == "cuda" and precision == "float32":
-            _launches(results, size, model, graph, tensors[1])
+        pot = _timed_file(results, checkpoint(folder, size, precision), f"{size} {precision} .pt")
+        _timed_parts(results, f"{size} {precision}", pot.deep_eval.dp.model["Default"])
     for size in SIZES:
         if (folder / f"{size}.pt2").exists():
-            pot = DeepPot(str(folder / f"{size}.pt2"))
-            for replicas in REPLICAS:
-                coord, cell, types = frames(replicas)
-                results.add(
-                    f"{size} float32 .pt2, {len(types)} atoms, whole call",
-                    _milliseconds(lambda: pot.eval(coord, cell, types)),
-                    "ms",
-                )
+            _timed_file(results, folder / f"{size}.pt2", f"{size} float32 .pt2")
 
 
-def _launches(results, size, model, graph, types):
+def _timed_file(results, file, label):
+    """Time whole calls, and return what was opened."""
+    from deepmd.infer import DeepPot
+
+    pot = DeepPot(str(file))
+    for replicas in REPLICAS:
+        inputs = frames(replicas)
+        natoms = len(inputs[2])
+        if DEVICE.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        whole = _milliseconds(functools.partial(pot.eval, *inputs))
+        results.add(f"{label}, {natoms} atoms, whole call", whole, "ms")
+        if DEVICE.type == "cuda":
+            kilobytes = torch.cuda.max_memory_allocated() / natoms / 1e3
+            results.add(f"{label}, {natoms} atoms, peak memory", kilobytes, "kB per atom")
+    return pot
+
+
+def _timed_parts(results, label, model):
+    """Time neighbours with graph, and the network with its derivatives."""
+    for replicas in (REPLICAS[0], REPLICAS[-1]):
+        coord, cell, types = frames(replicas)
+        tensors = [torch.tensor(values, device=DEVICE) for values in (coord, types[None], cell)]
+        search = functools.partial(model.graph_of_frames, *tensors, not model.launches_kernels)
+        graph, natoms = search(), len(types)
+        network = functools.partial(model._evaluate, graph, tensors[1], natoms, natoms)
+        results.add(f"{label}, {natoms} atoms, graph", _milliseconds(search), "ms")
+        alone = _milliseconds(network)
+        results.add(f"{label}, {natoms} atoms, network and derivatives", alone, "ms")
+        results.add(f"{label}, {natoms} atoms, network and derivatives", alone * 1e3 / natoms, "µs per atom")
+        if DEVICE.type == "cuda":
+            _launches(results, f"{label}, {natoms} atoms", network)
+
+
+def _launches(results, label, evaluate):
     from torch.profiler import ProfilerActivity, profile
 
     with profile(activities=[ProfilerActivity.CUDA]) as profiler:
-        model._evaluate(graph, types, types.shape[1], types.shape[1])
+        evaluate()
         torch.cuda.synchronize()
     kernels = [event for event in profiler.key_averages() if event.self_device_time_total > 0]
-    results.add(f"{size}: launches of an evaluation", sum(event.count for event in kernels))
+    results.add(f"{label}: launches of an evaluation", sum(event.count for event in kernels))
     for event in sorted(kernels, key=lambda event: -event.self_device_time_total)[:12]:
         print(f"    {event.self_device_time_total / 1e3:8.3f} ms  {event.count} × {event.key[:90]}")
 
@@ -297,7 +294,7 @@ def memory(results, folder):
         results.add(f"M float32, {len(types)} atoms, peak memory", kilobytes, "kB per atom")
 
 
-def training(results, folder):
+def training(results, _):
     """Gradients of one step against the CPU, and the time of a step of 4 × 192 atoms."""
     water = workload.system("water")
     coord, cell, types = (torch.tensor(x) for x in frames(1))
@@ -424,13 +421,16 @@ def native(results, folder):
                 except RuntimeError as error:
                     results.add(f"{size} float32 {name}, {len(types)} atoms", str(error)[:100])
             pot = DeepPot(str(checkpoint(folder, size, "float32")))
-            ours = _milliseconds(lambda: pot.eval(coord, cell, types), 5)  # noqa: B023
+            ours = _milliseconds(functools.partial(pot.eval, coord, cell, types), 5)
             results.add(f"{size} float32 ours, {len(types)} atoms, whole call", ours, "ms")
 
 
 if __name__ == "__main__":
-    part, where = sys.argv[1], Path(sys.argv[2])
-    if part == "reference":
-        reference(where)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("part")
+    parser.add_argument("folder", type=Path)
+    arguments = parser.parse_args()
+    if arguments.part == "reference":
+        reference(arguments.folder)
     else:
-        globals()[part](Results(part, where), where)
+        globals()[arguments.part](Results(arguments.part, arguments.folder), arguments.folder)

@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deepmd_gnn.archives import FileError
 from deepmd_gnn.config import PRECISIONS, MaceConfig, fail
 from deepmd_gnn.fitting_weights import misfit
 from deepmd_gnn.native_config import HeadError, NativeDescription, describe
 from deepmd_gnn.native_file import NativeModule, NotConvertible, read_native
-from deepmd_gnn.safe_pickle import FileError
 
 if TYPE_CHECKING:
     from deepmd_gnn.mace import MaceModel

@@ -141,7 +141,7 @@ def linear_matrices(linear: Linear) -> torch.Tensor:
 
 def used_paths(linear: Linear) -> list[tuple[int, int, int]]:
     """Source, target and dimension of the blocks that have a matrix."""
-    return [path[:3] for path in linear.paths if path[4] > 0]
+    return [(source, target, dim) for source, target, dim, _, inputs, *_ in linear.paths if inputs > 0]
 
 
 def _sorted_paths(paths: Sequence[tuple[int, ...]]) -> torch.Tensor:

@@ -1,5 +1,6 @@
 """The benchmarks that pages quote still run, in their shortest form; what they measure is not looked at."""
 
+import json
 import re
 import subprocess
 import sys
@@ -75,3 +76,16 @@ def test_growth():
     out = run("growth.py", "--sizes", "1", "--rounds", "1", "--steps", "4")
     assert re.search(r"^\| 192 \| \d+ \| \d+ \| \d+ \|", out, re.MULTILINE)
     assert re.search(r"^\| 1536 \| \d+ \| \d+ \| [\d.]+ \|$", out, re.MULTILINE)
+
+
+def test_gpu_check_reports_what_did_not_run(tmp_path):
+    """As far as it goes without a GPU: a part that fails or has no time left does not stop the others."""
+    parts = ["environment", "native", "memory"]
+    command = [sys.executable, str(BENCHMARKS / "gpu_check.py"), str(tmp_path), "--seconds", "12", "--only", *parts]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    rows = json.loads((tmp_path / "gpu_check.json").read_text(encoding="utf-8"))
+    assert rows[0]["what"] == "GPU"
+    stopped = {row["part"] for row in rows if row["value"] in ("took too long", "no time left")}
+    assert stopped <= {"native", "memory"}
+    assert "memory" in stopped
+    assert "| environment | GPU |" in done.stdout

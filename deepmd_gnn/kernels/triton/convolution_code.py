@@ -247,8 +247,8 @@ def _messages(number: int, path: Path, factors: dict[int, float]) -> list[str]:
             lines.append(f"a{m3} += {_times(f'z{m1}', m2)}")
             continue
         terms = []
-        for m1, found in sorted(by.items()):
-            scalar = combination([(f"y{m2}" if m2 else "1.0", c) for m2, c in found])
+        for m1, products in sorted(by.items()):
+            scalar = combination([(f"y{m2}" if m2 else "1.0", c) for m2, c in products])
             terms.append(f"({scalar}) * h{m1}")
         lines.append(f"a{m3} += r{number} * ({' + '.join(terms)})")
     return lines

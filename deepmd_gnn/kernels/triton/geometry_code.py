@@ -23,7 +23,7 @@ ROOT = 3.0**0.5
 class Harmonic(NamedTuple):
     """A spherical harmonic of degree 2 or more as a sum of products of two lower ones."""
 
-    index: int
+    number: int
     terms: list[tuple[int, int, float]]
     """Two harmonics and the coefficient of their product."""
 
@@ -64,9 +64,9 @@ def number_of_harmonics(steps: list[Array]) -> int:
 def value_lines(recursion: list[Harmonic], below: int) -> list[str]:
     """Statements for ``y4``, ``y5``, … from ``y1`` to ``y3``, those before `below`."""
     return [
-        f"y{h.index} = " + combination([(f"y{a} * y{b}", c) for a, b, c in h.terms])
+        f"y{h.number} = " + combination([(f"y{a} * y{b}", c) for a, b, c in h.terms])
         for h in recursion
-        if h.index < below
+        if h.number < below
     ]
 
 
@@ -93,7 +93,7 @@ def gradient_lines(
     gradients |= {(1 + k, axis): ROOT if k == axis else 0.0 for k in range(3) for axis in range(3)}
     lines = []
     for harmonic in recursion:
-        if harmonic.index >= below:
+        if harmonic.number >= below:
             break
         for axis in range(3):
             terms = []
@@ -103,10 +103,10 @@ def gradient_lines(
                         terms.append((f"{inner} * y{other}", c))
                     elif inner:
                         terms.append((f"y{other}", c * inner))
-            name = f"g{harmonic.index}_{axis}"
+            name = f"g{harmonic.number}_{axis}"
             if terms:
                 lines.append(f"{name} = {combination(terms)}")
-            gradients[harmonic.index, axis] = name if terms else 0.0
+            gradients[harmonic.number, axis] = name if terms else 0.0
     return lines, gradients
 
 

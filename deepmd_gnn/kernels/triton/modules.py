@@ -286,10 +286,10 @@ class TritonKernels:
             module, coefficients = generated_module(contraction.code), contraction.coefficients.to(device)
             features = coefficients.new_zeros(1, module.COMPONENTS, coefficients.shape[2])
             gradient = coefficients.new_zeros(1, module.WIDTH, coefficients.shape[2])
-            inputs = (features, coefficients, types, contraction.code)
+            arguments = (features, coefficients, types, contraction.code)
             tasks += [
-                functools.partial(operators.contract, *inputs),
-                functools.partial(operators.contract_backward, gradient, *inputs),
+                functools.partial(operators.contract, *arguments),
+                functools.partial(operators.contract_backward, gradient, *arguments),
             ]
         for linear in self.linears.values():
             tasks.append(functools.partial(linear.to(device).try_once, device))

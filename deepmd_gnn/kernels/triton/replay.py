@@ -73,7 +73,7 @@ class Replay:
         nedge = int(graph.edge_vec.shape[0] * ROOM) + 1024
         inputs = _with_room(graph, nedge)
         types = atype.clone()
-        stream = torch.cuda.Stream()
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             self.evaluate(inputs, types, nloc, nall)
