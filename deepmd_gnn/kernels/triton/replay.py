@@ -16,7 +16,7 @@ from deepmd_gnn.graph import AtomGraph
 log = logging.getLogger("deepmd.deepmd_gnn")
 Result = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 # Larger systems keep the GPU busy without; a captured graph also keeps its memory.
-MOST_NODES = 20_000
+MOST_NODES = 4096
 # Evaluations of a size before it is captured, sizes that are kept, and room for more edges.
 BEFORE_CAPTURE, KEPT, ROOM = 2, 4, 1.15
 
