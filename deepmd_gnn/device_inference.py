@@ -54,15 +54,21 @@ def _with_kernels(model: torch.nn.Module, parameters: dict[str, Any]) -> torch.n
     """The same model as a Python module that launches kernels; the given one if there are no kernels for it."""
     from deepmd.pt.model.model import get_model
 
-    from deepmd_gnn.kernels.triton.build import triton_kernels
-
     rebuilt: Any = get_model(parameters)
     rebuilt.load_state_dict(model.state_dict(), strict=False)
     rebuilt.eval()
-    kernels = triton_kernels(rebuilt.energy_model)
-    if isinstance(kernels, str):
-        log.info("mace model: no generated kernels: %s.", kernels)
-        return model
-    kernels.compile(rebuilt.out_bias.device)
-    rebuilt.launch_kernels(kernels)
-    return rebuilt
+    try:
+        from deepmd_gnn.kernels.triton.build import triton_kernels
+
+        kernels = triton_kernels(rebuilt.energy_model)
+        if not isinstance(kernels, str):
+            kernels.compile(rebuilt.out_bias.device)
+            rebuilt.launch_kernels(kernels)
+            return rebuilt
+        reason = kernels
+    except (
+        Exception
+    ) as error:  # no Triton, no C compiler, no headers of Python: the torch code needs none of them
+        reason = str(error).strip() or type(error).__name__
+    log.warning("mace model: no generated kernels, the torch code runs instead, which is slower: %s", reason)
+    return model

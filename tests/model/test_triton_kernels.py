@@ -371,3 +371,21 @@ def test_python_inference_launches_kernels(tmp_path, monkeypatch):
         torch.tensor(DeepPot(str(tmp_path / "model.pt")).eval_descriptor(*inputs)),
         NATIVE["float64"],
     )
+
+
+def test_python_inference_without_triton(tmp_path, monkeypatch, caplog):
+    """Where kernels cannot be compiled the scripted model goes on, and the log says why."""
+    from deepmd.infer import DeepPot
+    from deepmd.pt.train.wrapper import ModelWrapper
+
+    def fails(self, device):
+        raise RuntimeError("Failed to find C compiler")
+
+    wrapper = ModelWrapper(tiny_model(), model_params=dict(TINY))
+    torch.save({"model": wrapper.state_dict()}, tmp_path / "model.pt")
+    monkeypatch.setattr(device_inference, "_on_cuda", lambda model: True)
+    monkeypatch.setattr(TritonKernels, "compile", fails)
+    with caplog.at_level("WARNING"):
+        pot = DeepPot(str(tmp_path / "model.pt"))
+    assert isinstance(pot.deep_eval.dp.model["Default"], torch.jit.ScriptModule)
+    assert "Failed to find C compiler" in caplog.text
