@@ -67,8 +67,8 @@ def system(name):
 SYSTEMS = ("water", "benzene", "copper")
 
 
-def our_model(size, precision, structure):
-    """Build our model with random weights, the same for every precision.
+def model_options(size, precision, structure):
+    """Model section of an input.
 
     Parameters
     ----------
@@ -81,12 +81,10 @@ def our_model(size, precision, structure):
 
     Returns
     -------
-    deepmd_gnn.mace.MaceModel
-        In eval mode.
+    dict
+        Random weights are the same for every precision.
     """
-    from deepmd.pt.model.model import get_model
-
-    options = {
+    return {
         "type": "mace",
         "type_map": structure.type_map,
         "r_max": structure.r_max,
@@ -97,7 +95,13 @@ def our_model(size, precision, structure):
         "atomic_energies": dict.fromkeys(structure.type_map, 0.0),
         "seed": 1,
     }
-    return get_model(options).eval()
+
+
+def our_model(size, precision, structure):
+    """Build our model with the options of :func:`model_options`, in eval mode."""
+    from deepmd.pt.model.model import get_model
+
+    return get_model(model_options(size, precision, structure)).eval()
 
 
 def native_model(size, precision, structure, weights):
