@@ -185,7 +185,7 @@ def _evaluation(stored: StoredFile) -> str:
 
 def _has_kernels(stored: StoredFile) -> bool:
     """Whether the file has kernels; what it says of them may be its radial tables only."""
-    return bool(stored.kernels and "vector_bits" in stored.kernels)
+    return bool(stored.kernels and ("vector_bits" in stored.kernels or "triton" in stored.kernels))
 
 
 def _multi_rank(stored: StoredFile) -> bool:
