@@ -93,7 +93,10 @@ def first_bad_frame(values: Any) -> int | None:
 
 def found(system: dict[str, Any], name: str) -> bool:
     """Whether sampled frames have a label; the host fills absent ones with zeros and says so beside them."""
-    return name in system and bool(np.all(np.asarray(system.get(f"find_{name}", 1.0)) > 0.5))
+    # Tensors of any device among them: the host puts these flags where the frames are.
+    return name in system and bool(
+        (torch.as_tensor(system.get(f"find_{name}", 1.0), device="cpu") > 0.5).all()
+    )
 
 
 class NoEnergiesError(ValueError):

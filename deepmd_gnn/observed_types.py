@@ -12,12 +12,12 @@ UNKNOWN = -1
 
 def unknown_types(ntypes: int) -> torch.Tensor:
     """Make the record of a model that has seen no data, int64, shape (ntypes,)."""
-    return torch.full((ntypes,), UNKNOWN, dtype=torch.int64)
+    return torch.full((ntypes,), UNKNOWN, dtype=torch.int64, device="cpu")
 
 
 def observed_record(names: list[str], type_map: list[str]) -> torch.Tensor:
     """Make the record of some elements: 1 for those in `names`, else 0, int64, shape (ntypes,)."""
-    return torch.tensor([int(name in names) for name in type_map], dtype=torch.int64)
+    return torch.tensor([int(name in names) for name in type_map], dtype=torch.int64, device="cpu")
 
 
 def observed_names(record: torch.Tensor, type_map: list[str]) -> list[str] | None:

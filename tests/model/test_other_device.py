@@ -112,7 +112,7 @@ def test_list_of_edges(tabulated, monkeypatch):
 
 
 @pytest.mark.parametrize("target", ["cpu", "cuda"])
-def test_kernels_are_for_cpus(target, monkeypatch, tmp_path, caplog):
+def test_kernels_for_both_devices(target, monkeypatch, tmp_path, caplog):
     """Compiling for a GPU, which cannot be run here, is left to the host; this is what we hand to it."""
     seen = {}
 
@@ -128,8 +128,9 @@ def test_kernels_are_for_cpus(target, monkeypatch, tmp_path, caplog):
     host.deserialize_to_file(str(tmp_path / "model.pt2"), {"model": tiny_model().serialize()})
     on_cpu = target == "cpu"
     assert seen.pop("noted").keys() >= ({"tables", "cpu_features"} if on_cpu else {"tables"})
-    assert seen == {"kernels": on_cpu, "linked": (on_cpu, on_cpu), "checked": True}
-    assert ("they run on CPUs, this .pt2 is compiled for cuda" in caplog.text) == (not on_cpu)
+    # C++ kernels are linked, Triton's are compiled with the rest.
+    assert seen == {"kernels": True, "linked": (on_cpu, on_cpu), "checked": True}
+    assert "no generated kernels" not in caplog.text
 
 
 def test_chunks_are_chosen_where_the_graph_is(monkeypatch):
