@@ -141,10 +141,11 @@ def test_every_file_gives_the_same_numbers(name, periodic, files, trained):
 
 @pytest.mark.parametrize("name", ["m.pte", "m.pt2"])
 @pytest.mark.parametrize("distance", [0.0, 1e-7])
-def test_atoms_at_the_same_place_give_no_number(name, distance, files):
-    """A compiled graph cannot raise; it must not give a finite energy."""
+def test_atoms_at_the_same_place_are_refused(name, distance, files):
+    """A compiled graph cannot raise; in Python its edges come from the search that does."""
     coord = np.array([[[0.0, 0.0, 0.0], [0.0, 0.0, distance], [1.0, 0.0, 0.0]]])
-    assert not np.isfinite(DeepPot(str(files / name)).eval(coord, None, [0, 1, 1])[0]).any()
+    with pytest.raises(ValueError, match="two atoms are at the same place"):
+        DeepPot(str(files / name)).eval(coord, None, [0, 1, 1])
 
 
 @pytest.mark.parametrize("suffix", ["pte", "pt2", "pth"])
