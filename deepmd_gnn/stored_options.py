@@ -83,8 +83,8 @@ def _spelled(irreps: str) -> str:
 
 
 def pack(options: dict[str, Any]) -> torch.Tensor:
-    """Options as a tensor of bytes; tuples become lists."""
-    return torch.tensor(list(json.dumps(options).encode()), dtype=torch.uint8, device="cpu")
+    """Options as a tensor of bytes, the same for equal options; tuples become lists."""
+    return torch.tensor(list(json.dumps(options, sort_keys=True).encode()), dtype=torch.uint8, device="cpu")
 
 
 def unpack(tensor: torch.Tensor) -> dict[str, Any]:
