@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from deepmd_gnn.command_parsers import add_command, add_json_argument
-from deepmd_gnn.config import MaceConfig
+from deepmd_gnn.config import UNBOUNDED, MaceConfig
 from deepmd_gnn.model_summary import summarise
 
 _EXAMPLES = """\
@@ -175,6 +175,11 @@ def _architecture(config: dict[str, Any] | None) -> dict[str, str]:
 def _others(config: dict[str, Any]) -> str:
     """Options that have no line of their own and differ from the default."""
     defaults = {option.name: option.default for option in dataclasses.fields(MaceConfig)}
+    # Not given, it follows from the blocks.
+    blocks = (
+        f"{config['interaction_first']} {config['interaction'] if config['num_interactions'] > 1 else ''}"
+    )
+    defaults["apply_cutoff"] = not any(word in blocks for word in UNBOUNDED)
     return ", ".join(
         f"{key}: {value}"
         for key, value in config.items()
