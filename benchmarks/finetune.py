@@ -174,7 +174,7 @@ def compare(folder, args):
         Rows of the table.
     """
     from deepmd_gnn import convert
-    from deepmd_gnn.conversion import model_section
+    from deepmd_gnn.native.conversion import model_section
 
     foundation = folder / "foundation.pt"
     section = model_section(convert(args.foundation, foundation, head=args.head, precision="float64"))

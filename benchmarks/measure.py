@@ -49,7 +49,7 @@ def freeze(folder, size, precision, structure, evaluation="kernels"):
     size, precision, structure :
         As in :func:`prepare`.
     evaluation : str
-        See `deepmd_gnn.freezing.evaluated_by`.
+        See `deepmd_gnn.host.freezing.evaluated_by`.
 
     Returns
     -------
@@ -58,7 +58,7 @@ def freeze(folder, size, precision, structure, evaluation="kernels"):
     """
     from deepmd.pt_expt.utils import serialization
 
-    from deepmd_gnn.freezing import evaluated_by
+    from deepmd_gnn.host.freezing import evaluated_by
 
     data = {"model": workload.our_model(size, precision, structure).serialize(), "model_def_script": {}}
     begin = sum(os.times()[:4])

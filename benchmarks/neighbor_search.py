@@ -95,7 +95,7 @@ def measure_search(natoms, calls):
     dict
         Edges, CPU seconds and MB.
     """
-    from deepmd_gnn.neighbors import NeighborPairs
+    from deepmd_gnn.graph.neighbor_search import NeighborPairs
 
     search, frame = NeighborPairs(R_MAX), random_water(natoms)
     search(*random_water(64))

@@ -119,7 +119,7 @@ def native_model(size, precision, structure, weights):
     mace.modules.ScaleShiftMACE
         In eval mode.
     """
-    from deepmd_gnn.import_order import allow_e3nn_constants
+    from deepmd_gnn.files.import_order import allow_e3nn_constants
 
     allow_e3nn_constants()
     from e3nn import o3

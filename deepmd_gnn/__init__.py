@@ -11,10 +11,10 @@ __version__ = "1.0.0.dev0"
 __all__ = ["committee", "convert", "export_native", "load_mace"]
 
 _HOMES = {
-    "committee": "deepmd_gnn.committees",
-    "convert": "deepmd_gnn.conversion",
-    "export_native": "deepmd_gnn.native_export",
-    "load_mace": "deepmd_gnn.native_import",
+    "committee": "deepmd_gnn.native.committees",
+    "convert": "deepmd_gnn.native.conversion",
+    "export_native": "deepmd_gnn.native.writer",
+    "load_mace": "deepmd_gnn.native.reader",
 }
 
 

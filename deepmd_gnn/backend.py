@@ -3,7 +3,7 @@
 Loaded before any backend is chosen, so nothing here may import torch.
 """
 
-from deepmd_gnn.versions import check_versions
+from deepmd_gnn.config.versions import check_versions
 
 check_versions()
 
@@ -11,8 +11,7 @@ check_versions()
 from deepmd.backend.pt_expt import PyTorchExportableBackend  # noqa: E402
 from deepmd.backend.pytorch import PyTorchBackend  # noqa: E402
 
-from deepmd_gnn import argcheck as argcheck  # noqa: E402
-from deepmd_gnn.host_files import guard  # noqa: E402
+from deepmd_gnn.host.guarded_files import guard  # noqa: E402
 
 guard(PyTorchBackend, freezes_in_place=True)
 guard(PyTorchExportableBackend, freezes_in_place=False)

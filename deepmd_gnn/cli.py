@@ -10,12 +10,12 @@ from deepmd_gnn import __version__
 # Modules with a function ``add_parsers(subparsers)``; each of their parsers sets ``func``, called with the parsed
 # arguments, whose result is the exit code.
 COMMANDS = (
-    "deepmd_gnn.bench_command",
-    "deepmd_gnn.check_command",
-    "deepmd_gnn.convert_command",
-    "deepmd_gnn.freeze_command",
-    "deepmd_gnn.info_command",
-    "deepmd_gnn.plot_command",
+    "deepmd_gnn.commands.bench",
+    "deepmd_gnn.commands.check",
+    "deepmd_gnn.commands.convert",
+    "deepmd_gnn.commands.freeze",
+    "deepmd_gnn.commands.info",
+    "deepmd_gnn.commands.plot",
 )
 
 # What torch says on the CPU and on a GPU.

@@ -11,31 +11,31 @@ from deepmd.pt.model.descriptor import BaseDescriptor
 from deepmd.pt.model.model.model import BaseModel
 from deepmd.pt.utils import env
 
-from deepmd_gnn.chunks import slots_per_chunk
-from deepmd_gnn.cuequivariance import CuEquivarianceMixin
-from deepmd_gnn.derivatives import Differentiable, atomic_derivatives, edge_gradient
-from deepmd_gnn.graph import AtomGraph, trains_compiled
-from deepmd_gnn.hessian import HessianMixin
+from deepmd_gnn.config.options import check_mm_types, check_type_map, config_from_options, warn_of_jumps
+from deepmd_gnn.config.versions import package_versions
+from deepmd_gnn.graph.arrangement import slots_per_chunk
+from deepmd_gnn.graph.atom_graph import AtomGraph, trains_compiled
+from deepmd_gnn.graph.derivatives import Differentiable, atomic_derivatives, edge_gradient
+from deepmd_gnn.graph.edge_sums import rows_between
+from deepmd_gnn.graph.neighbor_search import NeighborPairs
+from deepmd_gnn.host.bias import BiasMixin
+from deepmd_gnn.host.edge_lower import ExportMixin
+from deepmd_gnn.host.embedding import EmbeddingMixin
+from deepmd_gnn.host.hessian import HessianMixin
+from deepmd_gnn.host.inputs import GraphMixin
+from deepmd_gnn.host.interface import InterfaceMixin
+from deepmd_gnn.host.labels import cell_of_batch
+from deepmd_gnn.host.model_size import count_mace_models
+from deepmd_gnn.host.observed_types import unknown_types
+from deepmd_gnn.host.padded_lower import DenseMixin
+from deepmd_gnn.host.sharing import Descriptor
+from deepmd_gnn.host.storage import StorageMixin
+from deepmd_gnn.host.stored_names import StoredNames
 from deepmd_gnn.kernels.triton.replay import Replay
-from deepmd_gnn.labels import cell_of_batch
-from deepmd_gnn.mace_bias import BiasMixin
-from deepmd_gnn.mace_dense import DenseMixin
-from deepmd_gnn.mace_embedding import EmbeddingMixin
-from deepmd_gnn.mace_energy import MaceEnergy
-from deepmd_gnn.mace_export import ExportMixin
-from deepmd_gnn.mace_graphs import GraphMixin
-from deepmd_gnn.mace_interface import InterfaceMixin
+from deepmd_gnn.mace_cuequivariance import CuEquivarianceMixin
 from deepmd_gnn.mace_network import on_cpu
-from deepmd_gnn.mace_storage import StorageMixin
-from deepmd_gnn.model_size import count_mace_models
-from deepmd_gnn.neighbors import NeighborPairs
-from deepmd_gnn.observed_types import unknown_types
-from deepmd_gnn.options import check_mm_types, check_type_map, config_from_options, warn_of_jumps
-from deepmd_gnn.segments import rows_between
-from deepmd_gnn.sharing import Descriptor
-from deepmd_gnn.stored_names import StoredNames
-from deepmd_gnn.trainable import freeze_parts
-from deepmd_gnn.versions import package_versions
+from deepmd_gnn.nn.energy import MaceEnergy
+from deepmd_gnn.nn.trainable import freeze_parts
 
 if TYPE_CHECKING:
     from deepmd_gnn.kernels.triton.modules import TritonKernels
@@ -63,7 +63,7 @@ class MaceModel(
     Parameters
     ----------
     type_map : list[str]
-        Chemical symbols and MM types (:mod:`~deepmd_gnn.mm_types`).
+        Chemical symbols and MM types (:mod:`~deepmd_gnn.config.mm_types`).
     pair_exclude_types : list[list[int]], optional
         Pairs of types that do not see each other, besides the pairs of MM types.
     atom_exclude_types : list[int], optional
@@ -73,7 +73,7 @@ class MaceModel(
     hessian_mode : bool
         Compute second derivatives too; the host's trainer sets it.
     **options : Any
-        Fields of :class:`~deepmd_gnn.config.MaceConfig` (or their aliases) and generic keys of the host.
+        Fields of :class:`~deepmd_gnn.config.mace.MaceConfig` (or their aliases) and generic keys of the host.
 
     Raises
     ------
@@ -422,6 +422,6 @@ if "deepmd.pt_expt" in sys.modules:
 
 # The same for the wrapper around the host's Python inference, which needs the host's whole model package.
 if hasattr(sys.modules.get("deepmd.pt.model.model"), "get_model"):
-    from deepmd_gnn.device_inference import wrap_inference
+    from deepmd_gnn.host.device_inference import wrap_inference
 
     wrap_inference()

@@ -10,21 +10,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from deepmd_gnn.config import MaceConfig
-from deepmd_gnn.construction import construction, without_side_effects
-from deepmd_gnn.convolution import Convolution
-from deepmd_gnn.import_order import allow_e3nn_constants, import_mace
-from deepmd_gnn.mace_blocks import (
+from deepmd_gnn.config.mace import MaceConfig
+from deepmd_gnn.files.import_order import allow_e3nn_constants, import_mace
+from deepmd_gnn.mace_construction import construction, without_side_effects
+from deepmd_gnn.nn.convolution import Convolution
+from deepmd_gnn.nn.gates import Affine, Gate, NormedNetwork
+from deepmd_gnn.nn.interactions import AttentiveInteraction, Interaction, NonLinearInteraction
+from deepmd_gnn.nn.linear import (
     Linear,
     LinearPath,
     RadialNetwork,
     SphericalHarmonics,
 )
-from deepmd_gnn.mace_interactions import AttentiveInteraction, Interaction, NonLinearInteraction
-from deepmd_gnn.mace_readouts import BiasReadout, Readout
-from deepmd_gnn.monomials import symmetric_polynomial
-from deepmd_gnn.nonlinear_parts import Affine, Gate, NormedNetwork
-from deepmd_gnn.symmetric_contraction import Contraction, Product, SymmetricContraction
+from deepmd_gnn.nn.monomials import symmetric_polynomial
+from deepmd_gnn.nn.readouts import BiasReadout, Readout
+from deepmd_gnn.nn.symmetric_contraction import Contraction, Product, SymmetricContraction
 
 allow_e3nn_constants()
 import_mace()
@@ -138,14 +138,14 @@ def interaction_from(block: Any, ntypes: int) -> torch.nn.Module:
     Parameters
     ----------
     block : torch.nn.Module
-        One of native MACE's :data:`~deepmd_gnn.config.INTERACTIONS`.
+        One of native MACE's :data:`~deepmd_gnn.config.mace.INTERACTIONS`.
     ntypes : int
         Number of elements.
 
     Returns
     -------
     torch.nn.Module
-        A block of :mod:`~deepmd_gnn.mace_interactions` with the same weights.
+        A block of :mod:`~deepmd_gnn.nn.interactions` with the same weights.
     """
     name = type(block).__name__
     if "AttResidual" in name:

@@ -1,9 +1,8 @@
 """Entry point ``deepmd.pt``: registers the model with DeePMD-kit's PyTorch backend."""
 
-from deepmd_gnn import argcheck as argcheck
-from deepmd_gnn.import_order import allow_e3nn_constants, is_importing_model
-from deepmd_gnn.inference_graphs import keep_types
-from deepmd_gnn.versions import check_versions
+from deepmd_gnn.config.versions import check_versions
+from deepmd_gnn.files.import_order import allow_e3nn_constants, is_importing_model
+from deepmd_gnn.host.inference_graphs import keep_types
 
 check_versions()
 allow_e3nn_constants()
@@ -18,7 +17,7 @@ def _register() -> None:
 
     if not is_importing_model():
         import deepmd_gnn.mace  # noqa: F401
-        from deepmd_gnn.device_inference import wrap_inference
+        from deepmd_gnn.host.device_inference import wrap_inference
 
         wrap_inference()
     import deepmd.infer.deep_eval

@@ -1,10 +1,10 @@
 """Entry point ``deepmd.pt_expt``: registers the model with DeePMD-kit's exportable PyTorch backend."""
 
-from deepmd_gnn.freezing import improve
-from deepmd_gnn.import_order import allow_e3nn_constants, is_importing_model
-from deepmd_gnn.inference_graphs import keep_types, search_here
-from deepmd_gnn.sharing import Descriptor
-from deepmd_gnn.versions import check_versions
+from deepmd_gnn.config.versions import check_versions
+from deepmd_gnn.files.import_order import allow_e3nn_constants, is_importing_model
+from deepmd_gnn.host.freezing import improve
+from deepmd_gnn.host.inference_graphs import keep_types, search_here
+from deepmd_gnn.host.sharing import Descriptor
 
 check_versions()
 allow_e3nn_constants()

@@ -15,8 +15,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from PIL import Image
 
-from deepmd_gnn.plots import parity_figure
-from deepmd_gnn.result_files import DETAILS, read_details
+from deepmd_gnn.tools.plots import parity_figure
+from deepmd_gnn.tools.result_files import DETAILS, read_details
 
 ROOT = Path(__file__).resolve().parent.parent
 # A few colours and their shades; a quarter of the bytes.

@@ -3,11 +3,11 @@
 import dataclasses
 from pathlib import Path
 
-from deepmd_gnn.config import MaceConfig
+from deepmd_gnn.config.mace import MaceConfig
 
 HEADER = """# Parameters of `"type": "mace"`
 
-Made by `python docs/make_parameters.py` from `deepmd_gnn/config.py`; do not edit. Besides these keys the model section
+Made by `python docs/make_parameters.py` from `deepmd_gnn/config/mace.py`; do not edit. Besides these keys the model section
 takes DeePMD-kit's generic ones: `type_map` (chemical symbols), `pair_exclude_types`, `atom_exclude_types`,
 `preset_out_bias`, `data_stat_nbatch` (batches per system from which the statistics are taken).
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from deepmd_gnn.plots import GREY, PALETTE, learning_curve_figure, parity_figure, style_axis
-from deepmd_gnn.result_files import DETAILS, read_details, read_learning_curve
+from deepmd_gnn.tools.plots import GREY, PALETTE, learning_curve_figure, parity_figure, style_axis
+from deepmd_gnn.tools.result_files import DETAILS, read_details, read_learning_curve
 
 TIMESTEP = 0.0005  # ps
 BLUE, ORANGE = PALETTE[:2]

@@ -5,7 +5,7 @@ import torch
 from deepmd.pt.model.model import get_model
 from native_models import default_dtype
 
-from deepmd_gnn.config import MaceConfig
+from deepmd_gnn.config.mace import MaceConfig
 from deepmd_gnn.mace_network import build_native
 
 TINY = {

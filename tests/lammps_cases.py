@@ -11,7 +11,7 @@ from helpers import TINY, random_frame, tiny_model
 from lammps_runner import PRESSURE_ORDER, Frame, Run, python_frame, read_frames, run_lammps, write_data
 from matscipy.neighbours import neighbour_list
 
-from deepmd_gnn.mace_energy import MaceEnergy
+from deepmd_gnn.nn.energy import MaceEnergy
 
 NULL = 2  # a type that the model does not have
 
@@ -62,7 +62,7 @@ def freeze(model, path, blind=False):
         from deepmd.pt_expt.utils import serialization
 
         data = {"model": model.serialize(), "model_def_script": {}}
-        hidden = patch("deepmd_gnn.mace_energy.exchange", _leave_ghosts_zero) if blind else nullcontext()
+        hidden = patch("deepmd_gnn.nn.energy.exchange", _leave_ghosts_zero) if blind else nullcontext()
         with hidden:
             serialization.deserialize_to_file(str(path), data)
     else:

@@ -16,7 +16,7 @@ _library: contextvars.ContextVar[Any] = contextvars.ContextVar("library", defaul
 
 @contextlib.contextmanager
 def use(library: Any) -> Iterator[None]:
-    """Run the operators with a :class:`~deepmd_gnn.kernels.library.Library`."""
+    """Run the operators with a :class:`~deepmd_gnn.kernels.cpu.library.Library`."""
     token = _library.set(library)
     try:
         yield
@@ -78,7 +78,7 @@ def convolve(
     order, begin : torch.Tensor
         Edges grouped by receiver, and where each group begins and the last one ends, int64, shapes (·,), (nnode + 1,).
     matrices, paths, backward_matrices, backward_paths : torch.Tensor
-        The linear map, see :func:`~deepmd_gnn.kernels.mixing.mix`.
+        The linear map, see :func:`~deepmd_gnn.kernels.cpu.mixing.mix`.
     layer : int
         Which kernel.
     mixed : int

@@ -8,7 +8,7 @@ from helpers import random_frame, tiny_model
 from lammps_cases import STRONG, freeze
 
 from deepmd_gnn.cli import main
-from deepmd_gnn.structures import Structure
+from deepmd_gnn.tools.structures import Structure
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def test_bench(model_files, water, tmp_path, capsys):
     """Every file gets its rows; what cannot be run says why."""
     file = model_files(".pth")["two_layers"]
     checkpoint = tmp_path / "model.ckpt.pt"
-    from deepmd_gnn.conversion import save_checkpoint
+    from deepmd_gnn.native.conversion import save_checkpoint
 
     save_checkpoint(tiny_model(), checkpoint)
     command = ["bench", str(file), str(checkpoint), "-s", str(water), "--steps", "4", "--timestep", "0.1"]

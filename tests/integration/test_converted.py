@@ -17,7 +17,7 @@ from training_data import composition_frames, write_system
 
 from deepmd_gnn import convert
 from deepmd_gnn.cli import main
-from deepmd_gnn.model_summary import summarise
+from deepmd_gnn.files.summary import summarise
 
 DATA = Path(__file__).parents[1] / "data"
 SOURCE = DATA / "v0.3.6_mace02_com1_swa.model"

@@ -123,7 +123,7 @@ def test_heat_flux_in_lammps(tmp_path):
     from lammps_runner import load_model
 
     freeze(tiny_model(**STRONG), tmp_path / "mace.pth")
-    from deepmd_gnn.structures import Structure
+    from deepmd_gnn.tools.structures import Structure
 
     coord, types, cell = random_frame(40, 8.0, seed=3, triclinic=False)
     Structure(coord, types, cell, ["O", "H"], "").write_lammps_data(tmp_path / "start.data")

@@ -20,9 +20,9 @@ from lammps_runner import run_lammps
 from tolerances import NATIVE
 
 from deepmd_gnn import __version__
-from deepmd_gnn.model_size import parameter_counts
-from deepmd_gnn.model_summary import summarise
-from deepmd_gnn.structures import Structure
+from deepmd_gnn.files.summary import summarise
+from deepmd_gnn.host.model_size import parameter_counts
+from deepmd_gnn.tools.structures import Structure
 
 pytestmark = pytest.mark.slow
 

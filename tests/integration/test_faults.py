@@ -22,9 +22,9 @@ from tolerances import NATIVE, RANKS
 from training_data import composition_frames, write_system
 
 from deepmd_gnn.cli import main
-from deepmd_gnn.conversion import save_checkpoint
-from deepmd_gnn.structures import Structure
-from deepmd_gnn.whole_file import whole_file
+from deepmd_gnn.files.whole_file import whole_file
+from deepmd_gnn.native.conversion import save_checkpoint
+from deepmd_gnn.tools.structures import Structure
 
 UNUSUAL = "my mödel, 50 % 模型"
 
@@ -291,7 +291,7 @@ def test_atoms_far_apart_cost_nothing():
 
 STARVED = """
 import resource, sys
-from deepmd_gnn.model_evaluation import load_evaluation
+from deepmd_gnn.tools.evaluation import load_evaluation
 from deepmd_gnn import cli
 from unittest.mock import patch
 def load(path, head=None):
@@ -299,7 +299,7 @@ def load(path, head=None):
     used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + 2**27, -1))
     return evaluate
-with patch("deepmd_gnn.model_evaluation.load_evaluation", load):
+with patch("deepmd_gnn.tools.evaluation.load_evaluation", load):
     sys.exit(cli.main(sys.argv[1:]))
 """
 

@@ -7,7 +7,7 @@ import pytest
 from helpers import random_frame
 from lammps_runner import run_lammps
 
-from deepmd_gnn.structures import Structure
+from deepmd_gnn.tools.structures import Structure
 
 pytestmark = pytest.mark.lammps
 

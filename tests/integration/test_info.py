@@ -13,8 +13,8 @@ from training_data import composition_frames, write_system
 
 from deepmd_gnn import __version__
 from deepmd_gnn.cli import main
+from deepmd_gnn.files.summary import summarise
 from deepmd_gnn.mace import MaceModel
-from deepmd_gnn.model_summary import summarise
 
 pytestmark = pytest.mark.slow
 

@@ -13,8 +13,9 @@ from host_device import host_on_other_device
 from other_device import DEVICE, to_cpu
 from training_data import composition_frames, write_system
 
-from deepmd_gnn import export_native, frozen_check, load_mace
-from deepmd_gnn.conversion import save_checkpoint
+from deepmd_gnn import export_native, load_mace
+from deepmd_gnn.host import frozen_check
+from deepmd_gnn.native.conversion import save_checkpoint
 
 pytestmark = pytest.mark.slow
 DEVICES = ("cpu", "other")

@@ -10,7 +10,7 @@ from deepmd_run import base_input, run_dp
 from helpers import TINY, tiny_model
 from training_data import composition_frames, write_system
 
-from deepmd_gnn.conversion import save_checkpoint
+from deepmd_gnn.native.conversion import save_checkpoint
 
 pytestmark = pytest.mark.slow
 ELEMENTS = ["O", "H"]

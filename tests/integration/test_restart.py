@@ -6,7 +6,7 @@ import torch
 from deepmd_run import base_input, run_dp
 from training_data import composition_frames, write_system
 
-from deepmd_gnn.checkpoint_files import check_whole
+from deepmd_gnn.host.checkpoint_files import check_whole
 
 STEPS = 6
 # Of the uninterrupted run and the continued one: the host's two trainers, and from one to the other.

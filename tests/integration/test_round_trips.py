@@ -7,8 +7,8 @@ from helpers import random_frame, tiny_model
 from lammps_cases import MODELS, STRONG
 from test_export_architectures import ARCHITECTURES
 
+from deepmd_gnn.files.model_files import read_model_file
 from deepmd_gnn.mace import MaceModel
-from deepmd_gnn.model_files import read_model_file
 
 pytestmark = pytest.mark.slow
 ALL = {**MODELS, **ARCHITECTURES}

@@ -11,7 +11,7 @@ from helpers import tiny_model
 from lammps_cases import freeze
 from lammps_runner import run_lammps
 
-from deepmd_gnn.structures import Structure
+from deepmd_gnn.tools.structures import Structure
 
 TIMESTEP = 0.00005  # ps
 LENGTH = 6.2

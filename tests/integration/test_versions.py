@@ -20,9 +20,9 @@ from training_data import composition_frames, write_system
 
 from deepmd_gnn import __version__
 from deepmd_gnn.cli import main
+from deepmd_gnn.config.versions import check_versions, newer_writer, package_versions
+from deepmd_gnn.files.summary import summarise
 from deepmd_gnn.mace import MaceModel
-from deepmd_gnn.model_summary import summarise
-from deepmd_gnn.versions import check_versions, newer_writer, package_versions
 
 LADDER = sorted((Path(__file__).parents[1] / "data" / "versions").glob("[0-9]*"))
 FILES = [file for folder in LADDER for file in sorted(folder.glob("model.*"))]

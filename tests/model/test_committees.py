@@ -8,9 +8,9 @@ from deepmd.infer.model_devi import calc_model_devi
 from helpers import TINY, tiny_model
 
 from deepmd_gnn import committee
-from deepmd_gnn.conversion import save_checkpoint
-from deepmd_gnn.model_evaluation import load_evaluation
-from deepmd_gnn.structures import Structure, invented_structure
+from deepmd_gnn.native.conversion import save_checkpoint
+from deepmd_gnn.tools.evaluation import load_evaluation
+from deepmd_gnn.tools.structures import Structure, invented_structure
 
 ORDERS = {"a": ["O", "H"], "b": ["H", "O"], "c": ["C", "H", "O"]}
 

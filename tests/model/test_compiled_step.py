@@ -8,7 +8,7 @@ from helpers import assert_close, random_frame, tiny_model
 from test_training_gradient import OPTIONS, loss_of
 from tolerances import NATIVE
 
-from deepmd_gnn.compiled_training import OPTIONS as DEFAULTS
+from deepmd_gnn.host.compiled_training import OPTIONS as DEFAULTS
 
 
 def compiled(model, options=None):

@@ -12,8 +12,8 @@ from native_models import default_dtype
 from tolerances import LOSS
 from training_data import composition_frames, write_system
 
-from deepmd_gnn import cuequivariance
-from deepmd_gnn.cuequivariance import CuEquivarianceEvaluator
+from deepmd_gnn import mace_cuequivariance as cuequivariance
+from deepmd_gnn.mace_cuequivariance import CuEquivarianceEvaluator
 
 ARCHITECTURES = {
     "default": {},

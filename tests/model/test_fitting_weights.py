@@ -9,8 +9,8 @@ from native_models import native
 from test_native_parity import OPTIONS
 
 from deepmd_gnn import load_mace
-from deepmd_gnn.fitting_weights import misfit
-from deepmd_gnn.native_file import NotConvertible
+from deepmd_gnn.files.native_file import NotConvertible
+from deepmd_gnn.host.fitting_weights import misfit
 
 # One of every kind of block, readout and layout.
 FITTING = (
@@ -57,6 +57,6 @@ def test_forged_native_file(tmp_path, monkeypatch):
     model = native()
     model.interactions[0].conv_tp_weights.hs = [4, 10**7, 10**7, 12]
     torch.save(model, tmp_path / "x.model")
-    monkeypatch.setattr("deepmd_gnn.mace_energy.MaceEnergy", None)
+    monkeypatch.setattr("deepmd_gnn.nn.energy.MaceEnergy", None)
     with pytest.raises(NotConvertible, match="does not fit its weights"):
         load_mace(tmp_path / "x.model")

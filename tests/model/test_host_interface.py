@@ -12,9 +12,9 @@ from e3nn.o3 import Irreps
 from helpers import assert_close, random_frame, tiny_model
 from tolerances import NATIVE
 
-from deepmd_gnn.conversion import save_checkpoint
-from deepmd_gnn.model_size import parameter_counts
-from deepmd_gnn.observed_types import note_in_checkpoint, observed_record
+from deepmd_gnn.host.model_size import parameter_counts
+from deepmd_gnn.host.observed_types import note_in_checkpoint, observed_record
+from deepmd_gnn.native.conversion import save_checkpoint
 
 PUBLIC = ["atom_energy", "energy", "force", "virial", "atom_virial", "mask"]
 

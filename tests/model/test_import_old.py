@@ -11,7 +11,7 @@ from native_models import default_dtype, native, native_evaluation, o3
 
 from deepmd_gnn import export_native, load_mace
 from deepmd_gnn.cli import main
-from deepmd_gnn.native_file import NotConvertible
+from deepmd_gnn.files.native_file import NotConvertible
 
 
 def widened(model, irreps):

@@ -7,8 +7,8 @@ from native_models import native
 
 from deepmd_gnn import convert, load_mace
 from deepmd_gnn.cli import main
-from deepmd_gnn.native_file import NotConvertible
-from deepmd_gnn.safe_pickle import FileError
+from deepmd_gnn.files.native_file import NotConvertible
+from deepmd_gnn.files.safe_pickle import FileError
 
 
 class MACELES(torch.nn.Module):
@@ -54,7 +54,7 @@ def test_embedding_of_charge(tmp_path, monkeypatch):
         "total_spin": {"type": "categorical", "num_classes": 3, "emb_dim": 4, "per": "graph"},
     }
     torch.save(native(embedding_specs=specs, use_embedding_readout=True), tmp_path / "x.model")
-    monkeypatch.setattr("deepmd_gnn.native_import.describe", None)
+    monkeypatch.setattr("deepmd_gnn.native.reader.describe", None)
     with pytest.raises(NotConvertible, match=r"embedding_specs \(total_charge, total_spin\).*whole system"):
         convert(tmp_path / "x.model", tmp_path / "out.pth")
     assert not (tmp_path / "out.pth").exists()

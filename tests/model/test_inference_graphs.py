@@ -11,7 +11,7 @@ from deepmd.dpmodel.utils.neighbor_graph import build_neighbor_graph
 from deepmd.infer import DeepPot
 from helpers import random_frame, tiny_model
 
-from deepmd_gnn.conversion import save_checkpoint
+from deepmd_gnn.native.conversion import save_checkpoint
 
 
 @pytest.fixture(scope="module")

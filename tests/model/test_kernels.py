@@ -13,15 +13,18 @@ from helpers import assert_close, random_frame, tiny_model
 from tolerances import NATIVE
 from torch._inductor.cpp_builder import cpp_compiler_search
 
-from deepmd_gnn.chunks import in_chunks
-from deepmd_gnn.graph import AtomGraph
-from deepmd_gnn.kernels import freezing, generated, operators, radial_tables
-from deepmd_gnn.kernels.compiler import Compiled, Machine, check_compiler, cpu_guard
-from deepmd_gnn.kernels.contraction_code import contraction_code, monomial_tuples, polynomials
-from deepmd_gnn.kernels.freezing import described
-from deepmd_gnn.kernels.probe import difference
-from deepmd_gnn.kernels.radial_lookup import Tables
-from deepmd_gnn.kernels.radial_tables import TOLERANCE, Weights, hermite, radial_table
+from deepmd_gnn.graph.arrangement import in_chunks
+from deepmd_gnn.graph.atom_graph import AtomGraph
+from deepmd_gnn.kernels import install as freezing
+from deepmd_gnn.kernels import operators
+from deepmd_gnn.kernels.cpu import generated
+from deepmd_gnn.kernels.cpu.compiler import Compiled, Machine, check_compiler, cpu_guard
+from deepmd_gnn.kernels.cpu.contraction_code import contraction_code, monomial_tuples, polynomials
+from deepmd_gnn.kernels.install import described
+from deepmd_gnn.kernels.tables import radial as radial_tables
+from deepmd_gnn.kernels.tables.lookup import Tables
+from deepmd_gnn.kernels.tables.probe import difference
+from deepmd_gnn.kernels.tables.radial import TOLERANCE, Weights, hermite, radial_table
 
 THREE = {"type_map": ["O", "H", "Cu"], "atomic_energies": [-3.0, -1.0, -7.5]}
 OPTIONS = {

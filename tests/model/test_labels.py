@@ -11,7 +11,7 @@ from helpers import tiny_model
 from test_given_energies import sampled_frames
 from training_data import composition_frames, write_system
 
-from deepmd_gnn.labels import check_files
+from deepmd_gnn.host.labels import check_files
 from deepmd_gnn.mace import MaceModel
 
 FREE = {"atomic_energies": "auto", "scale": "auto", "avg_num_neighbors": "auto"}

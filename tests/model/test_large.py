@@ -5,7 +5,7 @@ import pytest
 from helpers import assert_close, our_results, tiny_model
 from tolerances import NATIVE
 
-from deepmd_gnn.neighbors import NeighborPairs
+from deepmd_gnn.graph.neighbor_search import NeighborPairs
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ from deepmd.pt.utils.nlist import extend_input_and_build_neighbor_list
 from helpers import assert_close, random_frame, tiny_model
 from tolerances import NATIVE
 
-from deepmd_gnn import ghosts
+from deepmd_gnn import deepmd_ops as ghosts
 
 
 def extended(frames, rcut):
@@ -107,7 +107,7 @@ def test_without_the_exchange_the_numbers_change(monkeypatch):
     def broken(features, nsender, comm_dict):
         return torch.cat([features, features.new_zeros(nsender - features.shape[0], features.shape[1])])
 
-    monkeypatch.setattr("deepmd_gnn.mace_energy.exchange", broken)
+    monkeypatch.setattr("deepmd_gnn.nn.energy.exchange", broken)
     out = folded(model, lower, comm)
     with pytest.raises(AssertionError, match="relative deviation"):
         assert_same(out, tiny_model()(*whole, do_atomic_virial=True))

@@ -5,8 +5,9 @@ import torch
 from helpers import assert_close, tiny_model
 from tolerances import NATIVE
 
-from deepmd_gnn.kernels import generated, mixing, operators
-from deepmd_gnn.mace_blocks import Linear, LinearPath
+from deepmd_gnn.kernels import operators
+from deepmd_gnn.kernels.cpu import generated, mixing
+from deepmd_gnn.nn.linear import Linear, LinearPath
 
 SIZES = {"float32": 30, "float64": 40}  # channels of the input: no whole number of vectors
 

@@ -7,9 +7,9 @@ from helpers import TINY, assert_close, native_graph, native_model, our_results,
 from native_models import default_dtype
 from tolerances import NATIVE
 
-from deepmd_gnn.mm_types import element_of, is_mm, mm_pairs
-from deepmd_gnn.native_export import native_from
-from deepmd_gnn.statistics import average_num_neighbors, count_forces
+from deepmd_gnn.config.mm_types import element_of, is_mm, mm_pairs
+from deepmd_gnn.host.statistics import average_num_neighbors, count_forces
+from deepmd_gnn.native.writer import native_from
 
 TYPE_MAP = ["O", "H", "mH", "OW", "HW"]
 QM_MM = {"type_map": TYPE_MAP, "atomic_energies": {"O": -5.0, "H": -1.25}, "scale": 30.0}

@@ -14,12 +14,13 @@ from test_given_energies import sampled_frames
 from test_lower import extended
 from test_training_gradient import OPTIONS, loss_of
 
-from deepmd_gnn import frozen_check
-from deepmd_gnn.chunks import arrange_in_chunks, chunks_of, in_chunks
-from deepmd_gnn.freezing import improve
-from deepmd_gnn.kernels import freezing, memory
-from deepmd_gnn.kernels.generated import radial_tables
-from deepmd_gnn.kernels.radial_lookup import Tables
+from deepmd_gnn.graph.arrangement import arrange_in_chunks, chunks_of, in_chunks
+from deepmd_gnn.host import frozen_check
+from deepmd_gnn.host.freezing import improve
+from deepmd_gnn.kernels import install as freezing
+from deepmd_gnn.kernels.cpu import memory
+from deepmd_gnn.kernels.cpu.generated import radial_tables
+from deepmd_gnn.kernels.tables.lookup import Tables
 
 ARCHITECTURES = OPTIONS | {
     "float32": {"precision": "float32"},

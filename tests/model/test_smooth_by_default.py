@@ -5,10 +5,10 @@ import torch
 from helpers import tiny_model
 from native_models import native
 
-from deepmd_gnn.checks import PhysicsChecks, Results
-from deepmd_gnn.config import MaceConfig
-from deepmd_gnn.native_import import load_mace
-from deepmd_gnn.structures import invented_structure
+from deepmd_gnn.config.mace import MaceConfig
+from deepmd_gnn.native.reader import load_mace
+from deepmd_gnn.tools.checks import PhysicsChecks, Results
+from deepmd_gnn.tools.structures import invented_structure
 
 BLOCKS = [
     {"interaction": "RealAgnosticAttResidual"},

@@ -9,7 +9,7 @@ import torch
 from helpers import TINY, assert_close, our_results, random_frame, tiny_model
 from tolerances import NATIVE
 
-from deepmd_gnn.stored_options import OPTION_TENSORS
+from deepmd_gnn.host.stored_options import OPTION_TENSORS
 
 # Options that no shape of a weight tells, or that constants of the file would override.
 OTHERS = {
@@ -62,8 +62,8 @@ def test_other_options_are_refused_with_both_values(option, strict):
 
 def test_every_option_counts_unless_it_is_known_to_be_free():
     """A new option is compared from the beginning, or named as one that changes no number."""
-    from deepmd_gnn.config import MaceConfig
-    from deepmd_gnn.stored_options import unpack
+    from deepmd_gnn.config.mace import MaceConfig
+    from deepmd_gnn.host.stored_options import unpack
 
     model = tiny_model()
     stored = {key for name in OPTION_TENSORS for key in unpack(getattr(model, name))}

@@ -17,17 +17,17 @@ from tolerances import NATIVE
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from deepmd_gnn import device_inference
-from deepmd_gnn.kernels.convolution_code import convolution_shape
-from deepmd_gnn.kernels.freezing import described
-from deepmd_gnn.kernels.generated import contraction_tables
+from deepmd_gnn.host import device_inference
+from deepmd_gnn.kernels.cpu.convolution_code import convolution_shape
+from deepmd_gnn.kernels.cpu.generated import contraction_tables
+from deepmd_gnn.kernels.install import described
 from deepmd_gnn.kernels.triton import convolution_code, mixing, mixing_kernel, modules, operators, reference
 from deepmd_gnn.kernels.triton.build import triton_kernels
 from deepmd_gnn.kernels.triton.mixing import TritonLinear
 from deepmd_gnn.kernels.triton.modules import TritonKernels
 from deepmd_gnn.kernels.triton.source import generated_module
 from deepmd_gnn.kernels.triton.splines import SplineTable, interpolate, spline_table
-from deepmd_gnn.mace_blocks import Linear
+from deepmd_gnn.nn.linear import Linear
 
 OPTIONS = {
     "default": {},

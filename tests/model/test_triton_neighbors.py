@@ -16,12 +16,12 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.interpreter import GridExecutor, InterpretedFunction
 
-from deepmd_gnn import mace_graphs
-from deepmd_gnn.graph import AtomGraph, drop_pairs, make_graph
+from deepmd_gnn.graph.atom_graph import AtomGraph, drop_pairs, make_graph
+from deepmd_gnn.graph.neighbor_search import NeighborPairs
+from deepmd_gnn.host import inputs as mace_graphs
 from deepmd_gnn.kernels.triton import neighbor_kernels, neighbors, support
 from deepmd_gnn.kernels.triton.graphs import graph_on_device
 from deepmd_gnn.kernels.triton.neighbors import bins_per_frame
-from deepmd_gnn.neighbors import NeighborPairs
 
 R_MAX = 3.3  # no float32
 CELLS = {

@@ -8,7 +8,7 @@ import zipfile
 import pytest
 import torch
 
-from deepmd_gnn.archives import FileError, opened
+from deepmd_gnn.files.archives import FileError, opened
 
 
 def save(path):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from matscipy.neighbours import neighbour_list
 
-from deepmd_gnn.checks import PhysicsChecks, Results, compare_ranks, displaced
-from deepmd_gnn.structures import Structure, invented_structure
+from deepmd_gnn.tools.checks import PhysicsChecks, Results, compare_ranks, displaced
+from deepmd_gnn.tools.structures import Structure, invented_structure
 
 R_MAX = 4.0
 DEPTH = np.array([[1.0, 0.7], [0.7, 0.4]])

@@ -5,8 +5,8 @@ import torch
 from helpers import assert_close, random_frame, tiny_model
 from tolerances import NATIVE
 
-from deepmd_gnn.chunks import in_chunks
-from deepmd_gnn.graph import make_graph
+from deepmd_gnn.graph.arrangement import in_chunks
+from deepmd_gnn.graph.atom_graph import make_graph
 
 
 def uneven_graph(seed=0):

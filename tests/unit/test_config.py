@@ -8,7 +8,7 @@ import pytest
 from deepmd.utils.argcheck import normalize
 from helpers import tiny_model
 
-from deepmd_gnn.config import MaceConfig
+from deepmd_gnn.config.mace import MaceConfig
 
 MINIMAL = {
     "learning_rate": {"type": "exp", "start_lr": 0.001, "stop_lr": 1e-5, "decay_steps": 10},
@@ -162,9 +162,9 @@ def test_schema_needs_no_torch():
 def test_import_changes_nothing():
     code = (
         "import os, torch; env = dict(os.environ); dtype = torch.get_default_dtype(); "
-        "import deepmd_gnn.import_order as c; c.allow_e3nn_constants(); "
+        "import deepmd_gnn.files.import_order as c; c.allow_e3nn_constants(); "
         "import e3nn; fx = e3nn.get_optimization_defaults(); import deepmd_gnn.mace_network as n; "
-        "from deepmd_gnn.config import MaceConfig; state = torch.random.get_rng_state(); "
+        "from deepmd_gnn.config.mace import MaceConfig; state = torch.random.get_rng_state(); "
         "n.build_native(MaceConfig(num_channels=2, seed=3), [1]); "
         "assert dict(os.environ) == env and torch.get_default_dtype() == dtype; "
         "assert e3nn.get_optimization_defaults() == fx; "

@@ -15,11 +15,11 @@ from native_models import default_dtype
 from torch._inductor.codegen.cpp import TilingSelect
 
 from deepmd_gnn import load_mace
-from deepmd_gnn.config import MaceConfig
-from deepmd_gnn.construction import _recorded, construction
-from deepmd_gnn.freezing import sound_vectorisation
+from deepmd_gnn.config.mace import MaceConfig
+from deepmd_gnn.host.freezing import sound_vectorisation
+from deepmd_gnn.mace_construction import _recorded, construction
 from deepmd_gnn.mace_network import build_native
-from deepmd_gnn.native_export import export_native
+from deepmd_gnn.native.writer import export_native
 
 SMALL = MaceConfig(num_channels=2, max_L=1, max_ell=1, correlation=2, seed=3, precision="float32")
 FLAG = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"

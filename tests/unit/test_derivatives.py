@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from deepmd_gnn.derivatives import Differentiable, atomic_derivatives, edge_gradient
-from deepmd_gnn.graph import make_graph
-from deepmd_gnn.neighbors import NeighborPairs
+from deepmd_gnn.graph.atom_graph import make_graph
+from deepmd_gnn.graph.derivatives import Differentiable, atomic_derivatives, edge_gradient
+from deepmd_gnn.graph.neighbor_search import NeighborPairs
 
 
 def test_harmonic_dimer():

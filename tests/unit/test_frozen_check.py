@@ -10,9 +10,9 @@ import pytest
 import torch
 from helpers import tiny_model
 
-from deepmd_gnn import frozen_check
-from deepmd_gnn.freezing import evaluated_by, improve
-from deepmd_gnn.frozen_check import ONE_RANK
+from deepmd_gnn.host import frozen_check
+from deepmd_gnn.host.freezing import evaluated_by, improve
+from deepmd_gnn.host.frozen_check import ONE_RANK
 
 KEYS = ["atom_energy", "energy", "force", "virial", "atom_virial"]
 CRASHES = "#include <csignal>\n__attribute__((constructor)) static void crash() { std::raise(SIGSEGV); }\n"

@@ -7,8 +7,8 @@ import pytest
 import torch
 from helpers import random_frame
 
-from deepmd_gnn.kernels.input_check import compiled_check
-from deepmd_gnn.neighbors import NeighborPairs
+from deepmd_gnn.graph.neighbor_search import NeighborPairs
+from deepmd_gnn.kernels.cpu.input_check import compiled_check
 
 R_MAX = 4.0
 LACKS = "mace model: the neighbour list lacks pairs within the cutoff, such as atoms"

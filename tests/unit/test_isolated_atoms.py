@@ -7,7 +7,7 @@ import pytest
 from ase import Atoms
 from ase.io import write
 
-from deepmd_gnn.isolated_atoms import energies_in_section, energies_of_types, read_atomic_energies
+from deepmd_gnn.config.isolated_atoms import energies_in_section, energies_of_types, read_atomic_energies
 
 TYPE_MAP = ["O", "H"]
 

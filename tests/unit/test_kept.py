@@ -9,8 +9,9 @@ import torch._inductor.config as inductor_config
 from filelock import FileLock
 from torch._inductor.cpp_builder import cpp_compiler_search
 
-from deepmd_gnn.kernels import compiler, kept, repeated
-from deepmd_gnn.kernels.compiler import Compiled, check_compiler
+from deepmd_gnn.kernels.cpu import cache as repeated
+from deepmd_gnn.kernels.cpu import compiler, kept
+from deepmd_gnn.kernels.cpu.compiler import Compiled, check_compiler
 
 SOURCE = 'extern "C" __attribute__((visibility("default"))) int answer() { return 42; }\n'
 DAMAGE = {

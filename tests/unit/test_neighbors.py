@@ -6,7 +6,7 @@ import torch
 from helpers import random_frame
 from matscipy.neighbours import neighbour_list
 
-from deepmd_gnn.neighbors import NeighborPairs
+from deepmd_gnn.graph.neighbor_search import NeighborPairs
 
 
 def ours(coord, atype, cell, r_max):

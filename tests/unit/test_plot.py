@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from deepmd_gnn.cli import main
-from deepmd_gnn.plots import PALETTE, learning_curve_figure, parity_figure
-from deepmd_gnn.result_files import Series, read_details, read_learning_curve
+from deepmd_gnn.tools.plots import PALETTE, learning_curve_figure, parity_figure
+from deepmd_gnn.tools.result_files import Series, read_details, read_learning_curve
 
 CURVE = """\
 # step       rmse_val    rmse_trn    rmse_e_val  rmse_e_trn    rmse_f_val  rmse_f_trn    rmse_v_val  rmse_v_trn   lr

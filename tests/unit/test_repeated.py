@@ -8,7 +8,7 @@ from torch._inductor import cpp_builder, cpu_vec_isa
 from torch._inductor.cpp_builder import BuildOptionsBase, CppBuilder
 from torch._inductor.exc import CppCompileError
 
-from deepmd_gnn.kernels import repeated
+from deepmd_gnn.kernels.cpu import cache as repeated
 
 CODE = """// Triton kernels are embedded as comments in {name}
 static constexpr int64_t int_array_{first}[] = {{1L, {size}L}};

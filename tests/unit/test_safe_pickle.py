@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from deepmd_gnn.safe_pickle import FileError, Record, TorchFile
+from deepmd_gnn.files.safe_pickle import FileError, Record, TorchFile
 
 
 class Call:
@@ -155,7 +155,7 @@ def test_pickles_that_ask_for_time_or_memory(name, tmp_path):
     """In a process with little of both; some are harmless data, but none may take long."""
     path = raw(tmp_path / "x.model", BOMBS[name])
     code = (
-        "import resource, sys\nfrom deepmd_gnn.safe_pickle import FileError, TorchFile\n"
+        "import resource, sys\nfrom deepmd_gnn.files.safe_pickle import FileError, TorchFile\n"
         "resource.setrlimit(resource.RLIMIT_CPU, (60, 60))\n"
         "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
         "resource.setrlimit(resource.RLIMIT_AS, (used + 2**28, -1))\n"

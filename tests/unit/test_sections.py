@@ -4,9 +4,9 @@ import pytest
 from deepmd.utils.argcheck import model_args
 from helpers import TINY
 
-from deepmd_gnn.config import MaceConfig
-from deepmd_gnn.options import config_from_options
-from deepmd_gnn.sections import set_sel
+from deepmd_gnn.config.mace import MaceConfig
+from deepmd_gnn.config.options import config_from_options
+from deepmd_gnn.config.sections import set_sel
 
 NETWORK = {
     k: v for k, v in TINY.items() if k not in ("type", "type_map", "MLP_irreps", "scale", "atomic_energies")

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch._inductor.config as inductor_config
 
-from deepmd_gnn.kernels import standard_library
-from deepmd_gnn.kernels.standard_library import LIBRARY, LINK, folder_options, with_shared_library
+from deepmd_gnn.kernels.cpu import standard_library
+from deepmd_gnn.kernels.cpu.standard_library import LIBRARY, LINK, folder_options, with_shared_library
 
 SOURCE = '#include <sstream>\nextern "C" int length(int n) { std::ostringstream s; s << n; return s.str().size(); }\n'
 # Knows neither file named by its first line, and links the copy if no folder with the link is given.

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from helpers import random_frame
 
-from deepmd_gnn.structures import Structure, read_structure
+from deepmd_gnn.tools.structures import Structure, read_structure
 
 TYPE_MAP = ["O", "H"]
 

@@ -5,10 +5,10 @@ import pytest
 import torch
 from tolerances import NATIVE
 
-from deepmd_gnn.chunks import arrange_in_chunks, chunks_of, places_for
-from deepmd_gnn.neighbor_gradients import neighbor_sums
-from deepmd_gnn.neighbor_sums import shape_of_paths, sums_of_chunk
-from deepmd_gnn.training_operators import pick, read_rows, sum_rows
+from deepmd_gnn.graph.arrangement import arrange_in_chunks, chunks_of, places_for
+from deepmd_gnn.graph.edge_operators import pick, read_rows, sum_rows
+from deepmd_gnn.nn.neighbor_gradients import neighbor_sums
+from deepmd_gnn.nn.neighbor_sums import shape_of_paths, sums_of_chunk
 
 # Two irreps, each with two degrees.
 DIMS, IRREPS = [1, 3], [0, 0, 1, 1]

@@ -9,8 +9,8 @@ from helpers import tiny_model
 
 from deepmd_gnn import convert, export_native
 from deepmd_gnn.cli import main
-from deepmd_gnn.conversion import save_checkpoint
-from deepmd_gnn.whole_file import whole_file
+from deepmd_gnn.files.whole_file import whole_file
+from deepmd_gnn.native.conversion import save_checkpoint
 
 
 def write(path, text="new"):

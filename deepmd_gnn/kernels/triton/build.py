@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from deepmd_gnn.kernels.generated import not_covered
+from deepmd_gnn.kernels.cpu.generated import not_covered
 from deepmd_gnn.kernels.triton.modules import TritonKernels
 from deepmd_gnn.kernels.triton.splines import spline_tables
 

@@ -1,10 +1,10 @@
 """Triton source for the symmetric contraction of one layer, and its derivative.
 
-The polynomials are those of :mod:`~deepmd_gnn.kernels.contraction_code`, nested in the same way. A program, one warp, has
+The polynomials are those of :mod:`~deepmd_gnn.kernels.cpu.contraction_code`, nested in the same way. A program, one warp, has
 one atom and a block of channels.
 """
 
-from deepmd_gnn.kernels.contraction_code import Node, Polynomials
+from deepmd_gnn.kernels.cpu.contraction_code import Node, Polynomials
 from deepmd_gnn.kernels.triton.source import TRITON_TYPES
 
 

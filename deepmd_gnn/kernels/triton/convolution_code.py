@@ -1,6 +1,6 @@
 r"""Triton source for the convolution of one layer, and its derivatives.
 
-The mathematics is that of :mod:`~deepmd_gnn.kernels.convolution_code`. A program, one warp, has one receiver and a block of
+The mathematics is that of :mod:`~deepmd_gnn.kernels.cpu.convolution_code`. A program, one warp, has one receiver and a block of
 channels, and goes through the edges of the receiver, one or a few at a time. Forward, the coefficients meet the harmonics
 of the edge before the channels, and what is kept in registers is the result, one number per component and channel (40
 instead of 82 for vectors as features). Backward, the gradient meets the coefficients once per receiver. The harmonics'
@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from deepmd_gnn.kernels.convolution_code import ConvolutionShape, Path
+from deepmd_gnn.kernels.cpu.convolution_code import ConvolutionShape, Path
 from deepmd_gnn.kernels.triton.geometry_code import gradient_lines, harmonics, row_width, value_lines
 from deepmd_gnn.kernels.triton.source import TRITON_TYPES, combination
 from deepmd_gnn.kernels.triton.splines import WEIGHTS

@@ -29,7 +29,7 @@ class Harmonic(NamedTuple):
 
 
 def harmonics(steps: list[Array]) -> list[Harmonic]:
-    """Write out the recursion of :class:`~deepmd_gnn.mace_blocks.SphericalHarmonics` from degree 2.
+    """Write out the recursion of :class:`~deepmd_gnn.nn.linear.SphericalHarmonics` from degree 2.
 
     Parameters
     ----------

@@ -2,7 +2,7 @@
 
 import torch
 
-from deepmd_gnn.graph import AtomGraph, guard_distance
+from deepmd_gnn.graph.atom_graph import AtomGraph, guard_distance
 from deepmd_gnn.kernels.triton.neighbors import DeviceEdges, find_edges
 
 

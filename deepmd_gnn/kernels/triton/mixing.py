@@ -5,11 +5,11 @@ from typing import Any
 import torch
 from torch.library import triton_op
 
-from deepmd_gnn.kernels.mixing import linear_matrices, used_paths
+from deepmd_gnn.kernels.cpu.mixing import linear_matrices, used_paths
 from deepmd_gnn.kernels.triton import reference
 from deepmd_gnn.kernels.triton.mixing_kernel import mix as mix_kernel
 from deepmd_gnn.kernels.triton.operators import launched, on_cpu
-from deepmd_gnn.mace_blocks import Linear
+from deepmd_gnn.nn.linear import Linear
 
 # Atoms, channels of the result and channels of the features that a program multiplies at a time.
 TILES = {torch.float32: (64, 64, 32), torch.float64: (32, 32, 16)}
@@ -128,7 +128,7 @@ mix.register_autograd(_differentiate, setup_context=_save)
 
 
 class TritonLinear(torch.nn.Module):
-    """Stands for a :class:`~deepmd_gnn.mace_blocks.Linear` that :func:`~deepmd_gnn.kernels.mixing.covers` accepts.
+    """Stands for a :class:`~deepmd_gnn.nn.linear.Linear` that :func:`~deepmd_gnn.kernels.cpu.mixing.covers` accepts.
 
     Parameters
     ----------
@@ -159,7 +159,7 @@ class TritonLinear(torch.nn.Module):
             self.register_buffer(f"{prefix}paths", rows)
 
     def forward(self, features: torch.Tensor, one_hot: torch.Tensor) -> torch.Tensor:
-        """See :class:`~deepmd_gnn.mace_blocks.Linear`."""
+        """See :class:`~deepmd_gnn.nn.linear.Linear`."""
         elements = one_hot if self.ntypes > 0 else one_hot.new_empty(0)
         return mix(
             features.contiguous(),

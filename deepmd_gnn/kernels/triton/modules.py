@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
-from deepmd_gnn.graph import AtomGraph
-from deepmd_gnn.kernels.contraction_code import Polynomials
-from deepmd_gnn.kernels.convolution_code import ConvolutionShape, convolution_shape
-from deepmd_gnn.kernels.generated import Nothing, contraction_tables, swapped_in
-from deepmd_gnn.kernels.mixing import mapped_linears
+from deepmd_gnn.graph.atom_graph import AtomGraph
+from deepmd_gnn.kernels.cpu.contraction_code import Polynomials
+from deepmd_gnn.kernels.cpu.convolution_code import ConvolutionShape, convolution_shape
+from deepmd_gnn.kernels.cpu.generated import Nothing, contraction_tables, swapped_in
+from deepmd_gnn.kernels.cpu.mixing import mapped_linears
 from deepmd_gnn.kernels.triton import operators
 from deepmd_gnn.kernels.triton.contraction_code import contraction_code
 from deepmd_gnn.kernels.triton.convolution_code import Tile, backward_code, backward_groups, forward_code
@@ -27,7 +27,7 @@ from deepmd_gnn.kernels.triton.geometry_code import (
 from deepmd_gnn.kernels.triton.mixing import TritonLinear
 from deepmd_gnn.kernels.triton.source import generated_module, kept_source
 from deepmd_gnn.kernels.triton.splines import SplineTable
-from deepmd_gnn.mace_interactions import Interaction
+from deepmd_gnn.nn.interactions import Interaction
 
 # Channels of a program of the contraction: one per thread.
 CONTRACTED = 32
@@ -88,7 +88,7 @@ class TritonConvolution(torch.nn.Module):
     def forward(
         self, sent: torch.Tensor, graph: AtomGraph, harmonics: torch.Tensor, radial: torch.Tensor
     ) -> torch.Tensor:
-        """See :class:`~deepmd_gnn.convolution.Convolution`; harmonics and radial weights come from the graph."""
+        """See :class:`~deepmd_gnn.nn.convolution.Convolution`; harmonics and radial weights come from the graph."""
         del harmonics, radial
         assert graph.order is not None
         assert graph.begin is not None
@@ -125,7 +125,7 @@ class TritonContraction(torch.nn.Module):
         self.code = code
 
     def forward(self, features: torch.Tensor, types: torch.Tensor, compiled: bool) -> torch.Tensor:
-        """See :class:`~deepmd_gnn.symmetric_contraction.SymmetricContraction`."""
+        """See :class:`~deepmd_gnn.nn.symmetric_contraction.SymmetricContraction`."""
         return operators.contract(features.contiguous(), self.coefficients, types, self.code)
 
 

@@ -1,4 +1,4 @@
-"""Neighbour search on a GPU: the edges that :class:`~deepmd_gnn.neighbors.NeighborPairs` finds, in a few launches.
+"""Neighbour search on a GPU: the edges that :class:`~deepmd_gnn.graph.neighbor_search.NeighborPairs` finds, in a few launches.
 
 The host waits for the device once, to learn how many edges there are and whether the input is sound.
 """
@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import torch
 
-from deepmd_gnn.graph import guard_distance
+from deepmd_gnn.graph.atom_graph import guard_distance
+from deepmd_gnn.graph.neighbor_search import NeighborPairs
 from deepmd_gnn.kernels.triton import neighbor_kernels
-from deepmd_gnn.neighbors import NeighborPairs
 
 # Bins of a frame, at least: an empty bin costs less than looking at atoms that are too far away.
 _FEWEST_BINS = 64
@@ -82,7 +82,7 @@ def find_edges(
     -------
     DeviceEdges or None
         None if there is something wrong with the input: a number that is not finite, a degenerate cell, atoms at the
-        same place, a type that does not exist. :class:`~deepmd_gnn.neighbors.NeighborPairs` says what it is.
+        same place, a type that does not exist. :class:`~deepmd_gnn.graph.neighbor_search.NeighborPairs` says what it is.
     """
     natom = atype.numel()
     with torch.cuda.device_of(coord):  # type: ignore[no-untyped-call]

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-from deepmd_gnn.graph import AtomGraph
+from deepmd_gnn.graph.atom_graph import AtomGraph
 
 log = logging.getLogger("deepmd.deepmd_gnn")
 Result = tuple[torch.Tensor, torch.Tensor, torch.Tensor]

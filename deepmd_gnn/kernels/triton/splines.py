@@ -1,7 +1,7 @@
 r"""Radial weights as quintic B-splines on a uniform grid: one number per node and weight.
 
 Between the nodes n and n + 1 the weight is :math:`\sum_{k=0}^5 b_k(t)\, c_{n+k}` with the place t between 0 and 1. The
-tables of the CPU (:mod:`~deepmd_gnn.kernels.radial_tables`) hold four numbers per node and need half as many nodes: a GPU
+tables of the CPU (:mod:`~deepmd_gnn.kernels.tables.radial`) hold four numbers per node and need half as many nodes: a GPU
 is short of cache.
 """
 
@@ -12,7 +12,7 @@ import numpy.typing as npt
 import scipy.linalg
 import torch
 
-from deepmd_gnn.kernels.radial_tables import BETWEEN, PROBES, SMALLEST, TOLERANCE, Weights, kinds_of_pairs
+from deepmd_gnn.kernels.tables.radial import BETWEEN, PROBES, SMALLEST, TOLERANCE, Weights, kinds_of_pairs
 
 # Polynomials b_0 … b_5 in t, ascending powers, times 120: the uniform quintic B-spline.
 _BASIS = np.array(

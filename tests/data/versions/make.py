@@ -9,7 +9,7 @@ from helpers import our_results, random_frame, tiny_model
 from lammps_cases import freeze
 
 from deepmd_gnn import __version__
-from deepmd_gnn.conversion import save_checkpoint
+from deepmd_gnn.native.conversion import save_checkpoint
 
 OPTIONS = {"scale": 60.0, "avg_num_neighbors": 4.0, "num_channels": 2, "pair_repulsion": True, "seed": 11}
 

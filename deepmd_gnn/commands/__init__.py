@@ -1,0 +1,1 @@
+"""The subcommands of ``deepmd-gnn``, a module each. None imports torch before it runs."""

@@ -1,0 +1,133 @@
+"""The commands ``deepmd-gnn convert`` and ``deepmd-gnn export``."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from deepmd_gnn.commands.parsers import add_command
+
+_CONVERT_EXAMPLES = """\
+examples:
+  deepmd-gnn convert MACE.model -o mace.pth                   to run in LAMMPS, ASE or Python
+  deepmd-gnn convert MACE.model -o mace.pt                    to train on; also writes mace.json
+  deepmd-gnn convert MACE.model -o mace.pth --elements H,C,O  a smaller table of elements
+"""
+_EXPORT_EXAMPLES = """\
+example:
+  deepmd-gnn export model.ckpt.pt -o mace.model
+"""
+
+
+def add_parsers(subparsers: "argparse._SubParsersAction[Any]") -> None:
+    """Add the two commands to a command line.
+
+    Parameters
+    ----------
+    subparsers : argparse action
+        Of the main parser. Each command sets ``func``, which takes the parsed arguments and returns the exit status.
+    """
+    _add_convert(subparsers)
+    _add_export(subparsers)
+
+
+def _add_convert(subparsers: "argparse._SubParsersAction[Any]") -> None:
+    parser = add_command(
+        subparsers,
+        "convert",
+        "convert a native MACE model",
+        _CONVERT_EXAMPLES,
+        "Convert a native MACE model. Nothing in the file is executed.",
+    )
+    parser.add_argument(
+        "source", help=".model of MACE 0.2 to 0.3, pickled or compiled, or a training checkpoint"
+    )
+    parser.add_argument("-o", "--output", required=True, help=".pt (to train on), .pth or .pt2 (to run)")
+    parser.add_argument("--head", help="head to convert, if the model has several")
+    parser.add_argument("--elements", help="elements to keep, in the order of the new type map, e.g. H,C,O")
+    parser.add_argument("--precision", help="float64 or float32 (default: as in the file)")
+    parser.add_argument("--sel", type=int, help="expected number of neighbours: only sizes buffers")
+    parser.add_argument("--architecture", help="for a training checkpoint: a .model of the same training")
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="load with torch's unpickler, which EXECUTES code from the file (needed for older formats of torch)",
+    )
+    parser.set_defaults(func=run_convert)
+
+
+def _add_export(subparsers: "argparse._SubParsersAction[Any]") -> None:
+    parser = add_command(
+        subparsers,
+        "export",
+        "write a native MACE model",
+        _EXPORT_EXAMPLES,
+        "Write a model of this package as a native MACE model, for MACECalculator.",
+    )
+    parser.add_argument("model", help="checkpoint (.pt)")
+    parser.add_argument("-o", "--output", required=True, help="native file (.model)")
+    parser.add_argument("--branch", help="branch of a multi-task checkpoint")
+    parser.set_defaults(func=run_export)
+
+
+def run_convert(args: argparse.Namespace) -> int:
+    """Run ``deepmd-gnn convert``.
+
+    Parameters
+    ----------
+    args : argparse.Namespace
+        Parsed arguments.
+
+    Returns
+    -------
+    int
+        0.
+
+    Raises
+    ------
+    ValueError, OSError
+        If the file or an option is bad; :func:`deepmd_gnn.cli.main` prints them.
+    """
+    from deepmd_gnn.native.conversion import convert
+
+    elements = None if args.elements is None else [name.strip() for name in args.elements.split(",")]
+    model = convert(
+        args.source,
+        args.output,
+        args.head,
+        elements,
+        args.precision,
+        args.sel,
+        trust=args.trust,
+        architecture=args.architecture,
+    )
+    sys.stdout.write(
+        f"{args.source} -> {args.output}: elements {' '.join(model.type_map)}, cutoff {model.rcut:g} Å, "
+        f"{model.config.precision}\n"
+    )
+    return 0
+
+
+def run_export(args: argparse.Namespace) -> int:
+    """Run ``deepmd-gnn export``.
+
+    Parameters
+    ----------
+    args : argparse.Namespace
+        Parsed arguments.
+
+    Returns
+    -------
+    int
+        0.
+
+    Raises
+    ------
+    ValueError, OSError
+        If the model cannot be written as native MACE; :func:`deepmd_gnn.cli.main` prints them.
+    """
+    from deepmd_gnn.native.writer import export_native
+
+    export_native(args.model, args.output, args.branch)
+    sys.stdout.write(f"{args.model} -> {Path(args.output)}\n")
+    return 0

@@ -1,0 +1,78 @@
+"""Features of atoms that live on another rank."""
+
+import torch
+
+from deepmd_gnn.graph.edge_sums import rows_between
+
+
+def exchange(features: torch.Tensor, nsender: int, comm_dict: dict[str, torch.Tensor] | None) -> torch.Tensor:
+    """Give every sender its features.
+
+    Parameters
+    ----------
+    features : torch.Tensor
+        Features of the guard and the owned atoms, shape (nnode, dim), float32 or float64.
+    nsender : int
+        Guard, owned atoms and ghosts.
+    comm_dict : dict[str, torch.Tensor], optional
+        The host's communication tensors, see DeePMD-kit's ``border_op``. None if ghosts are folded onto their
+        owners: then nodes and senders are the same.
+
+    Returns
+    -------
+    torch.Tensor
+        Shape (nsender, dim).
+    """
+    if comm_dict is None:
+        return features
+    nnode = features.shape[0]
+    nowned, nghost = nnode - 1, nsender - nnode
+    # border_op wants a fresh contiguous matrix: it writes the ghosts' rows into its argument.
+    rows = torch.cat([rows_between(features, 1, nnode), features.new_zeros(nghost, features.shape[1])])
+    if not torch.jit.is_scripting() and "nlocal" in comm_dict:  # type: ignore[attr-defined]
+        return torch.cat([features[:1], _exported_border_op(rows, comm_dict)])
+    check_lists(comm_dict, nghost)
+    cpu = torch.device("cpu")
+    filled = torch.ops.deepmd.border_op(
+        comm_dict["send_list"],
+        comm_dict["send_proc"],
+        comm_dict["recv_proc"],
+        comm_dict["send_num"],
+        comm_dict["recv_num"],
+        rows,
+        comm_dict["communicator"],
+        torch.tensor(nowned, dtype=torch.int32, device=cpu),
+        torch.tensor(nghost, dtype=torch.int32, device=cpu),
+    )[0]
+    return torch.cat([features[:1], filled])
+
+
+def check_lists(comm_dict: dict[str, torch.Tensor], nghost: int) -> None:
+    """Refuse communication lists that do not bring every ghost, before they are followed.
+
+    Parameters
+    ----------
+    comm_dict : dict[str, torch.Tensor]
+        The host's communication tensors.
+    nghost : int
+        Ghosts of this rank.
+
+    Raises
+    ------
+    ValueError
+        If the numbers differ, as with LAMMPS' tiled communication, whose lists the host misreads.
+    """
+    received = int(comm_dict["recv_num"].sum())
+    if received != nghost:
+        raise ValueError(
+            f"mace model: the host's communication lists bring {received} ghosts, but this rank has {nghost}. In "
+            "LAMMPS use comm_style brick; pair_style deepmd does not support comm_style tiled."
+        )
+
+
+@torch.jit.unused
+def _exported_border_op(rows: torch.Tensor, comm_dict: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Exchange in the exportable backend, whose operator can be traced and takes the counts from the host."""
+    lists = [comm_dict[key] for key in ("send_list", "send_proc", "recv_proc", "send_num", "recv_num")]
+    counts = [comm_dict[key] for key in ("communicator", "nlocal", "nghost")]
+    return torch.ops.deepmd_export.border_op(*lists, rows, *counts)

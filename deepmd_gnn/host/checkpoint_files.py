@@ -1,0 +1,127 @@
+"""How DeePMD-kit's trainers write checkpoints of MACE models: whole or not at all, with the step that comes next.
+
+Both trainers write in place, so that a training that is killed meanwhile leaves an empty file under the newest name. The
+trainer of ``dp --pt`` notes the number of the last step, and a restart does that step once more.
+"""
+
+import functools
+import inspect
+import re
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from deepmd_gnn.files.whole_file import whole_file
+
+_TRAINERS = ("deepmd.pt.train.training", "deepmd.pt_expt.train.training")
+_NUMBERED = re.compile(r"(.*)-(\d+)\.pt")
+
+
+def improve_trainers() -> None:
+    """Wrap the methods that write, in the trainers that are loaded; for other models than MACE they do what they did.
+
+    The host has no hook for this. It is called before a trainer is made, and where the user skips the statistics of neighbours
+    when it builds its model: in time for what it writes, but not for what it reads.
+    """
+    for name in _TRAINERS:
+        trainer = getattr(sys.modules.get(name), "Trainer", None)
+        if trainer is not None and not hasattr(trainer._write_checkpoint, "writes_mace_models"):
+            trainer._write_checkpoint = _wrapped(trainer._write_checkpoint)
+            trainer.__init__ = _checked(trainer.__init__)
+
+
+def check_whole(path: Path) -> None:
+    """Refuse a checkpoint that is cut short.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Raises
+    ------
+    ValueError
+        Names the newest whole checkpoint beside it.
+    """
+    if not path.is_file() or zipfile.is_zipfile(path):  # a missing file is named by the host
+        return
+    earlier = _newest_whole(path)
+    advice = (
+        f"Continue from {earlier}, the newest whole one." if earlier else "There is no whole one beside it."
+    )
+    raise ValueError(
+        f"mace model: the checkpoint {path} is cut short ({path.stat().st_size} bytes): the training was probably ended while it "
+        f"was written. {advice}"
+    )
+
+
+def _newest_whole(cut: Path) -> Path | None:
+    """Newest numbered checkpoint of the same training that is a whole archive."""
+    name = _NUMBERED.fullmatch(cut.resolve().name)
+    prefix = name[1] if name else cut.stem
+    steps = {}
+    for path in cut.resolve().parent.glob("*.pt"):
+        other = _NUMBERED.fullmatch(path.name)
+        if other and other[1] == prefix and zipfile.is_zipfile(path):
+            steps[int(other[2])] = cut.parent / path.name
+    return steps[max(steps)] if steps else None
+
+
+def _checked(original: Callable[..., None]) -> Callable[..., None]:
+    signature = inspect.signature(original)
+
+    @functools.wraps(original)
+    def init(*args: Any, **named: Any) -> None:
+        given = signature.bind_partial(*args, **named).arguments
+        for option in ("restart_model", "init_model", "finetune_model"):
+            if isinstance(given.get(option), str) and given[option].endswith(".pt"):
+                check_whole(Path(given[option]))
+        original(*args, **named)
+
+    return init
+
+
+def _wrapped(original: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(original)
+    def write_checkpoint(self: Any, path: Path, *data: dict[str, Any], **options: Any) -> None:
+        if self.rank != 0 or not _trains_mace(self):
+            original(self, path, *data, **options)
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        store = options.get("store")
+        if store is not None:  # the trainer of dp --pt
+            options["store"] = _Nothing()  # the name that it would prune by is not the final one
+            _count_from_one(*data, done=self.num_steps > 0)
+        with whole_file(path) as unfinished:
+            original(self, unfinished, *data, **options)
+        if store is not None:
+            store.prune(path)
+
+    write_checkpoint.writes_mace_models = True  # type: ignore[attr-defined]
+    return write_checkpoint
+
+
+class _Nothing:
+    """Stands for a store of checkpoints while one of them has no final name."""
+
+    def prune(self, path: Path) -> None:
+        """Keep all."""
+
+
+def _count_from_one(checkpoint: dict[str, Any], *, done: bool) -> None:
+    """Note the number of steps done, from which a restart goes on, in place of the index of the last one."""
+    extra = checkpoint["model"]["_extra_state"]
+    infos = extra["train_infos"]
+    checkpoint["model"]["_extra_state"] = {
+        **extra, "train_infos": {**infos, "step": infos["step"] + int(done)}
+    }  # fmt: skip
+
+
+def _trains_mace(trainer: Any) -> bool:
+    """Whether all models of a trainer are MACE models; compiled ones keep theirs inside."""
+    from deepmd_gnn.mace import MaceModel
+
+    models = trainer.model.values() if trainer.multi_task else [trainer.model]
+    return all(isinstance(getattr(model, "original_model", model), MaceModel) for model in models)

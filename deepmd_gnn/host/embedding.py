@@ -1,0 +1,153 @@
+"""Node features of a MACE model, for ``eval_descriptor``, ``dp eval-desc`` and ``dp embed``."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from deepmd_gnn.graph.atom_graph import AtomGraph, make_graph
+from deepmd_gnn.graph.neighbor_search import NeighborPairs
+from deepmd_gnn.nn.energy import MaceEnergy
+
+if TYPE_CHECKING:
+    from deepmd_gnn.mace import MaceModel
+
+
+class EmbeddingMixin:
+    """Part of :class:`~deepmd_gnn.mace.MaceModel` that returns node features."""
+
+    if TYPE_CHECKING:
+        energy_model: MaceEnergy
+        num_channels: int
+        rcut: float
+        launches_kernels: bool
+        training: bool
+        pairs: NeighborPairs
+        graph_of_frames: Callable[..., AtomGraph]
+        without_excluded_pairs: Callable[[AtomGraph], AtomGraph]
+
+    @torch.jit.export
+    def forward_embedding(
+        self,
+        coord: torch.Tensor,
+        atype: torch.Tensor,
+        box: torch.Tensor | None = None,
+        fparam: torch.Tensor | None = None,  # noqa: ARG002 - the host's signature
+        aparam: torch.Tensor | None = None,  # noqa: ARG002
+        charge_spin: torch.Tensor | None = None,  # noqa: ARG002
+    ) -> dict[str, torch.Tensor]:
+        """Node features of frames.
+
+        Parameters
+        ----------
+        coord, atype, box : torch.Tensor
+            As in ``forward``.
+        fparam, aparam, charge_spin : torch.Tensor, optional
+            Not used by MACE.
+
+        Returns
+        -------
+        dict[str, torch.Tensor]
+            ``descriptor`` (nf, nloc, ·): the features of all layers side by side, as native MACE's
+            ``node_feats``; ``atomic_feature`` (nf, nloc, channels): the scalars of the last layer;
+            ``structural_feature`` (nf, channels): their sum over atoms.
+        """
+        if self.training:
+            raise RuntimeError("mace model: embeddings need eval mode; call model.eval() first.")
+        graph = self.graph_of_frames(coord, atype, box, not self.launches_kernels)
+        return self.features(graph, atype)
+
+    def features(self, graph: AtomGraph, atype: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Node features of a graph whose nodes are the atoms of `atype`, see :meth:`forward_embedding`."""
+        nf, nloc = atype.shape
+        with torch.no_grad():
+            layers = self.energy_model(graph, None)[1]
+            features = self.energy_model.native_features(layers)
+        counts = (atype >= 0).unsqueeze(2)
+        features = features[1:].reshape(nf, nloc, features.shape[1]) * counts
+        last = layers[len(layers) - 1][1:, 0].reshape(nf, nloc, self.num_channels) * counts
+        return {"descriptor": features, "atomic_feature": last, "structural_feature": last.sum(dim=1)}
+
+    def get_dp_atomic_model(self) -> "ExtendedFeatures":
+        """What the host's interface to ``.pt2`` and ``.pte`` asks for features."""
+        return ExtendedFeatures(self)  # type: ignore[arg-type]
+
+
+class ExtendedFeatures:
+    """Node features for atoms with ghosts, under the names that the host's interface to exported files uses.
+
+    Parameters
+    ----------
+    model : MaceModel
+        The model of the file.
+    """
+
+    def __init__(self, model: "MaceModel") -> None:
+        self.model = model
+
+    def has_chg_spin_ebd(self) -> bool:
+        """No embedding of charge and spin."""
+        return False
+
+    def descriptor(
+        self,
+        coord: torch.Tensor,
+        atype: torch.Tensor,
+        nlist: torch.Tensor,
+        mapping: torch.Tensor,
+        charge_spin: torch.Tensor | None = None,  # noqa: ARG002 - the host's signature
+    ) -> tuple[torch.Tensor | None, ...]:
+        """Features of the owned atoms.
+
+        Parameters
+        ----------
+        coord : torch.Tensor
+            Å, shape (nf, nall, 3), owned atoms first.
+        atype, mapping : torch.Tensor
+            Types and owners, shape (nf, nall).
+        nlist : torch.Tensor
+            Shape (nf, nloc, ·). The host has cut it to `sel` neighbours, so only its size is read; the pairs are
+            found here.
+        charge_spin : torch.Tensor, optional
+            Not used.
+
+        Returns
+        -------
+        tuple
+            ``descriptor`` and ``atomic_feature`` of :meth:`EmbeddingMixin.forward_embedding`; None for what MACE lacks.
+        """
+        nf, nall = atype.shape
+        nloc = nlist.shape[1]
+        owned = atype[:, :nloc]
+        center, neighbor, edge_vec = self.model.pairs(coord.reshape(nf, nall, 3), atype, None)
+        first = torch.arange(nf, device=atype.device).unsqueeze(1) * nloc
+        owner = (mapping + first).reshape(-1)
+        kept = center % nall < nloc
+        sender, receiver = owner[neighbor[kept]], owner[center[kept]]
+        types = owned.reshape(-1)
+        atoms = torch.stack([sender, receiver])
+        graph = make_graph(types, types, sender, receiver, edge_vec[kept], atoms, self.model.rcut)
+        found = self.model.features(self.model.without_excluded_pairs(graph), owned)
+        return found["descriptor"], found["atomic_feature"], None, None, None
+
+    @property
+    def fitting_net(self) -> "LastLayer":
+        """What comes before the readouts."""
+        return LastLayer()
+
+
+class LastLayer:
+    """Hands the scalars of the last layer through, where the host asks its fitting network for a middle layer."""
+
+    def set_return_middle_output(self, wanted: bool) -> None:
+        """Nothing to set: there is no other output."""
+
+    def __call__(
+        self,
+        descriptor: torch.Tensor,  # noqa: ARG002 - the host's signature
+        atype: torch.Tensor,  # noqa: ARG002
+        gr: torch.Tensor,
+        **unused: Any,  # noqa: ARG002
+    ) -> dict[str, torch.Tensor]:
+        """Return the second result of :meth:`ExtendedFeatures.descriptor`."""
+        return {"middle_output": gr}

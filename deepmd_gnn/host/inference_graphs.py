@@ -1,0 +1,130 @@
+"""What the host's Python inference hands over: types as they were given, and edges that are found here.
+
+The host casts types to 32 bits, so that others become types of the model. Its own neighbour searches for exported models
+(vesin, ASE, all pairs) end the process, never end or give numbers for input that has none; a ``.pt2`` and ``.pte`` get the
+search that a ``.pth`` contains, with its messages.
+"""
+
+import functools
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+
+from deepmd_gnn.graph.atom_graph import refuse_coincident
+from deepmd_gnn.graph.input_checks import check_cells, check_coordinates, check_types
+
+
+def keep_types(deep_eval: ModuleType) -> None:
+    """Let the host's inference refuse types of MACE models that do not fit into 32 bits.
+
+    Parameters
+    ----------
+    deep_eval : ModuleType
+        ``deepmd.infer.deep_eval``.
+    """
+    original = deep_eval.DeepEval._standard_input
+    if getattr(original, "keeps_types", False):
+        return
+
+    @functools.wraps(original)
+    def standard_input(self: Any, coords: Any, cells: Any, atom_types: Any, *others: Any) -> Any:
+        given = np.asarray(atom_types)
+        cast = np.iinfo(np.int32)
+        lost = given.size > 0 and (given.min() < cast.min or given.max() > cast.max)
+        if lost and _is_mace(self.deep_eval):
+            types = torch.as_tensor(given.clip(-(2**62), 2**62).astype(np.int64))
+            check_types(types, self.deep_eval.get_type_map())
+        return original(self, coords, cells, atom_types, *others)
+
+    standard_input.keeps_types = True  # type: ignore[attr-defined]
+    deep_eval.DeepEval._standard_input = standard_input
+
+
+def _is_mace(deep_eval: Any) -> bool:
+    """Tell MACE models of both backends: exported ones hold the model, of the others the input is there."""
+    from deepmd_gnn.mace import MaceModel
+
+    model = getattr(deep_eval, "_dpmodel", None)
+    return isinstance(model, MaceModel) or deep_eval.get_model_def_script().get("type") == "mace"
+
+
+def search_here(deep_eval: ModuleType) -> None:
+    """Let the host's inference of exported models ask here for the edges of MACE models.
+
+    The host has no hook for this; other models pass through unchanged.
+
+    Parameters
+    ----------
+    deep_eval : ModuleType
+        ``deepmd.pt_expt.infer.deep_eval``.
+    """
+    original = deep_eval.DeepEval._build_eval_graph
+    if getattr(original, "searches_for_mace", False):
+        return
+
+    @functools.wraps(original)
+    def build_eval_graph(
+        self: Any,
+        coord_input: np.ndarray,
+        atom_types: np.ndarray,
+        box_input: np.ndarray | None,
+        device: torch.device,
+    ) -> Any:
+        if not _is_mace(self):
+            return original(self, coord_input, atom_types, box_input, device)
+        coord = torch.as_tensor(np.asarray(coord_input), dtype=torch.float64, device=device)
+        types = torch.as_tensor(np.asarray(atom_types), dtype=torch.int64, device=device)
+        box = None
+        if box_input is not None:
+            box = torch.as_tensor(np.asarray(box_input), dtype=torch.float64, device=device)
+        return neighbor_graph(self._dpmodel, coord, types, box)
+
+    build_eval_graph.searches_for_mace = True  # type: ignore[attr-defined]
+    deep_eval.DeepEval._build_eval_graph = build_eval_graph
+
+
+def neighbor_graph(model: Any, coord: torch.Tensor, types: torch.Tensor, box: torch.Tensor | None) -> Any:
+    """Search neighbours, in the host's form of a graph.
+
+    Parameters
+    ----------
+    model : MaceModel
+        Its cutoff and elements count.
+    coord : torch.Tensor
+        Å, float64, shape (nf, nloc, 3).
+    types : torch.Tensor
+        int64, shape (nf, nloc); −1 for virtual atoms.
+    box : torch.Tensor, optional
+        Cells, Å, float64, shape (nf, 9); None for free boundaries.
+
+    Returns
+    -------
+    deepmd.dpmodel.utils.neighbor_graph.NeighborGraph
+        All pairs within the cutoff, sorted by centre.
+
+    Raises
+    ------
+    ValueError
+        If types, coordinates or cells are invalid, or atoms coincide.
+    """
+    from deepmd.dpmodel.utils.neighbor_graph import (
+        NeighborGraph,
+        canonicalize_neighbor_graph,
+        pad_and_guard_edges,
+    )
+
+    nf, nloc = types.shape
+    check_types(types, model.type_map)
+    check_coordinates(coord)
+    if box is not None:
+        box = box.reshape(nf, 3, 3)
+        check_cells(box)
+    center, neighbor, edge_vec = model.pairs(coord.reshape(nf, nloc, 3), types, box)
+    index = torch.stack([neighbor, center])
+    refuse_coincident(edge_vec, index)
+    index, edge_vec, mask = pad_and_guard_edges(index, edge_vec, None, 2)
+    n_node = torch.full((nf,), nloc, dtype=torch.int64, device=coord.device)
+    graph = NeighborGraph(n_node=n_node, edge_index=index, edge_vec=edge_vec, edge_mask=mask)
+    return canonicalize_neighbor_graph(graph, nf * nloc)

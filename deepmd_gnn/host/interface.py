@@ -1,0 +1,296 @@
+"""What DeePMD-kit asks a model about itself."""
+
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from deepmd.dpmodel.output_def import FittingOutputDef, ModelOutputDef, OutputVariableDef
+from deepmd.pt.utils.update_sel import UpdateSel
+
+from deepmd_gnn.config.isolated_atoms import energies_in_section
+from deepmd_gnn.config.mace import MaceConfig
+from deepmd_gnn.config.options import config_from_options
+from deepmd_gnn.config.sections import set_sel
+from deepmd_gnn.host.checkpoint_files import improve_trainers
+from deepmd_gnn.host.labels import check_files, warn_of_ignored_cells
+from deepmd_gnn.host.observed_types import observed_names
+from deepmd_gnn.host.sharing import Descriptor, FittingNet
+from deepmd_gnn.mace_cuequivariance import check_available
+from deepmd_gnn.nn.energy import MaceEnergy
+
+if TYPE_CHECKING:
+    from deepmd_gnn.mace import MaceModel
+
+
+class InterfaceMixin:
+    """Part of :class:`~deepmd_gnn.mace.MaceModel` that answers questions; the names are the host's."""
+
+    if TYPE_CHECKING:
+        config: MaceConfig
+        energy_model: MaceEnergy
+        type_map: list[str]
+        rcut: float
+        sel: int
+        nlayers: int
+        hessian_mode: bool
+        out_bias: torch.Tensor
+        min_nbor_dist: torch.Tensor
+        atom_counts: list[bool]
+        observed: torch.Tensor
+
+    @property
+    def atomic_model(self) -> "InterfaceMixin":
+        """The host reads capabilities from here."""
+        return self
+
+    @property
+    def observed_type(self) -> list[str] | None:
+        """Elements seen in the training data, None if unknown."""
+        return observed_names(self.observed, self.type_map)
+
+    @torch.jit.export
+    def get_type_map(self) -> list[str]:
+        """Chemical symbols."""
+        return self.type_map
+
+    @torch.jit.export
+    def get_ntypes(self) -> int:
+        """Number of elements."""
+        return len(self.type_map)
+
+    @torch.jit.export
+    def get_rcut(self) -> float:
+        """Cutoff radius in Å."""
+        return self.rcut
+
+    @torch.jit.export
+    def get_sel(self) -> list[int]:
+        """Expected number of neighbours; a hint, never a limit."""
+        return [self.sel]
+
+    @torch.jit.export
+    def get_nsel(self) -> int:
+        """Expected number of neighbours."""
+        return self.sel
+
+    @torch.jit.export
+    def get_nnei(self) -> int:
+        """Expected number of neighbours."""
+        return self.sel
+
+    @torch.jit.export
+    def use_self_built_nlist(self) -> bool:
+        """Python inference shall call ``forward``, whose own search never truncates to `sel`."""
+        return True
+
+    @torch.jit.export
+    def get_dim_fparam(self) -> int:
+        """No frame parameters."""
+        return 0
+
+    @torch.jit.export
+    def get_dim_aparam(self) -> int:
+        """No atomic parameters."""
+        return 0
+
+    @torch.jit.export
+    def has_default_fparam(self) -> bool:
+        """No frame parameters."""
+        return False
+
+    def get_default_fparam(self) -> None:
+        """No frame parameters."""
+        return
+
+    @torch.jit.export
+    def has_chg_spin_ebd(self) -> bool:
+        """No embedding of charge and spin."""
+        return False
+
+    @torch.jit.export
+    def get_dim_chg_spin(self) -> int:
+        """No embedding of charge and spin."""
+        return 0
+
+    @torch.jit.export
+    def has_default_chg_spin(self) -> bool:
+        """No embedding of charge and spin."""
+        return False
+
+    def get_default_chg_spin(self) -> None:
+        """No embedding of charge and spin."""
+        return
+
+    @torch.jit.export
+    def get_sel_type(self) -> list[int]:
+        """Types whose atoms contribute, as the host's models name them: all but the excluded ones."""
+        selected: list[int] = []
+        for index, counts in enumerate(self.atom_counts):
+            if counts:
+                selected.append(index)
+        return selected
+
+    @torch.jit.export
+    def is_aparam_nall(self) -> bool:
+        """No atomic parameters."""
+        return False
+
+    @torch.jit.export
+    def mixed_types(self) -> bool:
+        """One neighbour list for all types."""
+        return True
+
+    @torch.jit.export
+    def has_message_passing(self) -> bool:
+        """Whether ghosts need features that their owners compute."""
+        return self.nlayers > 1
+
+    @torch.jit.export
+    def need_sorted_nlist_for_lower(self) -> bool:
+        """Any order will do."""
+        return False
+
+    @torch.jit.export
+    def model_output_type(self) -> list[str]:
+        """An energy model."""
+        return ["energy"]
+
+    @torch.jit.export
+    def get_observed_type_list(self) -> list[str]:
+        """Elements seen in the training data; where that is unknown, those with an E0."""
+        observed: list[str] = []
+        known = int(self.observed.min()) >= 0
+        for index, name in enumerate(self.type_map):
+            seen = int(self.observed[index]) > 0 if known else float(self.out_bias[0, index, 0].abs()) > 1e-6
+            if seen:
+                observed.append(name)
+        return observed
+
+    def fitting_output_def(self) -> FittingOutputDef:
+        """Energy, differentiable in coordinates and cell."""
+        energy = OutputVariableDef(
+            "energy",
+            shape=[1],
+            reducible=True,
+            r_differentiable=True,
+            c_differentiable=True,
+            r_hessian=self.hessian_mode,
+        )
+        return FittingOutputDef([energy])
+
+    def atomic_output_def(self) -> FittingOutputDef:
+        """Energy, differentiable in coordinates and cell, and which atoms are real."""
+        mask = OutputVariableDef(
+            "mask", shape=[1], reducible=False, r_differentiable=False, c_differentiable=False
+        )
+        return FittingOutputDef([*self.fitting_output_def().get_data().values(), mask])
+
+    def model_output_def(self) -> ModelOutputDef:
+        """Outputs of the whole model."""
+        return ModelOutputDef(self.atomic_output_def())
+
+    def translated_output_def(self) -> dict[str, OutputVariableDef]:
+        """Outputs of ``forward`` by their public names, as the host's energy models define them."""
+        inner = self.model_output_def().get_data()
+        names = {
+            "atom_energy": "energy",
+            "energy": "energy_redu",
+            "force": "energy_derv_r",
+            "virial": "energy_derv_c_redu",
+            "atom_virial": "energy_derv_c",
+            "mask": "mask",
+        }
+        if self.hessian_mode:
+            names["hessian"] = "energy_derv_r_derv_r"
+        outputs = {public: inner[name] for public, name in names.items()}
+        for public in ("force", "virial", "atom_virial"):
+            outputs[public].squeeze(-2)  # in place: one energy, so no axis for it
+        return outputs
+
+    @torch.jit.export
+    def get_min_nbor_dist(self) -> float:
+        """Shortest distance in the training data in Å, −1 if unknown.
+
+        Not None, as the host has it: its ``compress`` would then ask for training data before it asks this model,
+        which cannot be compressed whatever the data.
+        """
+        return float(self.min_nbor_dist.item())
+
+    def compression_needs_min_nbor_dist(self) -> bool:
+        """Asked by the exportable backend's ``compress``."""
+        return False
+
+    def enable_compression(self, *options: Any, **named: Any) -> None:
+        """Refuse: what the host tabulates does not exist here.
+
+        Raises
+        ------
+        NotImplementedError
+            Says what to do instead.
+        """
+        raise NotImplementedError(
+            "mace model: 'dp compress' tabulates DeePMD-kit's own descriptors, not MACE. Freeze to .pt2 instead, which has "
+            "tables of the radial networks and generated kernels: deepmd-gnn freeze model.ckpt.pt -o mace.pt2."
+        )
+
+    @property
+    def descriptor(self) -> Descriptor:
+        """What multi-task training can share: everything before the readouts."""
+        return Descriptor(cast("MaceModel", self))
+
+    @property
+    def fitting_net(self) -> FittingNet:
+        """What belongs to one task: readouts and scale."""
+        return FittingNet(cast("MaceModel", self))
+
+    def get_descriptor(self) -> Descriptor:
+        """See :attr:`descriptor`."""
+        return self.descriptor
+
+    def get_fitting_net(self) -> FittingNet:
+        """See :attr:`fitting_net`."""
+        return self.fitting_net
+
+    def __getattr__(self, name: str) -> Any:
+        """The host looks its parts up as if they were submodules (``atomic_model.__getattr__("fitting_net")``)."""
+        if name in ("descriptor", "fitting_net"):
+            return object.__getattribute__(self, name)
+        return super().__getattr__(name)  # type: ignore[misc]
+
+    def do_grad_r(self, var_name: str | None = None) -> bool:  # noqa: ARG002 - the host's signature
+        """Forces are available."""
+        return True
+
+    def do_grad_c(self, var_name: str | None = None) -> bool:  # noqa: ARG002
+        """Virials are available."""
+        return True
+
+    def set_case_embd(self, case_idx: int) -> None:
+        """Refuse: MACE has no case embedding."""
+        raise NotImplementedError(f"mace model: no case embedding, so case {case_idx} cannot be set.")
+
+    def get_model_info(self) -> dict[str, Any]:
+        """Architecture and statistics, plain values."""
+        return {
+            **self.config.to_dict(),
+            "type_map": self.type_map,
+            "avg_num_neighbors": float(self.energy_model.avg_num_neighbors),
+            "scale": float(self.energy_model.scale),
+            "atomic_energies": self.out_bias.flatten().tolist(),
+        }
+
+    @classmethod
+    def update_sel(
+        cls, train_data: Any, type_map: list[str] | None, local_jdata: dict[str, Any]
+    ) -> tuple[dict[str, Any], float | None]:
+        """Fill in ``sel`` from the data and E0 from their file; called by the trainer before the model is built."""
+        improve_trainers()
+        config = config_from_options(local_jdata)
+        if config.enable_cueq:
+            check_available()  # before the work begins, not at the first step
+        check_files(train_data)
+        warn_of_ignored_cells(train_data)
+        distance, sel = UpdateSel().update_one_sel(
+            train_data, type_map, config.r_max, config.sel, mixed_type=True
+        )
+        # Data without any pair have no neighbours, but no buffer has room for none.
+        return set_sel(energies_in_section(local_jdata, type_map), max(int(sel[0]), 1)), distance

@@ -1,0 +1,1 @@
+"""Generated C++ kernels for CPUs, and the compiler that makes libraries of them."""

@@ -1,0 +1,172 @@
+"""What a freeze keeps for the next one on the same machine, beside torch's own caches.
+
+AOTInductor 2.11 calls the compiler in every freeze, although the code of a network does not depend on its weights, and
+TorchInductor tries the vector instructions of the CPU once per process, each in a new Python that imports torch.
+"""
+
+import contextlib
+import functools
+import hashlib
+import logging
+import re
+import shlex
+import shutil
+import subprocess
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch._inductor import cpu_vec_isa
+from torch._inductor.cpp_builder import CppBuilder, get_cpp_compiler
+from torch._inductor.exc import CppCompileError
+from torch._inductor.runtime.cache_dir_utils import cache_dir
+
+from deepmd_gnn.kernels.cpu.kept import is_noted, is_whole, note, written
+
+log = logging.getLogger("deepmd.deepmd_gnn")
+
+# Beginning of the line in which generated code names the file it was written to.
+_OWN_NAME = "// Triton kernels are embedded as comments in "
+# Definition of a list of sizes.
+_SIZES = re.compile(r"\s*(?:static )?const(?:expr)? int64_t \*?(int_array_\d+)(?:\[\])? ?= ?(.*);")
+
+
+@functools.cache
+def _this_compiler(command: str) -> str | None:
+    """What a compiler and the CPU are, None if it does not tell."""
+    try:
+        done = subprocess.run(
+            [*shlex.split(command), "-v", "-march=native", "-Q", "--help=target"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    # The version is printed with the errors, between names of temporary files.
+    versions = [line for line in done.stderr.splitlines() if "version" in line and "/tmp" not in line]
+    return "\n".join([command, torch.__version__, *versions, done.stdout])
+
+
+def _kept(kind: str, *content: str) -> Path | None:
+    """Where something is kept that depends on some text and on the compiler; None if it must not be."""
+    compiler = _this_compiler(get_cpp_compiler())
+    if compiler is None:
+        return None
+    return place_of(kind, compiler, *content)
+
+
+def place_of(kind: str, *content: str) -> Path:
+    """Path below torch's own cache for what is made from some text, one for every text."""
+    key = hashlib.sha256("\0".join(content).encode())
+    return Path(cache_dir()) / "deepmd_gnn" / kind / key.hexdigest()[:32]
+
+
+def pick_vector_instructions() -> cpu_vec_isa.VecISA:
+    """Choose the vector instructions as TorchInductor does, without trying again what has worked on this machine.
+
+    Returns
+    -------
+    torch._inductor.cpu_vec_isa.VecISA
+        The widest ones that the CPU has and the compiler knows.
+    """
+    original = cpu_vec_isa.VecISA.check_build
+
+    @functools.wraps(original)
+    def check_build(self: cpu_vec_isa.VecISA, code: str) -> bool:
+        record = _kept("instructions", str(self), self._arch_flags, code)
+        if record is not None and record.exists():
+            return True
+        works = original(self, code)
+        if works and record is not None:
+            with contextlib.suppress(OSError):  # a cache that cannot be written to
+                record.parent.mkdir(parents=True, exist_ok=True)
+                record.touch()
+        return works
+
+    cpu_vec_isa.VecISA.check_build = check_build  # type: ignore[method-assign]
+    try:
+        return cpu_vec_isa.pick_vec_isa()
+    finally:
+        cpu_vec_isa.VecISA.check_build = original  # type: ignore[method-assign]
+
+
+@contextlib.contextmanager
+def compiled_once() -> Iterator[None]:
+    """Keep what TorchInductor compiles inside, and take what an earlier freeze has kept.
+
+    The objects are copied, never linked: TorchInductor removes its own. Weights are not part of them.
+    """
+    original = CppBuilder.build
+
+    @functools.wraps(original)
+    def build(self: Any) -> None:
+        kept = _kept_object(self)
+        compile_it = functools.partial(_with_sound_header, original, self)
+        if kept is None:
+            compile_it()
+            return
+        target = Path(self.get_target_file_path())
+        if is_whole(kept):
+            shutil.copyfile(kept, target)
+            return
+        compile_it()
+        # A full disk, or a cache that can only be read, costs the next freeze some time.
+        with contextlib.suppress(OSError), written(kept) as unfinished:
+            shutil.copyfile(target, unfinished)
+
+    CppBuilder.build = build  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        CppBuilder.build = original  # type: ignore[method-assign]
+
+
+def _with_sound_header(build: Callable[[Any], None], builder: Any) -> None:
+    """Compile; a precompiled header of torch that was damaged is removed, and the compiler takes the header itself."""
+    included = re.match(r"-include (\S+)", builder._include_dirs_args)
+    header = Path(f"{included[1]}.gch") if included else None
+    if header is None or not header.exists():
+        build(builder)
+        return
+    known = is_noted(header)
+    if known:
+        is_whole(header)
+    try:
+        build(builder)
+    except CppCompileError:
+        if known:
+            raise
+        log.warning("mace model: the precompiled header %s may have been cut short; it is removed.", header)
+        header.unlink()
+        build(builder)
+        return
+    if not known:
+        with contextlib.suppress(OSError):
+            note(header)
+
+
+def _kept_object(builder: Any) -> Path | None:
+    """Where the object that is to be built is kept; None unless it is one of the generated sources."""
+    target, source = Path(builder.get_target_file_path()), Path(builder._sources_args)
+    if target.suffix != ".o" or source.suffix != ".cpp" or not source.is_file():
+        return None
+    code = source.read_text(encoding="utf-8").splitlines()
+    command = builder.get_command_line().replace(str(source), "").replace(str(target), "")
+    return _kept("objects", command, *_without_names(code))
+
+
+def _without_names(code: Iterable[str]) -> Iterator[str]:
+    """Leave out what differs between equal programs.
+
+    TorchInductor numbers lists of sizes, and whether two equal ones share a number depends on addresses in memory
+    (``codegen_int_array_var`` has an ``id`` in its key): the list takes the place of its name.
+    """
+    sizes: dict[str, str] = {}
+    for line in code:
+        defined = _SIZES.fullmatch(line)
+        if defined:
+            sizes[defined[1]] = defined[2]
+        elif not line.startswith(_OWN_NAME):
+            yield re.sub(r"int_array_\d+", lambda name: sizes.get(name[0], name[0]), line)

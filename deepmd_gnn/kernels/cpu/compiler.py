@@ -1,0 +1,215 @@
+"""The C++ compiler: what it compiles for, and files that it made and that are kept."""
+
+import contextlib
+import logging
+import platform
+import shlex
+import subprocess
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch._inductor.config as inductor_config
+from torch._inductor.cpp_builder import get_cpp_compiler
+from torch._inductor.cpu_vec_isa import VecISA, invalid_vec_isa
+from torch._inductor.exc import InvalidCxxCompiler
+
+from deepmd_gnn.kernels.cpu.cache import pick_vector_instructions, place_of
+from deepmd_gnn.kernels.cpu.kept import is_whole, written
+
+log = logging.getLogger("deepmd.deepmd_gnn")
+
+# No -ffast-math: an edge that is not a number must give an energy that is not a number.
+FLAGS = [
+    "-O3",
+    "-std=c++17",
+    "-fPIC",
+    "-fvisibility=hidden",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-ffp-contract=fast",
+]
+GUARD = "deepmd_gnn_cpu_guard"
+# For sources that use AOTInductor's C interface.
+TORCH_HEADERS = f"-I{Path(torch.__file__).parent / 'include'}"
+
+
+class Machine(NamedTuple):
+    """What the generated code is made for."""
+
+    vector_bytes: int
+    """Width of a vector register."""
+    registers: int
+    """Sums that are kept in registers at a time."""
+    flags: tuple[str, ...]
+    """Options of the compiler."""
+    features: tuple[str, ...]
+    """Features that a CPU must have, in the compiler's names."""
+
+    def supported(self) -> str:
+        """C++ expression that tells whether the CPU has them."""
+        return " && ".join(f'__builtin_cpu_supports("{name}")' for name in self.features) or "true"
+
+
+def this_machine() -> Machine:
+    """The CPU that freezes, which TorchInductor's own code is compiled for as well."""
+    isa: VecISA = pick_vector_instructions()
+    x86 = platform.machine() in ("x86_64", "AMD64")
+    if x86 and isa is invalid_vec_isa:
+        log.warning(
+            "mace model: the compiler makes no code for AVX2 or AVX-512 that runs here; the .pt2 will be slower."
+        )
+    if not x86 or isa is invalid_vec_isa or isa.bit_width() < 256:
+        return Machine(16, 10, (), ())
+    flags = tuple(shlex.split(isa.build_arch_flags()))
+    if isa.bit_width() >= 512:
+        return Machine(64, 21, flags, ("avx512f", "avx512dq", "avx512bw", "avx512vl"))
+    return Machine(32, 10, flags, ("avx2", "fma"))
+
+
+def check_compiler() -> None:
+    """Look for the compiler that TorchInductor will call.
+
+    Raises
+    ------
+    RuntimeError
+        If there is none.
+    """
+    try:
+        get_cpp_compiler()
+    except (InvalidCxxCompiler, OSError) as error:  # the latter of an empty CXX, or one that is no program
+        raise RuntimeError(
+            "mace model: freezing to .pt2 compiles the model, but there is no C++ compiler: g++ was not found, and the "
+            "environment variable CXX names no other one that runs. Install one (Debian: apt install g++; conda: "
+            "conda install gxx), or freeze to .pth, which needs none."
+        ) from error
+
+
+class Compiled:
+    """Files that the compiler makes of some sources, kept below torch's own cache and named by their content.
+
+    Parameters
+    ----------
+    sources : dict[str, str]
+        C++ by name.
+    flags : tuple[str, ...]
+        Options for the processor.
+    """
+
+    def __init__(self, sources: dict[str, str], flags: tuple[str, ...]) -> None:
+        self.sources = sources
+        self.command = [*shlex.split(get_cpp_compiler()), *FLAGS, *flags]
+        self.folder = place_of("libraries", *sources.values(), *self.command, torch.__version__)
+
+    def object(self, name: str, *options: str) -> Path:
+        """Compile a source."""
+        return self.made(f"{name}.o", [f"{name}.cpp"], "-c", *options)
+
+    def archive(self, name: str, objects: list[Path]) -> Path:
+        """Static library of one member, which needs no archiver."""
+        return self.made(f"lib{name}.a", [path.name for path in objects], "-r", "-nostdlib")
+
+    def made(self, name: str, inputs: list[str], *options: str) -> Path:
+        """Run the compiler in the folder, unless an earlier freeze has made the file.
+
+        Parameters
+        ----------
+        name : str
+            File to make.
+        inputs : list[str]
+            Files in the folder.
+        *options : str
+            Options of the compiler.
+
+        Returns
+        -------
+        Path
+            The file.
+
+        Raises
+        ------
+        RuntimeError
+            With the compiler's messages.
+        """
+        target = self.folder / name
+        if is_whole(target):
+            return target
+        try:
+            with written(target) as unfinished:
+                self._write_sources(inputs)
+                self._compile([*options, *inputs, "-o", unfinished.name])
+        except OSError as error:
+            raise RuntimeError(
+                f"mace model: cannot keep compiled code in {self.folder} ({error}). Let the environment variable "
+                "TORCHINDUCTOR_CACHE_DIR name a folder that can be written to, with space on its disk."
+            ) from error
+        return target
+
+    def _write_sources(self, names: list[str]) -> None:
+        for name in names:
+            text = self.sources.get(name.removesuffix(".cpp"))
+            if name.endswith(".cpp") and text is not None:
+                with written(self.folder / name) as unfinished:
+                    unfinished.write_text(text, encoding="utf-8")
+
+    def _compile(self, arguments: list[str]) -> None:
+        command = [*self.command, *arguments]
+        done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, check=False)
+        if done.returncode != 0 or not (self.folder / arguments[-1]).exists():
+            raise RuntimeError(
+                f"mace model: generated code does not compile ({shlex.join(command)} in {self.folder}):\n"
+                f"{done.stderr[-3000:]}"
+            )
+
+
+@contextlib.contextmanager
+def linked_into_models(library: str, shims: dict[Any, list[str]] | None = None) -> Iterator[None]:
+    """Add a library, and the C functions of operators, to every ``.pt2`` that is frozen inside.
+
+    Parameters
+    ----------
+    library : str
+        See :func:`linked`.
+    shims : dict, optional
+        Operator → declarations, as ``aot_inductor.custom_ops_to_c_shims`` has them.
+    """
+    config = inductor_config.aot_inductor
+    settings = {
+        "aot_inductor.custom_op_libs": [*(config.custom_op_libs or []), library],
+        "aot_inductor.custom_ops_to_c_shims": {**config.custom_ops_to_c_shims, **(shims or {})},
+    }
+    with inductor_config.patch(settings):
+        yield
+
+
+def linked(archive: Path) -> str:
+    """A static library as TorchInductor's list of libraries takes it.
+
+    The list has names only; what follows the name becomes an option of the linker's command line.
+    """
+    return f"{archive.stem.removeprefix('lib')} -L'{archive.parent}'"
+
+
+def cpu_guard(machine: Machine) -> str:
+    """Make a library that ends the process with a message if the CPU lacks a feature, before any other code runs.
+
+    Parameters
+    ----------
+    machine : Machine
+        What the file is compiled for.
+
+    Returns
+    -------
+    str
+        See :func:`linked`.
+    """
+    source = files("deepmd_gnn.kernels.cpu").joinpath("guard.hpp").read_text(encoding="utf-8")
+    source = source.replace("@SUPPORTED@", machine.supported())
+    source = source.replace("@FEATURES@", ", ".join(machine.features)).replace("@NAME@", GUARD)
+    # Without the options for the processor: it must run on those that it refuses.
+    compiled = Compiled({"guard": source}, ())
+    archive = compiled.archive(GUARD, [compiled.object("guard")])
+    # Nothing refers to it; the linker must be told that it is wanted.
+    return f"{linked(archive)} -Wl,--undefined={GUARD}"

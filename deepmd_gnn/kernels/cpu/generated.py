@@ -1,0 +1,275 @@
+"""From a model to its kernels, and the modules that call them in place of the torch code."""
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from deepmd_gnn.graph.atom_graph import AtomGraph
+from deepmd_gnn.kernels import operators
+from deepmd_gnn.kernels.cpu.compiler import this_machine
+from deepmd_gnn.kernels.cpu.contraction_code import (
+    Polynomials,
+    contraction_code,
+    monomial_tuples,
+    polynomials,
+)
+from deepmd_gnn.kernels.cpu.convolution_code import convolution_code, convolution_shape
+from deepmd_gnn.kernels.cpu.library import Library
+from deepmd_gnn.kernels.cpu.mixing import GeneratedLinear, generated_linears, mixes_messages, no_linear
+from deepmd_gnn.kernels.cpu.mixing_code import mixing_code
+from deepmd_gnn.kernels.cpu.vectors import in_vectors
+from deepmd_gnn.kernels.tables.radial import FEWEST, RadialTable, kinds_of_edges, kinds_of_pairs, radial_table
+from deepmd_gnn.nn.interactions import AttentiveInteraction
+
+log = logging.getLogger("deepmd.deepmd_gnn")
+# Tables for every pair of many elements would fill the memory.
+LARGEST_TABLES = 512 * 2**20
+
+
+def not_covered(energy_model: Any) -> str | None:
+    """Say why there are no kernels for a model, None if there are."""
+    if any(isinstance(layer, AttentiveInteraction) for layer in energy_model.interactions):
+        return "attentive blocks have radial weights that depend on the features"
+    size = tables_size(energy_model)
+    if size > LARGEST_TABLES:
+        return (
+            f"radial tables for all pairs of {energy_model.ntypes} elements would take {size / 2**20:.0f} MB"
+        )
+    return None
+
+
+def radial_tables(energy_model: Any) -> list[RadialTable] | str:
+    """Tabulate the radial weights of all layers, or say why that is not exact enough."""
+    tables = []
+    for layer, interaction in enumerate(energy_model.interactions, start=1):
+        table = radial_table(energy_model, interaction, energy_model.dtype)
+        if not table.fine(energy_model.dtype):
+            return (
+                f"with {table.values.shape[1]} distances the radial weights of layer {layer} still have a relative error "
+                f"of {table.error:.1e}, their derivatives of {table.derivative_error:.1e}"
+            )
+        tables.append(table)
+    return tables
+
+
+def tables_size(energy_model: Any) -> int:
+    """Bytes of the coarsest radial tables of all layers."""
+    numbers = sum(
+        len(layer.conv_tp.paths) * layer.linear_up.channels * kinds_of_pairs(energy_model, layer)
+        for layer in energy_model.interactions
+    )
+    return numbers * FEWEST[energy_model.dtype] * 4 * energy_model.dtype.itemsize
+
+
+class GeneratedConvolution(torch.nn.Module):
+    """Radial network and convolution of a layer, and the linear map that follows.
+
+    Parameters
+    ----------
+    table : torch.Tensor
+        Radial weights, shape (channel blocks, kinds, nodes, paths, 4, lanes).
+    linear : GeneratedLinear, optional
+        The map, if a kernel can evaluate it.
+    layer : int
+        Which kernel.
+    shape : tuple[int, int]
+        Components and channels of the convolution.
+    ntypes : int
+        Number of elements.
+    r_max : float
+        Cutoff, Å.
+    """
+
+    table: torch.Tensor
+
+    def __init__(
+        self,
+        table: torch.Tensor,
+        linear: GeneratedLinear | None,
+        layer: int,
+        shape: tuple[int, int],
+        ntypes: int,
+        r_max: float,
+    ) -> None:
+        super().__init__()
+        self.register_buffer("table", table)
+        self.layer, self.ntypes, self.r_max = layer, ntypes, r_max
+        self.mixed = linear is not None
+        self.linear = linear or no_linear(table.dtype)
+        self.width, self.channels = (linear.width, linear.channels) if linear else shape
+
+    def forward(
+        self, sent: torch.Tensor, graph: AtomGraph, harmonics: torch.Tensor, radial: torch.Tensor
+    ) -> torch.Tensor:
+        """See :class:`~deepmd_gnn.nn.convolution.Convolution`; harmonics and radial weights are found in the kernel."""
+        sender = graph.edge_index[0].contiguous()
+        kind = kinds_of_edges(graph, self.ntypes) if self.table.shape[1] > 1 else sender[:0]
+        assert graph.order is not None
+        assert graph.begin is not None
+        return operators.convolve(
+            -graph.edge_vec,
+            sent.contiguous(),
+            self.table,
+            sender,
+            kind,
+            graph.order,
+            graph.begin,
+            *self.linear.tensors(),
+            self.layer,
+            int(self.mixed),
+            self.width,
+            self.channels,
+            self.r_max,
+        )
+
+
+class GeneratedContraction(torch.nn.Module):
+    """Symmetric contraction of a layer.
+
+    Parameters
+    ----------
+    coefficients : torch.Tensor
+        Shape (channel blocks, types, terms, lanes).
+    layer, width : int
+        Which kernel; components of its result.
+    """
+
+    coefficients: torch.Tensor
+
+    def __init__(self, coefficients: torch.Tensor, layer: int, width: int) -> None:
+        super().__init__()
+        self.register_buffer("coefficients", coefficients)
+        self.layer, self.width = layer, width
+
+    def forward(self, features: torch.Tensor, types: torch.Tensor, compiled: bool) -> torch.Tensor:
+        """See :class:`~deepmd_gnn.nn.symmetric_contraction.SymmetricContraction`."""
+        return operators.contract(features.contiguous(), self.coefficients, types, self.layer, self.width)
+
+
+class Nothing(torch.nn.Module):
+    """Stands for a radial network whose outputs nobody reads, and for a linear map that the convolution applies."""
+
+    def forward(self, features: torch.Tensor, *_: torch.Tensor) -> torch.Tensor:
+        """Return the input."""
+        return features
+
+
+def contraction_tables(module: Any, lanes: int) -> tuple[Polynomials, torch.Tensor]:
+    """Polynomials of a layer, and their coefficients for every element and channel."""
+    parts = [contraction.coefficients.value.double().cpu() for contraction in module.contractions]
+    prefixes = [factor.index.value.tolist() for factor in module.prefixes]
+    lasts = [factor.index.value.tolist() for factor in module.lasts]
+    variables = parts[0].shape[2] - sum(len(last) for last in lasts)
+    used = torch.cat([part.abs().amax(dim=1) > 0 for part in parts]).numpy()
+    shape = polynomials(variables, monomial_tuples(variables, prefixes, lasts), used)
+    tables = []
+    for contraction, part in zip(module.contractions, parts, strict=True):
+        weights = torch.cat([contraction.weights_max, *contraction.weights], dim=1).detach().double().cpu()
+        tables.append(torch.einsum("mpa,tpc->tmac", part, weights))
+    table = torch.cat(tables, dim=1)  # (types, outputs, monomials, channels)
+    outputs, monomials = zip(*shape.terms, strict=True)
+    return shape, in_vectors(table[:, list(outputs), list(monomials)], lanes)
+
+
+class Kernels:
+    """Kernels of a model.
+
+    Parameters
+    ----------
+    energy_model : MaceEnergy
+        The network, for which :func:`not_covered` is None.
+    tables : list[RadialTable], optional
+        Of all layers, from :func:`radial_tables`.
+
+    Raises
+    ------
+    ValueError
+        If the tables are not exact enough.
+    """
+
+    # Whether its modules go through the edges of a receiver by `order` and `begin` of a graph.
+    reads_lists = True
+
+    def __init__(self, energy_model: Any, tables: list[RadialTable] | None = None) -> None:
+        found = tables or radial_tables(energy_model)
+        if isinstance(found, str):
+            raise ValueError(f"mace model: no generated kernels: {found}.")
+        dtype, machine = energy_model.dtype, this_machine()
+        lanes = machine.vector_bytes // dtype.itemsize
+        steps = [step.value.double().numpy() for step in energy_model.spherical_harmonics.steps]
+        structs: list[str] = []
+        self.linears = generated_linears(energy_model, lanes)
+        self.convolutions, self.contractions = [], []
+        self.tables = [table.description() for table in found]
+        for layer, (interaction, product, table) in enumerate(
+            zip(energy_model.interactions, energy_model.products, found, strict=True)
+        ):
+            conv = interaction.conv_tp
+            shape = convolution_shape(conv.coupling.value.double().numpy(), conv.input_dims, conv.paths)
+            structs.append(convolution_code(f"Convolution{layer}", shape, steps, machine.registers))
+            rows = table.values.view(*table.values.shape[:2], len(shape.paths), -1, 4).transpose(3, 4)
+            blocks = in_vectors(rows, lanes).to(dtype)
+            size = (shape.width, interaction.linear_up.channels)
+            linear = self.linears.pop(("interactions", layer, mixes_messages(interaction)), None)
+            self.convolutions.append(
+                GeneratedConvolution(blocks, linear, layer, size, energy_model.ntypes, energy_model.r_max)
+            )
+            polynomial, coefficients = contraction_tables(product.symmetric_contractions, lanes)
+            structs.append(contraction_code(f"Contraction{layer}", polynomial))
+            self.contractions.append(
+                GeneratedContraction(coefficients.to(dtype), layer, len(polynomial.trees))
+            )
+        self.library = Library(structs, mixing_code(machine), len(self.convolutions), dtype, machine)
+
+    def description(self) -> dict[str, Any]:
+        """What a frozen file says about its kernels; plain values."""
+        machine = self.library.machine
+        return {
+            "cpu_features": list(machine.features),
+            "vector_bits": 8 * machine.vector_bytes,
+            "tables": self.tables,
+        }
+
+    @contextlib.contextmanager
+    def installed(self, energy_model: Any) -> Iterator[None]:
+        """Let a network with the same weights call the kernels, without derivatives with respect to the weights."""
+        swaps: list[tuple[Any, str, torch.nn.Module]] = []
+        for interaction, conv in zip(energy_model.interactions, self.convolutions, strict=True):
+            swaps += [(interaction, "conv_tp", conv), (interaction, "conv_tp_weights", Nothing())]
+            if conv.mixed:
+                swaps.append((interaction, mixes_messages(interaction), Nothing()))
+        for product, contraction in zip(energy_model.products, self.contractions, strict=True):
+            swaps.append((product, "symmetric_contractions", contraction))
+        for (blocks, layer, name), linear in self.linears.items():
+            swaps.append((getattr(energy_model, blocks)[layer], name, linear))
+        with swapped_in(energy_model, swaps):
+            yield
+
+
+@contextlib.contextmanager
+def swapped_in(energy_model: Any, swaps: list[tuple[Any, str, torch.nn.Module]]) -> Iterator[None]:
+    """Put other modules into a network, whose weights need no derivatives meanwhile.
+
+    Parameters
+    ----------
+    energy_model : MaceEnergy
+        The network.
+    swaps : list[tuple[torch.nn.Module, str, torch.nn.Module]]
+        Parent, name and module.
+    """
+    required = [p for p in energy_model.parameters() if p.requires_grad]
+    before = [(parent, name, getattr(parent, name)) for parent, name, _ in swaps]
+    try:
+        for parameter in required:
+            parameter.requires_grad_(False)
+        for swap in swaps:
+            setattr(*swap)
+        yield
+    finally:
+        for swap in before:
+            setattr(*swap)
+        for parameter in required:
+            parameter.requires_grad_(True)

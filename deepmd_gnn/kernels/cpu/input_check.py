@@ -1,0 +1,112 @@
+"""The check of its input that a ``.pt2`` for CPUs contains, see ``input_check.hpp``."""
+
+import contextlib
+import contextvars
+from collections.abc import Iterator
+from importlib.resources import files
+from typing import Any
+
+import torch
+
+from deepmd_gnn.kernels.cpu.compiler import TORCH_HEADERS, Compiled, linked, linked_into_models
+
+NAME = "deepmd_gnn_input_check"
+_linked: contextvars.ContextVar[bool] = contextvars.ContextVar("linked", default=False)
+
+
+@torch.library.custom_op("deepmd_gnn::mace_checked_input", mutates_args=())
+def checked_input(
+    types: torch.Tensor,
+    owned: torch.Tensor,
+    index: torch.Tensor,
+    vectors: torch.Tensor,
+    mask: torch.Tensor,
+    names: torch.Tensor,
+    allowed: torch.Tensor,
+    has_energy: torch.Tensor,
+    ranks: int,
+    r_max: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Let types and edges pass that can be used as indices; in a ``.pt2`` others end the evaluation with a sentence.
+
+    Parameters
+    ----------
+    types : torch.Tensor
+        Types of all atoms, −1 for virtual ones, int64, shape (N,).
+    owned : torch.Tensor
+        Owned atoms per frame, int64, shape (nf,); read if there are several ranks.
+    index : torch.Tensor
+        Neighbour and centre of each edge, int64, shape (2, E).
+    vectors : torch.Tensor
+        Neighbour minus centre, Å, float64, shape (E, 3).
+    mask : torch.Tensor
+        False for edges that do not count, shape (E,).
+    names : torch.Tensor
+        The model's elements as a message shows them, UTF-8, uint8, shape (·,).
+    allowed : torch.Tensor
+        Which types see each other, bool, shape (ntypes, ntypes).
+    has_energy : torch.Tensor
+        Which types have energy when alone, bool, shape (ntypes,).
+    ranks : int
+        1, or 2 for any larger number.
+    r_max : float
+        Cutoff, Å.
+
+    Returns
+    -------
+    types, index : torch.Tensor
+        Copies; types of virtual atoms are 0.
+    """
+    # In Python this runs for the host's one look at a traced graph; there deepmd_gnn.host.inference_graphs checks.
+    return types.clamp(min=0), index.clone()
+
+
+@checked_input.register_fake
+def _(
+    types: Any,
+    owned: Any,
+    index: Any,
+    vectors: Any,
+    mask: Any,
+    names: Any,
+    allowed: Any,
+    has_energy: Any,
+    ranks: int,
+    r_max: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.empty_like(types), torch.empty_like(index)
+
+
+def checks_input() -> bool:
+    """Whether the ``.pt2`` that is being frozen contains the check."""
+    return _linked.get()
+
+
+def compiled_check() -> Compiled:
+    """Sources of the check, for this machine's compiler."""
+    text = files("deepmd_gnn.kernels.cpu")
+    cover, check, shim = (
+        text.joinpath(f"{name}.hpp").read_text(encoding="utf-8")
+        for name in ("list_cover", "input_check", "input_check_shim")
+    )
+    return Compiled({"input_check": cover + check, "input_check_shim": shim}, ())
+
+
+@contextlib.contextmanager
+def input_check() -> Iterator[None]:
+    """Link the check into every ``.pt2`` that is frozen inside; it reads the CPU's memory."""
+    compiled = compiled_check()
+    objects = [compiled.object("input_check"), compiled.object("input_check_shim", TORCH_HEADERS)]
+    tensors = ", ".join(["AtenTensorHandle"] * 8)
+    declaration = (
+        f"AOTITorchError aoti_torch_cpu_mace_checked_input({tensors}, int64_t, double, "
+        "AtenTensorHandle*, AtenTensorHandle*)"
+    )
+    token = _linked.set(True)
+    try:
+        with linked_into_models(
+            linked(compiled.archive(NAME, objects)), {checked_input._opoverload: [declaration]}
+        ):
+            yield
+    finally:
+        _linked.reset(token)

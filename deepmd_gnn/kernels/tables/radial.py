@@ -1,0 +1,218 @@
+"""Radial weights of a layer as a table: quintic Hermite interpolation on a uniform grid."""
+
+import copy
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+
+from deepmd_gnn.graph.atom_graph import AtomGraph
+from deepmd_gnn.nn.interactions import NonLinearInteraction
+
+# Below this distance (Å) the first bins extrapolate: derivatives of sin(x) / x lose digits there.
+SMALLEST = 1e-2
+STEP = 1e-3  # Å, of the differences
+# Where the error is measured: places between two nodes.
+BETWEEN = (0.25, 0.5)
+PROBES = 128  # bins looked at
+# Largest error of the weights and their derivatives, relative to the largest of each.
+TOLERANCE = {torch.float32: (2e-8, 5e-7), torch.float64: (1e-12, 1e-10)}
+FEWEST, MOST = {torch.float32: 128, torch.float64: 512}, 4096
+
+
+class RadialTable(NamedTuple):
+    """Values and derivatives at the nodes."""
+
+    values: torch.Tensor
+    """Value, first and second derivative in units of the spacing, and difference to the next value, float64, shape
+    (kinds, nodes, weights, 4)."""
+    error: float
+    """Largest error of a weight between nodes, relative to the largest weight."""
+    derivative_error: float
+    """The same of its derivative."""
+
+    def fine(self, dtype: torch.dtype) -> bool:
+        """Whether the errors are within the tolerance of a precision."""
+        tolerance, derivative_tolerance = TOLERANCE[dtype]
+        return self.error <= tolerance and self.derivative_error <= derivative_tolerance
+
+    def description(self) -> dict[str, Any]:
+        """What a frozen file says about it; plain values."""
+        return {
+            "nodes": self.values.shape[1],
+            "error": self.error,
+            "derivative_error": self.derivative_error,
+        }
+
+
+def kinds_of_pairs(energy_model: Any, interaction: Any) -> int:
+    """Tables of a layer: one, or one for every pair of elements (sender, receiver) if they change the weights."""
+    transformed = hasattr(energy_model.radial_embedding, "distance_transform")
+    return energy_model.ntypes**2 if transformed or isinstance(interaction, NonLinearInteraction) else 1
+
+
+def kinds_of_edges(graph: AtomGraph, ntypes: int) -> torch.Tensor:
+    """Table of each edge if every pair of elements has one, int64, shape (nedge,)."""
+    sender, receiver = graph.edge_index[0], graph.edge_index[1]
+    return graph.sender_types[sender] * ntypes + graph.sender_types[receiver]
+
+
+class Weights:
+    """Radial weights of a layer as a function of the distance, and its derivatives, in float64.
+
+    Parameters
+    ----------
+    energy_model : MaceEnergy
+        The network.
+    interaction : Interaction
+        One of its layers.
+    """
+
+    def __init__(self, energy_model: Any, interaction: Any) -> None:
+        self.model = energy_model
+        # On the CPU, wherever the network is: a few thousand distances.
+        self.embedding = copy.deepcopy(energy_model.radial_embedding).cpu().double()
+        self.interaction = copy.deepcopy(interaction).cpu().double()
+        self.atomic_numbers = energy_model.atomic_numbers.cpu()
+
+    def __call__(self, distances: torch.Tensor, kind: int) -> torch.Tensor:
+        """Evaluate for one pair of elements, shape (n,) → (n, weights)."""
+        ntypes = self.model.ntypes
+        pair = torch.tensor([kind // ntypes, kind % ntypes])
+        one_hot = torch.nn.functional.one_hot(pair, ntypes).double()
+        index = torch.tensor([[0], [1]]).expand(2, len(distances))
+        features, cutoff = self.embedding(distances.unsqueeze(1), one_hot, index, self.atomic_numbers)
+        if isinstance(self.interaction, NonLinearInteraction):
+            ends = pair.unsqueeze(1).expand(2, len(distances))
+            features = self.interaction.edge_inputs(features, ends[0], ends[1], one_hot)
+        weights = self.interaction.conv_tp_weights(features)
+        return weights if cutoff is None else weights * cutoff
+
+    def slope(self, distances: torch.Tensor, kind: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Value and first derivative."""
+        one = torch.ones_like(distances)
+        value, slope = torch.func.jvp(lambda r: self(r, kind), (distances,), (one,))  # type: ignore[misc]
+        return value.detach(), slope.detach()
+
+    def curvature(self, distances: torch.Tensor, kind: int) -> torch.Tensor:
+        """Second derivative, at the cutoff that from inside: the third one jumps there.
+
+        Differences of the first, because torch 2.11's nested ``jvp`` of a layer normalisation is wrong. A table needs
+        it to a few digits only: its weight is the squared spacing.
+        """
+        inside = distances + 2 * STEP < self.model.r_max
+        # Five points around the distance, or before it.
+        shifts = torch.zeros_like(distances).masked_fill(~inside, -2.0)
+        at = [self.slope(distances + (shifts + n) * STEP, kind)[1] for n in range(-2, 3)]
+        around = (at[0] - 8 * at[1] + 8 * at[3] - at[4]) / (12 * STEP)
+        before = (3 * at[0] - 16 * at[1] + 36 * at[2] - 48 * at[3] + 25 * at[4]) / (12 * STEP)
+        return torch.where(inside.unsqueeze(1), around, before)
+
+
+def _tabulated(weights: Weights, r_max: float, nkind: int, nodes: int) -> RadialTable:
+    spacing = r_max / (nodes - 1)
+    grid = torch.linspace(0.0, r_max, nodes, dtype=torch.float64)
+    safe = grid.clamp(min=SMALLEST)
+    # The last bin included: the weights are least smooth at the cutoff.
+    bins = torch.arange(nodes - 1)[grid[:-1] > SMALLEST].flip(0)[:: max(1, nodes // PROBES)]
+    tables, error, derivative_error = [], 0.0, 0.0
+    for kind in range(nkind):
+        value, slope = weights.slope(safe, kind)
+        curvature = weights.curvature(safe, kind)
+        shift = (grid - safe).unsqueeze(1)
+        value = value + shift * (slope + 0.5 * shift * curvature)
+        slope = slope + shift * curvature
+        difference = torch.nn.functional.pad(value.diff(dim=0), (0, 0, 0, 1))
+        table = torch.stack([value, slope * spacing, curvature * spacing**2, difference], dim=2)
+        tables.append(table)
+        for t in BETWEEN:
+            exact, exact_slope = weights.slope(grid[bins] + t * spacing, kind)
+            approximate, approximate_slope = hermite(table[bins], table[bins + 1], t)
+            error = max(error, float((approximate - exact).abs().max() / value.abs().max()))
+            approximate_slope = approximate_slope / spacing
+            deviation = (approximate_slope - exact_slope).abs().max()
+            derivative_error = max(derivative_error, float(deviation / slope.abs().max()))
+    return RadialTable(torch.stack(tables), error, derivative_error)
+
+
+Place = TypeVar("Place", float, torch.Tensor)
+
+
+def value_factors(t: Place) -> list[Place]:
+    """Factors of a quintic Hermite polynomial between two nodes, for a spacing of 1.
+
+    Parameters
+    ----------
+    t : float or torch.Tensor
+        Place between 0 and 1.
+
+    Returns
+    -------
+    list
+        Of slope, curvature and difference at the first node, slope and curvature at the second; the value there has 1.
+    """
+    t2, t3, t4, t5 = t**2, t**3, t**4, t**5
+    return [
+        t - 6 * t3 + 8 * t4 - 3 * t5,
+        0.5 * (t2 - 3 * t3 + 3 * t4 - t5),
+        10 * t3 - 15 * t4 + 6 * t5,
+        -4 * t3 + 7 * t4 - 3 * t5,
+        0.5 * t3 - t4 + 0.5 * t5,
+    ]
+
+
+def slope_factors(t: Place) -> list[Place]:
+    """Derivatives of :func:`value_factors`; the value at the first node has 0."""
+    t2, t3, t4 = t**2, t**3, t**4
+    return [
+        1 - 18 * t2 + 32 * t3 - 15 * t4,
+        t - 4.5 * t2 + 6 * t3 - 2.5 * t4,
+        30 * t2 - 60 * t3 + 30 * t4,
+        -12 * t2 + 28 * t3 - 15 * t4,
+        1.5 * t2 - 4 * t3 + 2.5 * t4,
+    ]
+
+
+def hermite(before: torch.Tensor, after: torch.Tensor, t: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Interpolate at the same place in every bin.
+
+    Parameters
+    ----------
+    before, after : torch.Tensor
+        Rows of the table at the nodes around, shape (bins, ·, 4).
+    t : float
+        Place between 0 and 1.
+
+    Returns
+    -------
+    value, slope : torch.Tensor
+        Shape (bins, ·), for a spacing of 1.
+    """
+    changes = torch.cat([before[..., 1:], after[..., 1:3]], dim=-1)
+    value = before[..., 0] + changes @ before.new_tensor(value_factors(t))
+    return value, changes @ before.new_tensor(slope_factors(t))
+
+
+def radial_table(energy_model: Any, interaction: Any, dtype: torch.dtype) -> RadialTable:
+    """Tabulate the radial weights of a layer, with as many nodes as the precision asks for.
+
+    Parameters
+    ----------
+    energy_model : MaceEnergy
+        The network.
+    interaction : Interaction
+        One of its layers.
+    dtype : torch.dtype
+        Precision of the network; sets the tolerance of the table.
+
+    Returns
+    -------
+    RadialTable
+        The coarsest grid whose error is within the tolerance, or the finest one tried.
+    """
+    weights = Weights(energy_model, interaction)
+    nodes = FEWEST[dtype]
+    while True:
+        table = _tabulated(weights, energy_model.r_max, kinds_of_pairs(energy_model, interaction), nodes)
+        if table.fine(dtype) or nodes >= MOST:
+            return table
+        nodes = min(nodes + nodes // 8, MOST)

@@ -1,0 +1,1 @@
+"""Files of native MACE: described, read, converted and written."""

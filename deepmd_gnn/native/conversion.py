@@ -1,0 +1,153 @@
+"""Native MACE files as files of DeePMD-kit: ``.pt`` to train on, ``.pth`` and ``.pt2`` to run."""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deepmd_gnn.commands.freeze import freeze
+from deepmd_gnn.files.whole_file import refuse_same, whole_file
+from deepmd_gnn.native.reader import load_mace
+
+if TYPE_CHECKING:
+    from deepmd_gnn.mace import MaceModel
+
+SUFFIXES = (".pt", ".pth", ".pt2")
+
+
+def convert(
+    source: str | Path,
+    output: str | Path,
+    head: str | None = None,
+    elements: list[str] | None = None,
+    precision: str | None = None,
+    sel: int | None = None,
+    *,
+    trust: bool = False,
+    architecture: str | Path | None = None,
+) -> "MaceModel":
+    """Convert a native MACE model.
+
+    Parameters
+    ----------
+    source : str or Path
+        A ``.model`` file.
+    output : str or Path
+        Ends in ``.pt`` (checkpoint for ``dp --pt``; an ``input.json`` to train on is written beside it as
+        ``.json``, unless there is one), ``.pth`` or ``.pt2`` (frozen).
+    head, elements, precision, sel, trust, architecture
+        As for :func:`~deepmd_gnn.native.reader.load_mace`.
+
+    Returns
+    -------
+    MaceModel
+        The model that was written.
+
+    Raises
+    ------
+    ValueError
+        If the output has another suffix, its folder does not exist, it is a file that is read, or `source` cannot be
+        converted; nothing is written then.
+    """
+    output = Path(output)
+    if output.suffix not in SUFFIXES:
+        raise ValueError(f"The output '{output}' must end in one of {', '.join(SUFFIXES)}.")
+    if not output.parent.is_dir():
+        raise ValueError(f"The folder of the output '{output}' does not exist.")
+    refuse_same(source, output)
+    if architecture is not None:
+        refuse_same(architecture, output)
+    model = load_mace(source, head, elements, precision, sel, trust=trust, architecture=architecture)
+    if output.suffix == ".pt":
+        save_checkpoint(model, output)
+        write_input(model, output.with_suffix(".json"))
+        return model
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = Path(folder) / "model.pt"
+        save_checkpoint(model, checkpoint)
+        freeze(checkpoint, output)
+    return model
+
+
+def model_section(model: "MaceModel") -> dict[str, Any]:
+    """The ``model`` section of an ``input.json`` that describes a model, statistics included.
+
+    Parameters
+    ----------
+    model : MaceModel
+        The model.
+
+    Returns
+    -------
+    dict[str, Any]
+        Plain values.
+    """
+    energies = dict(zip(model.type_map, model.out_bias.flatten().tolist(), strict=True))
+    return {
+        "type": "mace",
+        "type_map": list(model.type_map),
+        **model.config.to_dict(),
+        "avg_num_neighbors": float(model.energy_model.avg_num_neighbors),
+        "scale": float(model.energy_model.scale),
+        "atomic_energies": energies,
+    }
+
+
+def save_checkpoint(model: "MaceModel", path: str | Path) -> None:
+    """Write a checkpoint as ``dp --pt train`` does.
+
+    Parameters
+    ----------
+    model : MaceModel
+        The model.
+    path : str or Path
+        Of the checkpoint.
+    """
+    import torch
+    from deepmd.pt.train.wrapper import ModelWrapper
+
+    # Through JSON: the host reads checkpoints with weights_only, which admits plain values only.
+    parameters = json.loads(json.dumps({**model_section(model), "info": {"versions": model.versions}}))
+    state = ModelWrapper(model, model_params=parameters).state_dict()
+    # --init-model asks for the key of the optimizer; None starts a new one.
+    with whole_file(path) as unfinished:
+        torch.save({"model": state, "optimizer": None}, unfinished)
+
+
+def write_input(model: "MaceModel", path: str | Path) -> None:
+    """Write an input for ``dp --pt train`` that fits a model; an existing file is kept.
+
+    The settings are those of gentle fine-tuning: a small learning rate, and forces and energies weighted as in MACE.
+
+    Parameters
+    ----------
+    model : MaceModel
+        The model.
+    path : str or Path
+        Of the input.
+    """
+    path = Path(path)
+    if path.exists():
+        return
+    section = model_section(model)
+    # E0 comes with the weights or is refitted; without it, type_map alone has to be changed for other elements.
+    del section["atomic_energies"]
+    content = {
+        "model": section,
+        "learning_rate": {"type": "cosine", "start_lr": 1e-4, "stop_lr": 1e-6},
+        "optimizer": {"type": "Adam"},
+        "loss": {
+            "type": "ener",
+            "start_pref_e": 1,
+            "limit_pref_e": 100,
+            "start_pref_f": 100,
+            "limit_pref_f": 100,
+            "intensive_ener_virial": True,
+        },
+        "training": {
+            "training_data": {"systems": ["PATH/TO/TRAINING/DATA"], "batch_size": 1},
+            "numb_steps": 10000,
+            "gradient_max_norm": 10.0,
+        },
+    }
+    path.write_text(json.dumps(content, indent=2) + "\n")

@@ -1,0 +1,147 @@
+"""Native MACE models as models of this package: :func:`load_mace`."""
+
+import dataclasses
+import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deepmd_gnn.config.mace import PRECISIONS, MaceConfig, fail
+from deepmd_gnn.files.archives import FileError
+from deepmd_gnn.files.native_file import NativeModule, NotConvertible, read_native
+from deepmd_gnn.host.fitting_weights import misfit
+from deepmd_gnn.native.description import HeadError, NativeDescription, describe
+
+if TYPE_CHECKING:
+    from deepmd_gnn.mace import MaceModel
+
+# What reading a file of another make may raise.
+_UNEXPECTED = (
+    AttributeError, TypeError, ValueError, LookupError, RuntimeError, ArithmeticError, AssertionError, EOFError, ImportError,
+    pickle.UnpicklingError,
+)  # fmt: skip
+
+
+def load_mace(
+    source: str | Path,
+    head: str | None = None,
+    elements: list[str] | None = None,
+    precision: str | None = None,
+    sel: int | None = None,
+    *,
+    trust: bool = False,
+    architecture: str | Path | None = None,
+) -> "MaceModel":
+    """Load a native MACE model.
+
+    Nothing in the file is executed unless `trust` is set.
+
+    Parameters
+    ----------
+    source : str or Path
+        A ``.model`` file of mace-torch 0.2 to 0.3, pickled or compiled to TorchScript.
+    head : str, optional
+        Which head of a model with several.
+    elements : list[str], optional
+        Chemical symbols to keep, in the order of the new type map. Default: all, in the order of the file.
+    precision : str, optional
+        ``"float64"`` or ``"float32"``. Default: that of the file.
+    sel : int, optional
+        Expected number of neighbours; only a hint for buffers of the host.
+    trust : bool
+        Load with torch's full unpickler, which executes code from the file; for older formats of torch.
+    architecture : str or Path, optional
+        If `source` is a training checkpoint: a ``.model`` of the same training.
+
+    Returns
+    -------
+    MaceModel
+        In eval mode; gives the numbers of the native model.
+
+    Raises
+    ------
+    deepmd_gnn.files.archives.FileError
+        If the file is damaged or of another kind.
+    deepmd_gnn.files.native_file.NotConvertible
+        If the model has a part that has no counterpart here.
+    ValueError
+        If head, elements or precision do not fit the model.
+    """
+    with _explained(source):
+        return _load(read_native(source, trust, architecture), head, elements, precision, sel)
+
+
+@contextmanager
+def _explained(source: str | Path) -> Iterator[None]:
+    """Replace errors of Python, met where a file is not built as expected, by a sentence; ours say what they have to."""
+    try:
+        yield
+    except (NotConvertible, FileError, HeadError):
+        raise
+    except KeyError as error:
+        raise NotConvertible(
+            f"{source} lacks {error}, which mace-torch's energy models have. Not converted."
+        ) from error
+    except _UNEXPECTED as error:
+        if str(error).startswith("mace model:"):
+            raise
+        raise NotConvertible(
+            f"{source} is built otherwise than the energy models of mace-torch 0.2 to 0.3, or damaged. Not converted."
+        ) from error
+
+
+def _load(
+    native: NativeModule, head: str | None, elements: list[str] | None, precision: str | None, sel: int | None
+) -> "MaceModel":
+    description = describe(native, head)
+    wanted = description.type_map if elements is None else list(elements)
+    _check_elements(wanted, description.type_map)
+    options = dict(description.options)
+    if precision is not None:
+        if precision not in PRECISIONS:
+            fail("precision", precision, "one of " + ", ".join(PRECISIONS))
+        options["precision"] = precision
+    if sel is not None:
+        options["sel"] = sel
+    # New elements of a later fine-tuning start from this seed.
+    config = MaceConfig(**options, seed=1)
+    return _build(native, description, config, wanted)
+
+
+def _check_elements(wanted: list[str], known: list[str]) -> None:
+    missing = [name for name in wanted if name not in known]
+    if missing or not wanted or len(set(wanted)) < len(wanted):
+        fail("elements", ",".join(wanted), f"a list without repetition from {', '.join(known)}")
+
+
+def _build(
+    native: NativeModule, description: NativeDescription, config: MaceConfig, wanted: list[str]
+) -> "MaceModel":
+    from ase.data import atomic_numbers
+    from deepmd.pt.utils import env
+
+    from deepmd_gnn.mace import MaceModel
+    from deepmd_gnn.mace_network import on_cpu
+    from deepmd_gnn.native.weights import load_weights
+    from deepmd_gnn.nn.elements import copy_elements
+    from deepmd_gnn.nn.energy import MaceEnergy
+
+    known = description.type_map
+    shapes = {name: tuple(tensor.shape) for name, tensor in native.named_tensors() if tensor.numel()}
+    wrong = misfit(config, len(known), shapes, len(description.heads))
+    if wrong:
+        raise NotConvertible(
+            f"What the file says of itself does not fit its weights ({wrong}). Not converted."
+        )
+    with on_cpu():  # where the tensors of the file are
+        network = MaceEnergy(config, [atomic_numbers[name] for name in known])
+        load_weights(network, native, description)
+    energies = {name: config.atomic_energies[name] for name in wanted}
+    config = dataclasses.replace(config, atomic_energies=energies)
+    model = MaceModel(type_map=wanted, **config.to_dict())
+    copy_elements(
+        network.to(env.DEVICE), model.energy_model, [(known.index(n), i) for i, n in enumerate(wanted)]
+    )
+    model.eval()
+    return model

@@ -1,0 +1,121 @@
+"""The readouts of MACE: from the scalars of a node's features to its energy."""
+
+from typing import Final
+
+import torch
+
+from deepmd_gnn.nn.linear import Weight, matmul
+
+
+class Readout(torch.nn.Module):
+    """Energy of a node from the scalars of its features.
+
+    Parameters
+    ----------
+    weights : list[torch.Tensor]
+        One matrix (linear readout), or two (one hidden layer), shape (inputs, outputs).
+    gate : str
+        Non-linearity of the hidden layer.
+    gain : float
+        Factor that gives it unit second moment.
+    """
+
+    is_linear: Final[bool]
+    gate: Final[str]
+
+    def __init__(self, weights: list[torch.Tensor], gate: str, gain: float) -> None:
+        super().__init__()
+        self.is_linear = len(weights) == 1
+        self.gate = gate
+        self.gain = gain
+        self.channels = weights[0].shape[0]
+        if self.is_linear:
+            self.linear = Weight(weights[0].flatten())
+        else:
+            self.linear_1 = Weight(weights[0].flatten())
+            self.linear_2 = Weight(weights[1].flatten())
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Compute node energies.
+
+        Parameters
+        ----------
+        features : torch.Tensor
+            Shape (nnode, components, channels), scalars first.
+
+        Returns
+        -------
+        torch.Tensor
+            Shape (nnode,), in units of the model's scale.
+        """
+        scalars = features[:, 0]
+        if self.is_linear:
+            return scalars @ (self.linear.weight * self.channels**-0.5)
+        else:  # noqa: RET505 - TorchScript compiles only the branch that applies
+            hidden = matmul(scalars, self.linear_1.weight.view(self.channels, -1) * self.channels**-0.5)
+            hidden = activate(hidden, self.gate)
+            return hidden @ (self.linear_2.weight * (self.gain * self.linear_2.weight.shape[0] ** -0.5))
+
+
+class BiasReadout(torch.nn.Module):
+    """Energy of a node by two hidden layers, the second one with bias (MACE's ``NonLinearBiasReadoutBlock``).
+
+    Parameters
+    ----------
+    weights : list[torch.Tensor]
+        Flat matrices of shape (inputs, outputs): to the hidden scalars, among them, to the energy.
+    biases : list[torch.Tensor]
+        Biases of the last two.
+    gate : str
+        Non-linearity of the hidden layers.
+    gain : float
+        Factor that gives it unit second moment.
+    """
+
+    gate: Final[str]
+
+    def __init__(
+        self, weights: list[torch.Tensor], biases: list[torch.Tensor], gate: str, gain: float
+    ) -> None:
+        super().__init__()
+        self.gate = gate
+        self.gain = gain
+        self.width = weights[2].numel()
+        self.linear_1 = Weight(weights[0])
+        self.linear_mid = Weight(weights[1])
+        self.linear_2 = Weight(weights[2])
+        for module, bias in zip((self.linear_mid, self.linear_2), biases, strict=True):
+            module.bias = torch.nn.Parameter(bias.detach().clone())
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Compute node energies; see :meth:`Readout.forward`."""
+        scalars = features[:, 0]
+        first = self.linear_1.weight.view(-1, self.width) * scalars.shape[1] ** -0.5
+        hidden = activate(matmul(scalars, first), self.gate) * self.gain
+        middle = self.linear_mid.weight.view(self.width, self.width) * self.width**-0.5
+        hidden = activate(matmul(hidden, middle) + self.linear_mid.bias, self.gate) * self.gain
+        return hidden @ (self.linear_2.weight * self.width**-0.5) + self.linear_2.bias
+
+
+def activate(inputs: torch.Tensor, gate: str) -> torch.Tensor:
+    """Apply one of :data:`~deepmd_gnn.config.mace.GATES`.
+
+    Parameters
+    ----------
+    inputs : torch.Tensor
+        Any shape.
+    gate : str
+        Name of the function.
+
+    Returns
+    -------
+    torch.Tensor
+        The same shape.
+    """
+    if gate == "silu":
+        return torch.nn.functional.silu(inputs)
+    if gate == "tanh":
+        return torch.tanh(inputs)
+    if gate == "abs":
+        return torch.abs(inputs)
+    return inputs

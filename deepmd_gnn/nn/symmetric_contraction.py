@@ -1,0 +1,219 @@
+"""The product basis of MACE as polynomials over distinct monomials; weights named as in native MACE."""
+
+from typing import Any, Final
+
+import torch
+
+from deepmd_gnn.graph.edge_operators import pick
+from deepmd_gnn.graph.edge_sums import rows_of_types
+from deepmd_gnn.nn.linear import Constant, Linear, matmul
+
+
+class Contraction(torch.nn.Module):
+    r"""Symmetric contraction to one irrep: a polynomial in the components with weights per element and channel.
+
+    Parameters
+    ----------
+    coefficients : torch.Tensor
+        Coupling :math:`U_{M,k,a}` of the monomials a, shape (2L + 1, nparam, nmonomial).
+    weights : list[torch.Tensor]
+        Native weights of the orders from the highest down, shape (ntypes, nparam of the order, channels).
+    """
+
+    def __init__(self, coefficients: torch.Tensor, weights: list[torch.Tensor]) -> None:
+        super().__init__()
+        self.coefficients = Constant(coefficients)
+        # A coupling that vanishes leaves its weights without effect and without gradient.
+        used = [bool(part.any()) for part in coefficients.split([w.shape[1] for w in weights], dim=1)]
+        parameters = [torch.nn.Parameter(w.detach().clone(), u) for w, u in zip(weights, used, strict=True)]
+        self.weights_max = parameters[0]
+        self.weights = torch.nn.ParameterList(parameters[1:])
+
+    def forward(self, monomials: torch.Tensor, types: torch.Tensor, compiled: bool) -> torch.Tensor:
+        """Contract.
+
+        Parameters
+        ----------
+        monomials : torch.Tensor
+            Shape (nmonomial, nnode, channels).
+        types : torch.Tensor
+            Shape (nnode,).
+        compiled : bool
+            Whether a compiled graph is being made.
+
+        Returns
+        -------
+        torch.Tensor
+            Shape (nnode, 2L + 1, channels).
+        """
+        nmonomial, nnode, channels = monomials.shape
+        weights = [self.weights_max]
+        for weight in self.weights:
+            weights.append(weight)
+        per_node = rows_of_types(torch.cat(weights, dim=1), types, compiled and self.training).transpose(
+            0, 1
+        )  # (nparam, nnode, channels)
+        coefficients = self.coefficients.value
+        dim, nparam, _ = coefficients.shape
+        basis = matmul(
+            coefficients.view(dim * nparam, nmonomial), monomials.view(nmonomial, nnode * channels)
+        )
+        return (basis.view(dim, nparam, nnode, channels) * per_node).sum(dim=1).transpose(0, 1)
+
+
+class Factor(torch.nn.Module):
+    """Pick one factor of every monomial.
+
+    Parameters
+    ----------
+    index : torch.Tensor
+        Which of the factors each monomial has, shape (nmonomial,).
+    nfactor : int
+        Number of factors.
+    """
+
+    def __init__(self, index: torch.Tensor, nfactor: int) -> None:
+        super().__init__()
+        self.index = Constant(index)
+        self.transposed = Constant(torch.nn.functional.one_hot(index, nfactor).T.double())
+
+    def forward(self, factors: torch.Tensor, compiled: bool) -> torch.Tensor:
+        """Gather.
+
+        Parameters
+        ----------
+        factors : torch.Tensor
+            Shape (nfactor, nnode, channels).
+        compiled : bool
+            Differentiate with a matrix product, for the reasons given in :mod:`~deepmd_gnn.graph.edge_sums`.
+
+        Returns
+        -------
+        torch.Tensor
+            Shape (nmonomial, nnode, channels).
+        """
+        if compiled and not torch.jit.is_scripting():  # type: ignore[attr-defined]
+            return _picked(factors, self.index.value, self.transposed.value, self.training)
+        return factors[self.index.value]
+
+
+@torch.jit.unused
+def _picked(
+    factors: torch.Tensor, index: torch.Tensor, transposed: torch.Tensor, training: bool
+) -> torch.Tensor:
+    if training:  # the gradient will be differentiated once more, by the compiler
+        return pick(factors, index, transposed)
+    return _Pick.apply(factors, index, transposed)
+
+
+class _Pick(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, factors: torch.Tensor, index: torch.Tensor, transposed: torch.Tensor
+    ) -> torch.Tensor:
+        ctx.save_for_backward(transposed)
+        return factors.index_select(0, index)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        (transposed,) = ctx.saved_tensors
+        nfactor = transposed.shape[0]
+        product = matmul(transposed, gradient.flatten(1))
+        return product.view(nfactor, *gradient.shape[1:]), None, None
+
+
+class SymmetricContraction(torch.nn.Module):
+    """All irreps of the product basis (MACE paper, eqs. 10 and 11) from one set of monomials.
+
+    Parameters
+    ----------
+    contractions : list[Contraction]
+        One per output irrep.
+    prefixes, lasts : list[torch.Tensor]
+        For the orders 2, 3, …: each monomial is a monomial of the order below times a component.
+    """
+
+    def __init__(
+        self, contractions: list[Contraction], prefixes: list[torch.Tensor], lasts: list[torch.Tensor]
+    ) -> None:
+        super().__init__()
+        self.contractions = torch.nn.ModuleList(contractions)
+        ncomponent = contractions[0].coefficients.value.shape[2] - sum(len(last) for last in lasts)
+        below = [ncomponent, *(len(last) for last in lasts)]  # monomials of the orders 1, 2, …
+        self.prefixes = torch.nn.ModuleList(
+            [Factor(prefix, size) for prefix, size in zip(prefixes, below[:-1], strict=True)]
+        )
+        self.lasts = torch.nn.ModuleList([Factor(last, ncomponent) for last in lasts])
+
+    def forward(self, features: torch.Tensor, types: torch.Tensor, compiled: bool) -> torch.Tensor:
+        """Contract.
+
+        Parameters
+        ----------
+        features : torch.Tensor
+            Shape (nnode, components, channels).
+        types : torch.Tensor
+            Shape (nnode,).
+        compiled : bool
+            Whether a compiled graph is being made.
+
+        Returns
+        -------
+        torch.Tensor
+            Shape (nnode, components, channels).
+        """
+        components = features.transpose(0, 1).contiguous()
+        orders = [components]
+        product = components
+        for prefix, last in zip(self.prefixes, self.lasts):  # noqa: B905 - TorchScript
+            product = prefix(product, compiled) * last(components, compiled)
+            orders.append(product)
+        monomials = torch.cat(orders)
+        outputs: list[torch.Tensor] = []
+        for contraction in self.contractions:
+            outputs.append(contraction(monomials, types, compiled))
+        return torch.cat(outputs, dim=1)
+
+
+class Product(torch.nn.Module):
+    """Symmetric contraction and linear map: MACE's ``EquivariantProductBasisBlock`` without its skip connection.
+
+    Parameters
+    ----------
+    symmetric_contractions : SymmetricContraction
+        The contraction.
+    linear : Linear
+        Mixes its channels.
+    agnostic : bool
+        Whether all elements share the weights of the contraction.
+    """
+
+    agnostic: Final[bool]
+
+    def __init__(self, symmetric_contractions: SymmetricContraction, linear: Linear, agnostic: bool) -> None:
+        super().__init__()
+        self.symmetric_contractions = symmetric_contractions
+        self.linear = linear
+        self.agnostic = agnostic
+
+    def forward(
+        self, message: torch.Tensor, types: torch.Tensor, one_hot: torch.Tensor, compiled: bool
+    ) -> torch.Tensor:
+        """Compute the node features, without skip connection.
+
+        Parameters
+        ----------
+        message : torch.Tensor
+            Shape (nnode, components, channels).
+        types, one_hot : torch.Tensor
+            Elements, shapes (nnode,) and (nnode, ntypes).
+        compiled : bool
+            Whether a compiled graph is being made.
+
+        Returns
+        -------
+        torch.Tensor
+            Shape (nnode, components, channels).
+        """
+        kinds = torch.zeros_like(types) if self.agnostic else types
+        return self.linear(self.symmetric_contractions(message, kinds, compiled), one_hot)

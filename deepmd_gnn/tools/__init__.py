@@ -1,0 +1,1 @@
+"""What works on any model file: checks of its physics, LAMMPS, timings, plots."""

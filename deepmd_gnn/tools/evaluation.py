@@ -1,0 +1,68 @@
+"""A model file in Python, without what the packages around it print."""
+
+import logging
+import sys
+import warnings
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from deepmd_gnn.tools.checks import Evaluate, Results
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from deepmd_gnn.tools.structures import Structure
+
+
+@contextmanager
+def quiet() -> "Iterator[None]":
+    """Keep stdout for the answer, and silence warnings of other packages."""
+    with redirect_stdout(sys.stderr), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        before = logging.root.manager.disable
+        logging.disable(logging.WARNING)
+        try:
+            yield
+        finally:
+            logging.disable(before)
+
+
+def load_evaluation(path: Path, head: str | None = None) -> Evaluate:
+    """Load a model file with the host's Python inference.
+
+    Parameters
+    ----------
+    path : Path
+        Checkpoint or frozen model.
+    head : str, optional
+        Branch of a multi-task checkpoint.
+
+    Returns
+    -------
+    Callable
+        From a structure to its results.
+    """
+    with quiet():
+        from deepmd.infer import DeepPot
+
+        model = DeepPot(str(path), auto_batch_size=False, **({} if head is None else {"head": head}))
+
+    def evaluate(structure: "Structure") -> Results:
+        box = None if structure.cell is None or not structure.periodic else structure.cell.reshape(1, 9)
+        types = structure.with_type_map(model.get_type_map()).types
+        with quiet():
+            energy, force, virial, atom_energy, atom_virial = model.eval(
+                structure.coord.reshape(1, -1), box, types, atomic=True
+            )
+        return Results(
+            float(energy[0, 0]),
+            np.asarray(force[0], dtype=float).reshape(-1, 3),
+            np.asarray(virial[0], dtype=float).reshape(3, 3),
+            np.asarray(atom_energy[0], dtype=float).reshape(-1),
+            np.asarray(atom_virial[0], dtype=float).reshape(-1, 3, 3),
+        )
+
+    return evaluate
