@@ -1,11 +1,11 @@
 """Put generated kernels, or radial tables alone, into the ``.pt2`` that is being frozen."""
 
 import contextlib
-import contextvars
 import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from deepmd_gnn.graph.compilation import compilation, compiling
 from deepmd_gnn.kernels import operators
 from deepmd_gnn.kernels.cpu import mixing
 from deepmd_gnn.kernels.cpu.compiler import linked, linked_into_models
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from deepmd_gnn.kernels.triton.modules import TritonKernels
 
 log = logging.getLogger("deepmd.deepmd_gnn")
-_replacement: contextvars.ContextVar["Kernels | TritonKernels | Tables | None"] = contextvars.ContextVar(
-    "replacement", default=None
-)
 
 # Declarations of the operators' C functions, see shim.hpp.
 _T = "AtenTensorHandle"
@@ -104,11 +101,8 @@ def _checked(model: Any, tables: list[RadialTable]) -> list[RadialTable] | str:
 
 @contextlib.contextmanager
 def _in_use(replacement: "Kernels | TritonKernels | Tables") -> Iterator[dict[str, Any]]:
-    token = _replacement.set(replacement)
-    try:
+    with compiling(replacement=replacement):
         yield replacement.description()
-    finally:
-        _replacement.reset(token)
 
 
 @contextlib.contextmanager
@@ -125,11 +119,11 @@ def _with_kernels(kernels: Kernels) -> Iterator[dict[str, Any]]:
 
 def calls_kernels() -> bool:
     """Whether the network that is traced calls generated kernels."""
-    replacement = _replacement.get()
+    replacement = compilation().replacement
     return replacement is not None and replacement.reads_lists
 
 
 def installed(energy_model: Any) -> contextlib.AbstractContextManager[None]:
     """Let a network use the kernels or tables of the freeze that is under way, if it has any."""
-    replacement = _replacement.get()
+    replacement = compilation().replacement
     return contextlib.nullcontext() if replacement is None else replacement.installed(energy_model)

@@ -5,25 +5,12 @@ last and contiguous, so that every channel-wise step is a vector operation and e
 product. Native MACE stores (channel, component) per irrep; :meth:`Rows.native` converts.
 """
 
-import contextlib
-import contextvars
-from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
-_plain_products: contextvars.ContextVar[bool] = contextvars.ContextVar("plain_products", default=False)
-
-
-@contextlib.contextmanager
-def plain_products() -> Iterator[None]:
-    """Trace a graph that never runs inside LAMMPS: see :func:`matmul`."""
-    token = _plain_products.set(True)
-    try:
-        yield
-    finally:
-        _plain_products.reset(token)
+from deepmd_gnn.graph.compilation import compilation
 
 
 def matmul(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
@@ -55,7 +42,7 @@ def matmul(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
 
 def _traced_product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     """Multiply in a batch of two while a graph is traced, where only one of the outer sizes is a plain number."""
-    if _plain_products.get():
+    if compilation().plain_products:
         return left @ right
     nrow, ncol = left.shape[0], right.shape[1]
     if isinstance(nrow, int):

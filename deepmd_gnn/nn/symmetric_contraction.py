@@ -4,6 +4,7 @@ from typing import Any, Final
 
 import torch
 
+from deepmd_gnn.graph.atom_graph import AtomGraph, is_compiled, trains_compiled
 from deepmd_gnn.graph.edge_operators import pick
 from deepmd_gnn.graph.edge_sums import rows_of_types
 from deepmd_gnn.nn.linear import Constant, Linear, matmul
@@ -29,7 +30,7 @@ class Contraction(torch.nn.Module):
         self.weights_max = parameters[0]
         self.weights = torch.nn.ParameterList(parameters[1:])
 
-    def forward(self, monomials: torch.Tensor, types: torch.Tensor, compiled: bool) -> torch.Tensor:
+    def forward(self, monomials: torch.Tensor, types: torch.Tensor, graph: AtomGraph) -> torch.Tensor:
         """Contract.
 
         Parameters
@@ -38,8 +39,8 @@ class Contraction(torch.nn.Module):
             Shape (nmonomial, nnode, channels).
         types : torch.Tensor
             Shape (nnode,).
-        compiled : bool
-            Whether a compiled graph is being made.
+        graph : AtomGraph
+            Its mode is read.
 
         Returns
         -------
@@ -50,7 +51,7 @@ class Contraction(torch.nn.Module):
         weights = [self.weights_max]
         for weight in self.weights:
             weights.append(weight)
-        per_node = rows_of_types(torch.cat(weights, dim=1), types, compiled and self.training).transpose(
+        per_node = rows_of_types(torch.cat(weights, dim=1), types, graph).transpose(
             0, 1
         )  # (nparam, nnode, channels)
         coefficients = self.coefficients.value
@@ -77,31 +78,32 @@ class Factor(torch.nn.Module):
         self.index = Constant(index)
         self.transposed = Constant(torch.nn.functional.one_hot(index, nfactor).T.double())
 
-    def forward(self, factors: torch.Tensor, compiled: bool) -> torch.Tensor:
+    def forward(self, factors: torch.Tensor, graph: AtomGraph) -> torch.Tensor:
         """Gather.
 
         Parameters
         ----------
         factors : torch.Tensor
             Shape (nfactor, nnode, channels).
-        compiled : bool
-            Differentiate with a matrix product, for the reasons given in :mod:`~deepmd_gnn.graph.edge_sums`.
+        graph : AtomGraph
+            Its mode is read: a compiled one differentiates with a matrix product, for the reasons given in
+            :mod:`~deepmd_gnn.graph.edge_sums`.
 
         Returns
         -------
         torch.Tensor
             Shape (nmonomial, nnode, channels).
         """
-        if compiled and not torch.jit.is_scripting():  # type: ignore[attr-defined]
-            return _picked(factors, self.index.value, self.transposed.value, self.training)
+        if is_compiled(graph) and not torch.jit.is_scripting():  # type: ignore[attr-defined]
+            return _picked(factors, self.index.value, self.transposed.value, trains_compiled(graph))
         return factors[self.index.value]
 
 
 @torch.jit.unused
 def _picked(
-    factors: torch.Tensor, index: torch.Tensor, transposed: torch.Tensor, training: bool
+    factors: torch.Tensor, index: torch.Tensor, transposed: torch.Tensor, trains: bool
 ) -> torch.Tensor:
-    if training:  # the gradient will be differentiated once more, by the compiler
+    if trains:  # the gradient will be differentiated once more, by the compiler
         return pick(factors, index, transposed)
     return _Pick.apply(factors, index, transposed)
 
@@ -145,7 +147,7 @@ class SymmetricContraction(torch.nn.Module):
         )
         self.lasts = torch.nn.ModuleList([Factor(last, ncomponent) for last in lasts])
 
-    def forward(self, features: torch.Tensor, types: torch.Tensor, compiled: bool) -> torch.Tensor:
+    def forward(self, features: torch.Tensor, types: torch.Tensor, graph: AtomGraph) -> torch.Tensor:
         """Contract.
 
         Parameters
@@ -154,8 +156,8 @@ class SymmetricContraction(torch.nn.Module):
             Shape (nnode, components, channels).
         types : torch.Tensor
             Shape (nnode,).
-        compiled : bool
-            Whether a compiled graph is being made.
+        graph : AtomGraph
+            Its mode is read.
 
         Returns
         -------
@@ -166,12 +168,12 @@ class SymmetricContraction(torch.nn.Module):
         orders = [components]
         product = components
         for prefix, last in zip(self.prefixes, self.lasts):  # noqa: B905 - TorchScript
-            product = prefix(product, compiled) * last(components, compiled)
+            product = prefix(product, graph) * last(components, graph)
             orders.append(product)
         monomials = torch.cat(orders)
         outputs: list[torch.Tensor] = []
         for contraction in self.contractions:
-            outputs.append(contraction(monomials, types, compiled))
+            outputs.append(contraction(monomials, types, graph))
         return torch.cat(outputs, dim=1)
 
 
@@ -197,7 +199,7 @@ class Product(torch.nn.Module):
         self.agnostic = agnostic
 
     def forward(
-        self, message: torch.Tensor, types: torch.Tensor, one_hot: torch.Tensor, compiled: bool
+        self, message: torch.Tensor, types: torch.Tensor, one_hot: torch.Tensor, graph: AtomGraph
     ) -> torch.Tensor:
         """Compute the node features, without skip connection.
 
@@ -207,8 +209,8 @@ class Product(torch.nn.Module):
             Shape (nnode, components, channels).
         types, one_hot : torch.Tensor
             Elements, shapes (nnode,) and (nnode, ntypes).
-        compiled : bool
-            Whether a compiled graph is being made.
+        graph : AtomGraph
+            Its mode is read.
 
         Returns
         -------
@@ -216,4 +218,4 @@ class Product(torch.nn.Module):
             Shape (nnode, components, channels).
         """
         kinds = torch.zeros_like(types) if self.agnostic else types
-        return self.linear(self.symmetric_contractions(message, kinds, compiled), one_hot)
+        return self.linear(self.symmetric_contractions(message, kinds, graph), one_hot)

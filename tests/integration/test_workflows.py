@@ -12,7 +12,7 @@ from deepmd_run import base_input, run_dp
 from helpers import tiny_model
 from training_data import E0, composition_frames, label, write_system
 
-from deepmd_gnn.host.statistics import average_num_neighbors, count_forces
+from deepmd_gnn.host.counts import average_num_neighbors, count_forces
 
 pytestmark = pytest.mark.slow
 

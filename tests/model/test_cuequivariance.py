@@ -5,6 +5,7 @@ import importlib.util
 import numpy as np
 import pytest
 import torch
+from deepmd_gnn.mace_cuequivariance import CuEquivarianceEvaluator
 from deepmd_run import base_input, run_dp
 from helpers import assert_close, native_model, random_frame, tiny_model
 from mace.cli import convert_cueq_e3nn, convert_e3nn_cueq
@@ -13,7 +14,6 @@ from tolerances import LOSS
 from training_data import composition_frames, write_system
 
 from deepmd_gnn import mace_cuequivariance as cuequivariance
-from deepmd_gnn.mace_cuequivariance import CuEquivarianceEvaluator
 
 ARCHITECTURES = {
     "default": {},
