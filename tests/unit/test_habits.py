@@ -3,6 +3,7 @@
 import re
 import runpy
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -26,3 +27,57 @@ def test_the_changelog_has_this_version_below_an_unreleased_section():
     sections = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert sections[0] == "Unreleased"
     assert "dev" in __version__ or sections[1] == __version__
+
+
+def test_who_must_write_a_line_in_the_changelog():
+    lacking = runpy.run_path(str(ROOT / ".ci/changelog_gate.py"))["lacking"]
+    code = ["deepmd_gnn/nn/energy.py", "tests/unit/test_config.py"]
+    assert lacking(code, []) == ["deepmd_gnn/nn/energy.py"]
+    assert lacking([*code, "CHANGELOG.md"], []) == []
+    assert lacking(code, ["", "none"]) == []
+    assert lacking(code, ["later"]) == ["deepmd_gnn/nn/energy.py"]
+    assert lacking(["docs/index.md", "tests/deepmd_gnn/x.py"], []) == []
+
+
+@pytest.mark.parametrize(("message", "passes"), [("Faster", False), ("Faster\n\nChangelog: none", True)])
+def test_the_gate_reads_a_repository(message, passes, tmp_path):
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
+
+    def git(*arguments):
+        subprocess.run(["git", *identity, *arguments], cwd=tmp_path, check=True, capture_output=True)
+
+    git("init", "-b", "main")
+    git("commit", "--allow-empty", "-m", "Begin")
+    git("checkout", "-b", "work")
+    (tmp_path / "deepmd_gnn").mkdir()
+    (tmp_path / "deepmd_gnn/mace.py").write_text("")
+    git("add", ".")
+    git("commit", "-m", message)
+    gate = [sys.executable, str(ROOT / ".ci/changelog_gate.py")]
+    done = subprocess.run(gate, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode == 0) == passes, done.stderr
+    if not passes:
+        assert "deepmd_gnn/mace.py changed since main" in done.stderr
+        assert "Changelog: none" in done.stderr
+
+
+def test_upper_bounds_are_removed():
+    relax = runpy.run_path(str(ROOT / ".ci/without_upper_bounds.py"))["without_upper_bounds"]
+    found = relax(
+        '  "a>=1,<2",\n  "b-c==2.11.*",\n  "d[e]~=1.2",\n  "f==0.4",\n  "g>=3; x == \'1\'",\n  "h>=1",\n'
+    )
+    expected = '  "a>=1",\n  "b-c>=2.11",\n  "d[e]>=1.2",\n  "f>=0.4",\n  "g>=3; x == \'1\'",\n  "h>=1",\n'
+    assert found == expected
+    kept = [line for line in relax((ROOT / "pyproject.toml").read_text()).splitlines() if "==2.11" in line]
+    assert kept == []
+
+
+def test_every_dependency_has_a_lower_bound():
+    """The job with the oldest ones installs what is written, so that it must be meant."""
+    requirements = ProjectMetadata(str(ROOT), PluginManager()).core
+    texts = [*requirements.dependencies, *(t for e in requirements.optional_dependencies.values() for t in e)]
+    bounds = ("==", ">=", "~=")
+    unbounded = [
+        text for text in texts if not text.startswith("deepmd-gnn[") and not any(b in text for b in bounds)
+    ]
+    assert unbounded == []
