@@ -81,3 +81,38 @@ def test_every_dependency_has_a_lower_bound():
         text for text in texts if not text.startswith("deepmd-gnn[") and not any(b in text for b in bounds)
     ]
     assert unbounded == []
+
+
+def rooms_of_page(text):
+    """Files in the tables of the architecture page, by room: {"nn": ["linear.py", …]}; "" is the package's own folder."""
+    rooms = {}
+    for heading, body in re.findall(
+        r"^### `(?:deepmd_gnn/|(\w+)/)`.*\n((?:(?!##).*\n)*)", text, re.MULTILINE
+    ):
+        rows = re.findall(r"^\| ((?:`[^`|]+`(?:, )?)+) \|", body, re.MULTILINE)
+        rooms[heading] = [name for row in rows for name in re.findall(r"`([^`]+)`", row)]
+    return rooms
+
+
+def test_the_architecture_page_has_every_file_once():
+    rooms = rooms_of_page((ROOT / "docs/architecture.md").read_text())
+    listed = [f"{room}/{name}".lstrip("/") for room, names in rooms.items() for name in names]
+    package = ROOT / "deepmd_gnn"
+    there = [
+        path
+        for suffix in ("py", "hpp")
+        for path in package.rglob(f"*.{suffix}")
+        if path.name != "__init__.py"
+    ]
+    assert sorted(listed) == sorted(str(path.relative_to(package)) for path in there)
+
+
+def test_developer_pages_name_files_that_exist():
+    """Paths in code spans, whole or from the package on; capitals stand for a name of the reader's choice."""
+    missing = set()
+    for page in ROOT.glob("docs/dev/**/*.md"):
+        for path in re.findall(r"`((?:[\w.]+/)+[\w]+\.(?:py|hpp|yml|toml|md))`", page.read_text()):
+            places = (ROOT / path, ROOT / "deepmd_gnn" / path, ROOT / "deepmd_gnn/kernels" / path)
+            if not re.search(r"NAME|DEVICE", path) and not any(place.exists() for place in places):
+                missing.add(f"{page.name}: {path}")
+    assert sorted(missing) == []
