@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from deepmd_gnn.files.whole_file import whole_file
+from deepmd_gnn.host.labels import check_trainer
 
 _TRAINERS = ("deepmd.pt.train.training", "deepmd.pt_expt.train.training")
 _NUMBERED = re.compile(r"(.*)-(\d+)\.pt")
@@ -30,6 +31,7 @@ def improve_trainers() -> None:
         if trainer is not None and not hasattr(trainer._write_checkpoint, "writes_mace_models"):
             trainer._write_checkpoint = _wrapped(trainer._write_checkpoint)
             trainer.__init__ = _checked(trainer.__init__)
+            trainer.run = _after_a_look(trainer.run)
 
 
 def check_whole(path: Path) -> None:
@@ -81,6 +83,16 @@ def _checked(original: Callable[..., None]) -> Callable[..., None]:
         original(*args, **named)
 
     return init
+
+
+def _after_a_look(original: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(original)
+    def run(self: Any) -> None:
+        if self.rank == 0 and _trains_mace(self):
+            check_trainer(self)
+        original(self)
+
+    return run
 
 
 def _wrapped(original: Callable[..., None]) -> Callable[..., None]:
