@@ -14,6 +14,7 @@ from typing import Any
 
 from deepmd_gnn.files.whole_file import whole_file
 from deepmd_gnn.host.interface import HostInterface
+from deepmd_gnn.host.labels import check_trainer
 
 _NUMBERED = re.compile(r"(.*)-(\d+)\.pt")
 
@@ -79,6 +80,29 @@ def checking_checkpoints(original: Callable[..., None]) -> Callable[..., None]:
         original(*args, **named)
 
     return init
+
+
+def looking_first(original: Callable[..., None]) -> Callable[..., None]:
+    """Read all data of a training of our models before its first step.
+
+    Parameters
+    ----------
+    original : Callable
+        ``Trainer.run``.
+
+    Returns
+    -------
+    Callable
+        Its replacement.
+    """
+
+    @functools.wraps(original)
+    def run(self: Any) -> None:
+        if self.rank == 0 and _trains_ours(self):
+            check_trainer(self)
+        original(self)
+
+    return run
 
 
 def writing_whole(original: Callable[..., None]) -> Callable[..., None]:

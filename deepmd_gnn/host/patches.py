@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from deepmd_gnn.host.checkpoint_files import checking_checkpoints, writing_whole
+from deepmd_gnn.host.checkpoint_files import checking_checkpoints, looking_first, writing_whole
 from deepmd_gnn.host.compiled_training import vectorised
 from deepmd_gnn.host.device_inference import with_kernels
 from deepmd_gnn.host.freezing import whole_exports
@@ -66,6 +66,10 @@ PATCHES = (
             Patch(
                 trainer, "Trainer.__init__", checking_checkpoints,
                 "says nothing of use about checkpoints that are cut short",
+            ),
+            Patch(
+                trainer, "Trainer.run", looking_first,
+                "trains on labels that are no numbers until the loss is none either",
             ),
         )
     ),
