@@ -17,7 +17,7 @@ def _register() -> None:
         import deepmd_gnn.mace  # noqa: F401
         from deepmd_gnn.host import patches
 
-        patches.apply()
+        patches.apply("deepmd.pt")
 
 
 _register()

@@ -14,10 +14,9 @@ def _register() -> None:
 
     if not is_importing_model():
         import deepmd_gnn.mace  # noqa: F401
-        from deepmd_gnn.host import patches, registry
+        from deepmd_gnn.host import registry
 
         registry.enter_exportable()
-        patches.apply()
 
 
 _register()

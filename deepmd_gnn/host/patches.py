@@ -7,6 +7,7 @@ entry point ``deepmd.backend``.) All are for deepmd-kit >= 3.2, < 3.3; ``tests/h
 another version.
 """
 
+import importlib
 import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -77,8 +78,18 @@ PATCHES = (
 _MARK = "__deepmd_gnn_original__"
 
 
-def apply() -> None:
-    """Replace what is loaded and not replaced yet."""
+def apply(backend: str | None = None) -> None:
+    """Replace what is loaded and not replaced yet.
+
+    Parameters
+    ----------
+    backend : str, optional
+        ``"deepmd.pt"`` or ``"deepmd.pt_expt"``: import what evaluates and writes its files first. Trainers are imported by the
+        host where somebody trains.
+    """
+    for patch in PATCHES if backend else ():
+        if patch.module.startswith(("deepmd.infer.", f"{backend}.")) and ".train." not in patch.module:
+            importlib.import_module(patch.module)
     for patch in PATCHES:
         holder: Any = sys.modules.get(patch.module)
         *classes, name = patch.name.split(".")

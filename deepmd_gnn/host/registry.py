@@ -37,7 +37,9 @@ def register(type_name: str) -> Callable[[type[Model]], type[Model]]:
         # If the model is imported before DeePMD-kit, the exportable backend has loaded its entry point meanwhile.
         if "deepmd.pt_expt" in sys.modules:
             enter_exportable()
-        patches.apply()
+        # The same for what evaluates models, which needs the host's whole model package.
+        whole = hasattr(sys.modules.get("deepmd.pt.model.model"), "get_model")
+        patches.apply("deepmd.pt" if whole else None)
         return model_class
 
     return enter
@@ -53,3 +55,4 @@ def enter_exportable() -> None:
     for name, model_class in classes.all_classes().items():
         ExportableModel.register(name)(model_class)
         ExportableDescriptor.register(name)(Descriptor)
+    patches.apply("deepmd.pt_expt")

@@ -13,6 +13,7 @@ from deepmd_gnn.kernels.cpu.generated import Kernels, not_covered, radial_tables
 from deepmd_gnn.kernels.tables.lookup import Tables
 from deepmd_gnn.kernels.tables.probe import difference
 from deepmd_gnn.kernels.tables.radial import RadialTable
+from deepmd_gnn.nn.energy import MaceEnergy
 
 if TYPE_CHECKING:
     from deepmd_gnn.kernels.triton.modules import TritonKernels
@@ -57,6 +58,9 @@ def described(
     context manager of dict[str, Any] or None
         Description for the file: the errors of the tables, and with kernels the CPU's features.
     """
+    if not isinstance(model.energy_model, MaceEnergy):
+        log.info("mace model: no generated kernels and tables: they are for MACE, not for %s.", type(model.energy_model).__name__)
+        return contextlib.nullcontext()
     if kernels and device == "cuda":
         from deepmd_gnn.kernels.triton.build import triton_kernels  # not every build of torch brings Triton
 
