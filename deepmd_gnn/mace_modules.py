@@ -12,7 +12,12 @@ import torch
 from deepmd_gnn.files.import_order import allow_e3nn_constants
 from deepmd_gnn.nn.convolution import Convolution
 from deepmd_gnn.nn.gates import Affine, Gate, NormedNetwork
-from deepmd_gnn.nn.interactions import AttentiveInteraction, Interaction, NonLinearInteraction
+from deepmd_gnn.nn.interactions import (
+    AttentiveInteraction,
+    Interaction,
+    InteractionBlock,
+    NonLinearInteraction,
+)
 from deepmd_gnn.nn.linear import (
     Linear,
     LinearPath,
@@ -27,7 +32,7 @@ allow_e3nn_constants()
 from e3nn import o3  # noqa: E402
 
 
-def interaction_from(block: Any, ntypes: int) -> torch.nn.Module:
+def interaction_from(block: Any, ntypes: int) -> InteractionBlock:
     """Take over an interaction block.
 
     Parameters
@@ -185,7 +190,7 @@ def symmetric_contraction_from(module: Any) -> SymmetricContraction:
     )
 
 
-def readout_from(module: Any, gate: str, channels: int) -> torch.nn.Module:
+def readout_from(module: Any, gate: str, channels: int) -> Readout | BiasReadout:
     """Take over a readout block with one head."""
     if not hasattr(module, "linear_1"):
         return Readout([module.linear.weight.view(channels, 1)], "None", 1.0)

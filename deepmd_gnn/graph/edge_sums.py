@@ -149,12 +149,12 @@ def sum_over_edges(
 
 @torch.jit.unused
 def _listed_rows(rows: torch.Tensor, index: torch.Tensor, lists: torch.Tensor) -> torch.Tensor:
-    return _Rows.apply(rows, index, lists)
+    return _Rows.apply(rows, index, lists)  # type: ignore[no-untyped-call]
 
 
 @torch.jit.unused
 def _listed_sum(values: torch.Tensor, index: torch.Tensor, lists: torch.Tensor) -> torch.Tensor:
-    return _Sum.apply(values, index, lists)
+    return _Sum.apply(values, index, lists)  # type: ignore[no-untyped-call]
 
 
 @torch.jit.unused
@@ -175,7 +175,7 @@ class _Rows(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        return _Sum.apply(gradient, *ctx.saved_tensors), None, None
+        return _Sum.apply(gradient, *ctx.saved_tensors), None, None  # type: ignore[no-untyped-call]
 
 
 class _Sum(torch.autograd.Function):
@@ -187,4 +187,4 @@ class _Sum(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        return _Rows.apply(gradient, *ctx.saved_tensors), None, None
+        return _Rows.apply(gradient, *ctx.saved_tensors), None, None  # type: ignore[no-untyped-call]

@@ -36,7 +36,7 @@ def check_file(file: Path, data: dict[str, Any]) -> None:
     file : Path
         The file.
     data : dict[str, Any]
-        What it was made from, see :meth:`~deepmd_gnn.host.storage.StorageMixin.serialize`.
+        What it was made from, see :func:`~deepmd_gnn.host.storage.serialized`.
 
     Raises
     ------

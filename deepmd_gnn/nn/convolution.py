@@ -118,7 +118,7 @@ class Convolution(torch.nn.Module):
         all_inputs = torch.split(inputs, sizes)
         sums: list[torch.Tensor] = []
         for chunk, nodes in enumerate(chunk_nodes):
-            weights = torch.split(all_radial[chunk], channels, dim=1)
+            weights = list(torch.split(all_radial[chunk], channels, dim=1))
             width = chunk_widths[chunk]
             sums.append(self.in_chunk(all_inputs[chunk], all_harmonics[chunk], weights, nodes, width))
         return self.mixed(torch.cat(sums))

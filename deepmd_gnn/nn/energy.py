@@ -7,8 +7,12 @@ import torch
 from deepmd_gnn.config.mace import MaceConfig
 from deepmd_gnn.graph.atom_graph import Arrangement, AtomGraph
 from deepmd_gnn.graph.edge_sums import rows_of_nodes, rows_of_types, sum_at_receivers
+from deepmd_gnn.nn.interactions import InteractionBlock
 from deepmd_gnn.nn.linear import Linear, Weight
+from deepmd_gnn.nn.modules import ModuleList
 from deepmd_gnn.nn.network import EnergyNetwork
+from deepmd_gnn.nn.readouts import BiasReadout, Readout
+from deepmd_gnn.nn.symmetric_contraction import Product
 
 
 class Blocks(NamedTuple):
@@ -19,11 +23,25 @@ class Blocks(NamedTuple):
     spherical_harmonics: torch.nn.Module
     repulsion: torch.nn.Module
     """Identity without ZBL."""
-    interactions: list[torch.nn.Module]
-    products: list[torch.nn.Module]
-    readouts: list[torch.nn.Module]
+    interactions: list[InteractionBlock]
+    products: list[Product]
+    readouts: list[Readout | BiasReadout]
     irrep_dims: list[list[int]]
     """Components of the irreps of each layer's features, for their native order."""
+
+
+class NodeEmbedding(torch.nn.Module):
+    """Native's name for the map from elements to features.
+
+    Parameters
+    ----------
+    linear : Weight
+        Flat matrix of shape (ntypes, channels).
+    """
+
+    def __init__(self, linear: Weight) -> None:
+        super().__init__()
+        self.linear = linear
 
 
 class MaceEnergy(EnergyNetwork):
@@ -63,14 +81,13 @@ class MaceEnergy(EnergyNetwork):
         self.r_max = float(config.r_max)
         self.dtype = torch.float64 if config.precision == "float64" else torch.float32
         self.arrangement = Arrangement()
-        self.node_embedding = torch.nn.Module()
-        self.node_embedding.linear = blocks.node_embedding
+        self.node_embedding = NodeEmbedding(blocks.node_embedding)
         self.radial_embedding = blocks.radial_embedding
         self.spherical_harmonics = blocks.spherical_harmonics
         self.pair_repulsion_fn = blocks.repulsion
-        self.interactions = torch.nn.ModuleList(blocks.interactions)
-        self.products = torch.nn.ModuleList(blocks.products)
-        self.readouts = torch.nn.ModuleList(blocks.readouts)
+        self.interactions = ModuleList(blocks.interactions)
+        self.products = ModuleList(blocks.products)
+        self.readouts = ModuleList(blocks.readouts)
         self.exchange = exchange
         self.irrep_dims = blocks.irrep_dims
         # Bases of the geometry (and the steep ZBL term) stay in float64; the learned part has the set precision.

@@ -313,6 +313,10 @@ class NonLinearInteraction(torch.nn.Module):
         return self.linear_2(self.gate(message, graph), one_hot)
 
 
+# Every interaction block: the same methods, see Interaction.
+InteractionBlock = Interaction | AttentiveInteraction | NonLinearInteraction
+
+
 def edge_density(outputs: torch.Tensor, cutoff: torch.Tensor | None, graph: AtomGraph) -> torch.Tensor:
     """Learned number of neighbours.
 

@@ -5,12 +5,14 @@ last and contiguous, so that every channel-wise step is a vector operation and e
 product. Native MACE stores (channel, component) per irrep; :meth:`Rows.native` converts.
 """
 
-from typing import Final, NamedTuple
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
 from deepmd_gnn.graph.compilation import compilation
+from deepmd_gnn.nn.modules import ModuleList
 
 
 def matmul(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
@@ -69,7 +71,7 @@ class SphericalHarmonics(torch.nn.Module):
     def __init__(self, steps: list[torch.Tensor]) -> None:
         super().__init__()
         self.max_ell = len(steps) + 1
-        self.steps = torch.nn.ModuleList([Constant(step) for step in steps])
+        self.steps = ModuleList([Constant(step) for step in steps])
 
     def forward(self, vectors: torch.Tensor) -> torch.Tensor:
         """Evaluate all l with e3nn's "component" normalisation.
@@ -108,7 +110,7 @@ class Constant(torch.nn.Module):
         super().__init__()
         self.register_buffer("value", value, persistent=False)
         # TorchScript stores such buffers all the same; a model that reads a frozen file's weights skips them.
-        self.register_load_state_dict_pre_hook(_forget_value)
+        self.register_load_state_dict_pre_hook(_forget_value)  # type: ignore[no-untyped-call]
 
 
 def _forget_value(
@@ -130,6 +132,11 @@ class RadialNetwork(torch.nn.Module):
     gain : float
         Factor that gives SiLU unit second moment.
     """
+
+    if TYPE_CHECKING:
+
+        def children(self) -> "Iterator[Weight]":
+            """The layers."""
 
     def __init__(self, weights: list[torch.Tensor], gain: float) -> None:
         super().__init__()

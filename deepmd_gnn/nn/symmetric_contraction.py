@@ -8,6 +8,7 @@ from deepmd_gnn.graph.atom_graph import AtomGraph, is_compiled, trains_compiled
 from deepmd_gnn.graph.edge_operators import pick
 from deepmd_gnn.graph.edge_sums import rows_of_types
 from deepmd_gnn.nn.linear import Constant, Linear, matmul
+from deepmd_gnn.nn.modules import ModuleList
 
 
 class Contraction(torch.nn.Module):
@@ -48,7 +49,7 @@ class Contraction(torch.nn.Module):
             Shape (nnode, 2L + 1, channels).
         """
         nmonomial, nnode, channels = monomials.shape
-        weights = [self.weights_max]
+        weights: list[torch.Tensor] = [self.weights_max]
         for weight in self.weights:
             weights.append(weight)
         per_node = rows_of_types(torch.cat(weights, dim=1), types, graph).transpose(
@@ -105,7 +106,7 @@ def _picked(
 ) -> torch.Tensor:
     if trains:  # the gradient will be differentiated once more, by the compiler
         return pick(factors, index, transposed)
-    return _Pick.apply(factors, index, transposed)
+    return _Pick.apply(factors, index, transposed)  # type: ignore[no-untyped-call]
 
 
 class _Pick(torch.autograd.Function):
@@ -139,13 +140,13 @@ class SymmetricContraction(torch.nn.Module):
         self, contractions: list[Contraction], prefixes: list[torch.Tensor], lasts: list[torch.Tensor]
     ) -> None:
         super().__init__()
-        self.contractions = torch.nn.ModuleList(contractions)
+        self.contractions = ModuleList(contractions)
         ncomponent = contractions[0].coefficients.value.shape[2] - sum(len(last) for last in lasts)
         below = [ncomponent, *(len(last) for last in lasts)]  # monomials of the orders 1, 2, …
-        self.prefixes = torch.nn.ModuleList(
+        self.prefixes = ModuleList(
             [Factor(prefix, size) for prefix, size in zip(prefixes, below[:-1], strict=True)]
         )
-        self.lasts = torch.nn.ModuleList([Factor(last, ncomponent) for last in lasts])
+        self.lasts = ModuleList([Factor(last, ncomponent) for last in lasts])
 
     def forward(self, features: torch.Tensor, types: torch.Tensor, graph: AtomGraph) -> torch.Tensor:
         """Contract.
