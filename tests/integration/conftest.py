@@ -4,25 +4,28 @@ import pytest
 from documented import copy_example
 from helpers import tiny_model
 from lammps_cases import ModelFiles, freeze
+from shared_files import once
 
 
 @pytest.fixture(scope="session")
-def model_files(tmp_path_factory):
+def model_files(kept):
     """Frozen models, ``model_files(kind)[name]``; compiling one takes a minute, so all tests share them."""
-    folder = tmp_path_factory.mktemp("models")
-    return lambda kind: ModelFiles(folder, kind)
+    return lambda kind: ModelFiles(kept / "models", kind)
 
 
 @pytest.fixture(scope="session")
-def water_models(tmp_path_factory):
+def water_models(shared_folder):
     """Three models of water, with random weights."""
-    folder = tmp_path_factory.mktemp("water_models")
-    for seed, name in enumerate(("mace.pth", "second.pth", "third.pth")):
-        freeze(
-            tiny_model(r_max=3.0, num_channels=2, precision="float32", seed=seed, avg_num_neighbors=10.0),
-            folder / name,
-        )
-    return folder
+
+    def make(folder):
+        folder.mkdir()
+        for seed, name in enumerate(("mace.pth", "second.pth", "third.pth")):
+            freeze(
+                tiny_model(r_max=3.0, num_channels=2, precision="float32", seed=seed, avg_num_neighbors=10.0),
+                folder / name,
+            )
+
+    return once(shared_folder / "water_models", make)
 
 
 @pytest.fixture

@@ -74,9 +74,10 @@ OPTIONS = {
 }
 
 
+# One option after the other: the native model is built once for each.
+@pytest.mark.parametrize("periodic", [True, False], ids=["pbc", "free"])
 @pytest.mark.parametrize("precision", ["float64", "float32"])
 @pytest.mark.parametrize("option", OPTIONS)
-@pytest.mark.parametrize("periodic", [True, False], ids=["pbc", "free"])
 def test_equals_native(option, precision, periodic):
     model = tiny_model(**OPTIONS[option], precision=precision)
     coord, atype, cell = random_frame(ntypes=len(model.get_type_map()), box_length=5.5)
