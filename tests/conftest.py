@@ -1,6 +1,5 @@
 import hashlib
 import os
-import pickle
 import sys
 from pathlib import Path
 
@@ -60,6 +59,16 @@ def kept(pytestconfig, shared_folder):
     return kept_folder(pytestconfig, shared_folder)
 
 
+def _add_module(digest, module):
+    """Everything that a module's numbers depend on: classes, plain attributes, parameters and buffers."""
+    for name, part in module.named_modules():
+        plain = {k: v for k, v in vars(part).items() if isinstance(v, (bool, int, float, str, list, tuple))}
+        digest.update(repr([name, type(part).__qualname__, sorted(plain.items())]).encode())
+    for name, value in [*module.named_parameters(), *module.named_buffers()]:
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _tables_once(kept):
     """Look for the coarsest table of a layer once: for every layer that a test has kernels or tables for, it is a minute."""
@@ -68,16 +77,15 @@ def _tables_once(kept):
     search = generated.radial_table
 
     def radial_table(energy_model, interaction, dtype):
-        layer = pickle.dumps([
-            energy_model.radial_embedding,
-            interaction,
-            *(energy_model.r_max, energy_model.ntypes, energy_model.atomic_numbers.tolist(), dtype),
-        ])  # fmt: skip
+        digest = hashlib.sha256(repr([energy_model.r_max, energy_model.ntypes, dtype]).encode())
+        digest.update(energy_model.atomic_numbers.cpu().numpy().tobytes())
+        for part in (energy_model.radial_embedding, interaction):
+            _add_module(digest, part)
 
         def make(path):
             torch.save(search(energy_model, interaction, dtype)._asdict(), path)
 
-        path = once(kept / "tables" / f"{hashlib.sha256(layer).hexdigest()[:32]}.pt", make)
+        path = once(kept / "tables" / f"{digest.hexdigest()[:32]}.pt", make)
         return generated.RadialTable(**torch.load(path, weights_only=True))
 
     with pytest.MonkeyPatch.context() as patch:

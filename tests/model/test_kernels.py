@@ -270,7 +270,7 @@ def test_table_up_to_the_cutoff(option):
     """The last bin, where the third derivative of the envelope jumps."""
     model = tiny_model(**OPTIONS[option]).energy_model
     layer = model.interactions[-1]
-    table = radial_table(model, layer, torch.float64)
+    table = generated.radial_table(model, layer, torch.float64)  # of other tests, see conftest.py
     nodes = table.values.shape[1]
     spacing = model.r_max / (nodes - 1)
     exact = Weights(model, layer)
