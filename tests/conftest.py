@@ -1,5 +1,6 @@
 import hashlib
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -91,3 +92,38 @@ def _tables_once(kept):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(generated, "radial_table", radial_table)
         yield
+
+
+@pytest.fixture(scope="session")
+def model_files(kept):
+    """Frozen models, ``model_files(kind)[name]``; compiling one takes a minute, so all tests share them."""
+    from lammps_cases import ModelFiles
+
+    return lambda kind: ModelFiles(kept / "models", kind)
+
+
+@pytest.fixture(scope="session")
+def water_models(shared_folder):
+    """Three models of water, with random weights."""
+    from helpers import tiny_model
+    from lammps_cases import freeze
+
+    def make(folder):
+        folder.mkdir()
+        for seed, name in enumerate(("mace.pth", "second.pth", "third.pth")):
+            freeze(
+                tiny_model(r_max=3.0, num_channels=2, precision="float32", seed=seed, avg_num_neighbors=10.0),
+                folder / name,
+            )
+
+    return once(shared_folder / "water_models", make)
+
+
+@pytest.fixture
+def water(tmp_path, water_models):
+    """The folder of the water example, with few frames, and models of its elements."""
+    from documented import copy_example
+
+    folder = copy_example("water", tmp_path)
+    shutil.copytree(water_models, folder, dirs_exist_ok=True)
+    return folder
