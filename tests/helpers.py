@@ -7,6 +7,7 @@ import json
 import numpy as np
 import torch
 from deepmd.pt.model.model import get_model
+from deepmd.pt.utils.nlist import extend_input_and_build_neighbor_list
 from native_models import default_dtype
 
 from deepmd_gnn.config.mace import MaceConfig
@@ -155,3 +156,12 @@ def assert_close(actual, expected, tolerance, what=""):
     scale = max(float(np.abs(expected).max(initial=0.0)), 1e-12)
     deviation = float(np.abs(np.asarray(actual) - np.asarray(expected)).max(initial=0.0)) / scale
     assert deviation <= tolerance, f"{what}: relative deviation {deviation:.2e} > {tolerance:.0e}"
+
+
+def extended(frames, rcut):
+    """Frames as tensors, and with ghosts and the list that the host builds."""
+    coord = torch.tensor(np.stack([f[0] for f in frames]))
+    atype = torch.tensor(np.stack([f[1] for f in frames]))
+    box = torch.tensor(np.stack([f[2].reshape(9) for f in frames]))
+    lower = extend_input_and_build_neighbor_list(coord, atype, rcut, [400], mixed_types=True, box=box)
+    return (coord, atype, box), lower

@@ -7,6 +7,7 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
+from architectures import architectures
 from helpers import TINY, random_frame, tiny_model
 from lammps_runner import PRESSURE_ORDER, Frame, Run, python_frame, read_frames, run_lammps, write_data
 from matscipy.neighbours import neighbour_list
@@ -18,24 +19,7 @@ NULL = 2  # a type that the model does not have
 
 # Random weights, scaled to forces of about 1 eV/Å; the second layer's messages make up a good part of them.
 STRONG = {"scale": 60.0, "avg_num_neighbors": 4.0}
-MODELS = {
-    "one_layer": {"num_interactions": 1, "seed": 1},
-    "two_layers": {"seed": 1},
-    "three_layers": {"num_interactions": 3, "seed": 1},
-    "float32": {"precision": "float32", "seed": 1},
-    # Blocks that send more than one tensor, or whose messages do not vanish with the radial features.
-    "attentive": {"interaction": "RealAgnosticAttResidual", "num_interactions": 3, "seed": 1},
-    "non_linear": {
-        "interaction": "RealAgnosticResidualNonLinear",
-        "interaction_first": "RealAgnosticResidualNonLinear",
-        "edge_irreps": "2x0e + 2x1o",
-        "seed": 1,
-    },
-    # QM oxygen and MM hydrogen: no edges between the latter.
-    "qm_mm": {"type_map": ["O", "HW"], "atomic_energies": {"O": -5.0}, "seed": 1},
-    "second": {"seed": 4},
-    "third": {"seed": 5},
-}
+MODELS = architectures("lammps")
 
 
 class ModelFiles:
@@ -220,7 +204,7 @@ CASES = {
     "one layer, atom_modify map": Case(
         "tilted", 1, model="one_layer", setup="atom_modify map yes", notices=False
     ),
-    "attentive": Case("tilted", 2, "2 1 1", model="attentive", crossing=(0, 1)),
+    "attentive": Case("tilted", 2, "2 1 1", model="attentive_layers", crossing=(0, 1)),
     "non-linear": Case("half_empty", 2, "2 1 1", empty=1, model="non_linear", notices=False, optimised=True),
     "non-linear, 2x2x1": Case("bulk", 4, "2 2 1", model="non_linear", crossing=(0, 1), notices=False),
     "float32": Case("tilted", 2, "2 1 1", model="float32", optimised=True),
