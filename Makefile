@@ -14,8 +14,8 @@ VENV ?= .venv
 export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= passive
 
-# Two processes. Each takes whole files, because their fixtures are expensive, or single tests where files say so.
-WORKERS = -n 2 --dist loadgroup
+# Two processes, see tests/conftest.py for what each takes and in which order.
+WORKERS = -n 2 --dist loadgroup --no-loadscope-reorder
 
 .PHONY: quickstart test test-room soak gpu-check lint docs figures dist install clean
 

@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from shared_files import kept_folder, once, remove_old
 
-# g++ does not find the header under the name that TorchInductor 2.11 gives it, so it is compiled for nothing.
+# TorchInductor makes one anew for every library of kernels: 15 s of CPU, to spare 5 s in each program that needs it.
 inductor_config.aot_inductor.precompile_headers = False
 
 
@@ -23,11 +23,29 @@ def pytest_configure(config):
         remove_old(config)
 
 
+# Files that take longest come first, so that no worker is left alone with one of them.
+LONGEST = (
+    "test_exportable_workflow",
+    "test_export_architectures",
+    "test_benchmarks",
+    "test_converted",
+    "test_kernels",
+    "test_training",
+    "test_workflows",
+    "test_documented",
+    "test_triton_kernels",
+    "test_compiled_step",
+    "test_lammps",
+)
+
+
 def pytest_collection_modifyitems(items):
     """Workers take whole files, whose fixtures are expensive, or single tests of files whose tests share files only."""
     for item in items:
         if not hasattr(item.module, "TESTS_BY_THEMSELVES"):
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
 
 
 @pytest.fixture(autouse=True)
