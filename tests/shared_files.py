@@ -51,7 +51,7 @@ def kept_folder(config, temporary):
         Of this run, shared by its workers.
     """
     where = os.environ.get(VARIABLE, "")
-    if where == "off":
+    if where == "off" or (not where and not hasattr(config, "cache")):  # pytest -p no:cacheprovider
         return temporary
     root = Path(where) if where else config.cache.mkdir("shared_files")
     folder = root / fingerprint()
@@ -61,7 +61,7 @@ def kept_folder(config, temporary):
 
 def remove_old(config):
     """Remove what was kept for other versions; for the one process that starts the workers."""
-    if not os.environ.get(VARIABLE):
+    if not os.environ.get(VARIABLE) and hasattr(config, "cache"):
         for folder in config.cache.mkdir("shared_files").iterdir():
             if folder.name != fingerprint():
                 shutil.rmtree(folder, ignore_errors=True)
