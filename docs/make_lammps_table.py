@@ -1,6 +1,6 @@
 """Print the table of deviations in lammps.md from a run of the tests.
 
-``pytest tests/integration/test_lammps.py --junitxml=report.xml -o junit_family=xunit1``, then
+``pytest tests/system/test_lammps.py --junitxml=report.xml -o junit_family=xunit1``, then
 ``python docs/make_lammps_table.py report.xml``.
 """
 

@@ -1,14 +1,148 @@
+import hashlib
+import os
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+import torch._inductor.config as inductor_config
 
 for folder in ("host", ""):
     sys.path.insert(0, str(Path(__file__).parent / folder))
+
+from shared_files import kept_folder, once, remove_old  # noqa: E402
+
+# TorchInductor makes one anew for every library of kernels: 15 s of CPU, to spare 5 s in each program that needs it.
+inductor_config.aot_inductor.precompile_headers = False
+
+
+def pytest_configure(config):
+    """Evaluate TorchScript as it is written: to rewrite a graph takes longer than all that a test does with it."""
+    torch._C._set_graph_executor_optimize(False)
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        remove_old(config)
+
+
+# Files that take longest come first, so that no worker is left alone with one of them.
+LONGEST = (
+    "test_exportable_workflow",
+    "test_export_architectures",
+    "test_benchmarks",
+    "test_converted",
+    "test_kernels",
+    "test_training",
+    "test_workflows",
+    "test_documented",
+    "test_triton_kernels",
+    "test_compiled_step",
+    "test_lammps",
+)
+
+
+def pytest_collection_modifyitems(items):
+    """Workers take whole files, whose fixtures are expensive, or single tests of files whose tests share files only."""
+    for item in items:
+        if not hasattr(item.module, "TESTS_BY_THEMSELVES"):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
 
 
 @pytest.fixture(autouse=True)
 def _seeded():
     """Every test starts from the same random state and one thread's worth of noise."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _optimised(request):
+    """Tests with this marker evaluate TorchScript as users do."""
+    marked = request.node.get_closest_marker("optimised") is not None
+    torch._C._set_graph_executor_optimize(marked)
+    yield
+    torch._C._set_graph_executor_optimize(False)
+
+
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory):
+    """A temporary folder of this run, for all workers."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def kept(pytestconfig, shared_folder):
+    """A folder for all workers, and for the next run of the same code, see shared_files.py."""
+    return kept_folder(pytestconfig, shared_folder)
+
+
+def _add_module(digest, module):
+    """Everything that a module's numbers depend on: classes, plain attributes, parameters and buffers."""
+    for name, part in module.named_modules():
+        plain = {k: v for k, v in vars(part).items() if isinstance(v, (bool, int, float, str, list, tuple))}
+        digest.update(repr([name, type(part).__qualname__, sorted(plain.items())]).encode())
+    for name, value in [*module.named_parameters(), *module.named_buffers()]:
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _tables_once(kept):
+    """Look for the coarsest table of a layer once: for every layer that a test has kernels or tables for, it is a minute."""
+    from deepmd_gnn.kernels.cpu import generated
+
+    search = generated.radial_table
+
+    def radial_table(energy_model, interaction, dtype):
+        digest = hashlib.sha256(repr([energy_model.r_max, energy_model.ntypes, dtype]).encode())
+        digest.update(energy_model.atomic_numbers.cpu().numpy().tobytes())
+        for part in (energy_model.radial_embedding, interaction):
+            _add_module(digest, part)
+
+        def make(path):
+            torch.save(search(energy_model, interaction, dtype)._asdict(), path)
+
+        path = once(kept / "tables" / f"{digest.hexdigest()[:32]}.pt", make)
+        return generated.RadialTable(**torch.load(path, weights_only=True))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(generated, "radial_table", radial_table)
+        yield
+
+
+@pytest.fixture(scope="session")
+def model_files(kept):
+    """Frozen models, ``model_files(kind)[name]``; compiling one takes a minute, so all tests share them."""
+    from lammps_cases import ModelFiles
+
+    return lambda kind: ModelFiles(kept / "models", kind)
+
+
+@pytest.fixture(scope="session")
+def water_models(shared_folder):
+    """Three models of water, with random weights."""
+    from helpers import tiny_model
+    from lammps_cases import freeze
+
+    def make(folder):
+        folder.mkdir()
+        for seed, name in enumerate(("mace.pth", "second.pth", "third.pth")):
+            freeze(
+                tiny_model(r_max=3.0, num_channels=2, precision="float32", seed=seed, avg_num_neighbors=10.0),
+                folder / name,
+            )
+
+    return once(shared_folder / "water_models", make)
+
+
+@pytest.fixture
+def water(tmp_path, water_models):
+    """The folder of the water example, with few frames, and models of its elements."""
+    from documented import copy_example
+
+    folder = copy_example("water", tmp_path)
+    shutil.copytree(water_models, folder, dirs_exist_ok=True)
+    return folder

@@ -1,8 +1,13 @@
 """Small models and structures, and native MACE as the independent reference."""
 
+import copy
+import functools
+import json
+
 import numpy as np
 import torch
 from deepmd.pt.model.model import get_model
+from deepmd.pt.utils.nlist import extend_input_and_build_neighbor_list
 from native_models import default_dtype
 
 from deepmd_gnn.config.mace import MaceConfig
@@ -27,8 +32,20 @@ TINY = {
 
 
 def tiny_model(**options):
-    """A tiny MACE model in eval mode, deterministic."""
-    return get_model({**TINY, **options}).eval()
+    """A tiny MACE model in eval mode, deterministic; built once, because copies cost next to nothing."""
+    section = {**TINY, **options}
+    try:
+        text = json.dumps(section)
+    except TypeError:  # options as no input file has them
+        return get_model(section).eval()
+    if section["seed"] is None or json.loads(text) != section:
+        return get_model(section).eval()
+    return copy.deepcopy(_built(text))
+
+
+@functools.cache
+def _built(text):
+    return get_model(json.loads(text)).eval()
 
 
 def random_frame(natoms=12, box_length=6.0, seed=0, ntypes=2, triclinic=True, spacing=1.0):
@@ -54,8 +71,27 @@ def native_model(model):
 
     Always evaluated in float64: native float32 also rounds the coordinates, ours does not.
     """
-    config = MaceConfig(**{**model.config.to_dict(), "num_channels": None, "max_L": None})
-    native = build_native(config, model.energy_model.atomic_numbers.tolist())
+    return _with_weights(_built_native(_architecture(model)), model)
+
+
+def _architecture(model):
+    """What the native modules of a model depend on, as text; they are in float64 for every precision."""
+    options = {**model.config.to_dict(), "num_channels": None, "max_L": None, "precision": "float64"}
+    return json.dumps([options, model.energy_model.atomic_numbers.tolist()])
+
+
+def _built_native(architecture):
+    options, atomic_numbers = json.loads(architecture)
+    return build_native(MaceConfig(**options), atomic_numbers)
+
+
+@functools.lru_cache(maxsize=4)
+def _kept_native(architecture):
+    """For evaluations only: e3nn's modules take longer to build than to evaluate."""
+    return _built_native(architecture)
+
+
+def _with_weights(native, model):
     weights = {
         k: v for k, v in model.energy_model.state_dict().items() if k not in ("scale", "avg_num_neighbors")
     }
@@ -93,7 +129,8 @@ def native_graph(model, coord, atype, cell):
 def native_results(model, coord, atype, cell):
     """Results of native MACE as numpy arrays, energies without E0."""
     periodic = cell is not None
-    native, graph = native_model(model), native_graph(model, coord, atype, cell)
+    native = _with_weights(_kept_native(_architecture(model)), model)
+    graph = native_graph(model, coord, atype, cell)
     with default_dtype():  # native ZBL rounds its prefactor to the default dtype
         out = native(graph, compute_virials=periodic, compute_displacement=periodic)
     return {
@@ -119,3 +156,12 @@ def assert_close(actual, expected, tolerance, what=""):
     scale = max(float(np.abs(expected).max(initial=0.0)), 1e-12)
     deviation = float(np.abs(np.asarray(actual) - np.asarray(expected)).max(initial=0.0)) / scale
     assert deviation <= tolerance, f"{what}: relative deviation {deviation:.2e} > {tolerance:.0e}"
+
+
+def extended(frames, rcut):
+    """Frames as tensors, and with ghosts and the list that the host builds."""
+    coord = torch.tensor(np.stack([f[0] for f in frames]))
+    atype = torch.tensor(np.stack([f[1] for f in frames]))
+    box = torch.tensor(np.stack([f[2].reshape(9) for f in frames]))
+    lower = extend_input_and_build_neighbor_list(coord, atype, rcut, [400], mixed_types=True, box=box)
+    return (coord, atype, box), lower

@@ -6,32 +6,17 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
+from architectures import architectures
 from helpers import TINY, random_frame, tiny_model
 from lammps_runner import PRESSURE_ORDER, Frame, Run, python_frame, read_frames, run_lammps, write_data
 from matscipy.neighbours import neighbour_list
+from shared_files import once
 
 NULL = 2  # a type that the model does not have
 
 # Random weights, scaled to forces of about 1 eV/Å; the second layer's messages make up a good part of them.
 STRONG = {"scale": 60.0, "avg_num_neighbors": 4.0}
-MODELS = {
-    "one_layer": {"num_interactions": 1, "seed": 1},
-    "two_layers": {"seed": 1},
-    "three_layers": {"num_interactions": 3, "seed": 1},
-    "float32": {"precision": "float32", "seed": 1},
-    # Blocks that send more than one tensor, or whose messages do not vanish with the radial features.
-    "attentive": {"interaction": "RealAgnosticAttResidual", "num_interactions": 3, "seed": 1},
-    "non_linear": {
-        "interaction": "RealAgnosticResidualNonLinear",
-        "interaction_first": "RealAgnosticResidualNonLinear",
-        "edge_irreps": "2x0e + 2x1o",
-        "seed": 1,
-    },
-    # QM oxygen and MM hydrogen: no edges between the latter.
-    "qm_mm": {"type_map": ["O", "HW"], "atomic_energies": {"O": -5.0}, "seed": 1},
-    "second": {"seed": 4},
-    "third": {"seed": 5},
-}
+MODELS = architectures("lammps")
 
 
 class ModelFiles:
@@ -43,12 +28,12 @@ class ModelFiles:
     def __getitem__(self, name):
         # The models of a model deviation need not be of the same kind.
         kind = ".pth" if name == "third" else self.kind
-        path = self.folder / f"{name}{kind}"
-        if not path.exists():
-            freeze(
-                tiny_model(**STRONG, **MODELS[name.removeprefix("blind_")]), path, name.startswith("blind_")
-            )
-        return path
+        blind = name.startswith("blind_")
+
+        def make(path):
+            freeze(tiny_model(**STRONG, **MODELS[name.removeprefix("blind_")]), path, blind)
+
+        return once(self.folder / f"{name}{kind}", make)
 
 
 def freeze(model, path, blind=False):
@@ -193,13 +178,14 @@ class Case:
     atomic: bool = True  # per-atom energies and virials are asked for
     overlay: bool = False  # the pair style adds OVERLAY
     notices: bool = True  # results change without the exchange
+    optimised: bool = False  # by TorchScript, as for users; most of the time of a `.pth`
 
 
 OVERLAY = {"epsilon": 0.05, "sigma": 1.0, "cutoff": 6.0}
 CASES = {
-    "1 rank": Case("tilted", 1),
+    "1 rank": Case("tilted", 1, optimised=True),
     "1 rank, atom_modify map": Case("tilted", 1, setup="atom_modify map yes", notices=False),
-    "2 ranks": Case("tilted", 2, "2 1 1", crossing=(0, 1)),
+    "2 ranks": Case("tilted", 2, "2 1 1", crossing=(0, 1), optimised=True),
     "2 ranks, atom_modify map": Case("tilted", 2, "2 1 1", setup="atom_modify map yes", notices=False),
     "4x1x1": Case("bulk", 4, "4 1 1", crossing=(0, 1)),
     "2x2x1": Case("bulk", 4, "2 2 1", crossing=(0, 1)),
@@ -209,10 +195,10 @@ CASES = {
     "one layer, atom_modify map": Case(
         "tilted", 1, model="one_layer", setup="atom_modify map yes", notices=False
     ),
-    "attentive": Case("tilted", 2, "2 1 1", model="attentive", crossing=(0, 1)),
-    "non-linear": Case("half_empty", 2, "2 1 1", empty=1, model="non_linear", notices=False),
+    "attentive": Case("tilted", 2, "2 1 1", model="attentive_layers", crossing=(0, 1)),
+    "non-linear": Case("half_empty", 2, "2 1 1", empty=1, model="non_linear", notices=False, optimised=True),
     "non-linear, 2x2x1": Case("bulk", 4, "2 2 1", model="non_linear", crossing=(0, 1), notices=False),
-    "float32": Case("tilted", 2, "2 1 1", model="float32"),
+    "float32": Case("tilted", 2, "2 1 1", model="float32", optimised=True),
     "MM types": Case("tilted", 2, "2 1 1", model="qm_mm", crossing=(0, 1)),
     "images": Case("images", 1),
     "images, 2 ranks": Case("images", 2, "2 1 1"),
@@ -354,7 +340,7 @@ def simulate(case, models, folder):
     coord, kinds, cell = SYSTEMS[case.system]()
     folder.mkdir(parents=True)
     write_data(folder / "data.lmp", coord, kinds, cell, ntypes=int(max(kinds.max(), 1)) + 1)
-    run = run_lammps(folder, input_script(case, models), case.ranks).check()
+    run = run_lammps(folder, input_script(case, models), case.ranks, optimised=case.optimised).check()
     blind = read_frames(run, "blind.txt", rerun=True)[-1] if case.notices else None
     return Result(read_frames(run), blind, run)
 
@@ -367,7 +353,8 @@ def on_one_rank(case, kind):
     setup = case.setup.replace(MAP, "").strip()
     if kind == ".pt2":
         setup = f"{setup}\n{MAP}"
-    return replace(case, ranks=1, grid="* * *", setup=setup, crossing=(), empty=0, notices=False)
+    plain = {"notices": False, "optimised": False}
+    return replace(case, ranks=1, grid="* * *", setup=setup, crossing=(), empty=0, **plain)
 
 
 def adapted(case, kind):
@@ -378,7 +365,7 @@ def adapted(case, kind):
         case = replace(case, setup=f"{case.setup}\n{MAP}")
     # On one rank it has no exchange that could be taken out.
     notices = case.notices and case.model == "two_layers" and case.ranks > 1
-    return replace(case, notices=notices)
+    return replace(case, notices=notices, optimised=False)
 
 
 # A rank without atoms and ghosts is refused by the host, with a `.pt2`.

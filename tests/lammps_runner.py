@@ -3,12 +3,15 @@
 LAMMPS runs as a bare program: the environment holds library paths only, so nothing of Python reaches it.
 """
 
+import atexit
 import functools
 import json
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,9 +71,42 @@ def lammps_environment():
     return {**environment, **dict.fromkeys(threads, "1")}, program
 
 
-def run_lammps(folder, script, ranks=1, timeout=180):
-    """Run an input script in a folder; one rank without mpirun, as most users start it."""
+# TorchScript asks this before every evaluation; to rewrite a graph takes it a hundred times longer than a small frame.
+NOT_OPTIMISED = "namespace torch { namespace jit { bool getGraphExecutorOptimize() { return false; } } }\n"
+
+
+@functools.cache
+def _without_optimiser():
+    """A library that, loaded before torch, keeps TorchScript from rewriting graphs."""
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    (folder / "plain.cpp").write_text(NOT_OPTIMISED)
+    command = ["g++", "-shared", "-fPIC", "plain.cpp", "-o", "plain.so"]
+    subprocess.run(command, cwd=folder, check=True)
+    return folder / "plain.so"
+
+
+def run_lammps(folder, script, ranks=1, timeout=180, optimised=False):
+    """Run an input script in a folder; one rank without mpirun, as most users start it.
+
+    Parameters
+    ----------
+    folder : Path
+        Where it runs.
+    script : str
+        Input.
+    ranks : int
+        Processes.
+    timeout : float
+        Seconds.
+    optimised : bool
+        Whether TorchScript rewrites graphs after the first evaluations, as it does for users. That is most of the time
+        of a short run.
+    """
     environment, program = lammps_environment()
+    if not optimised:
+        before = [str(_without_optimiser()), environment.get("LD_PRELOAD")]
+        environment = {**environment, "LD_PRELOAD": ":".join(filter(None, before))}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "in.lmp").write_text(script)
     command = [program, "-in", "in.lmp", "-log", "log.lammps", "-nocite"]

@@ -105,3 +105,30 @@ def write_lmdb(path, frames, type_map, labels=None):
         transaction.put(b"__metadata__", msgpack.packb(metadata, use_bin_type=True))
     environment.close()
     return labels
+
+
+def sampled_frames():
+    """One system of two frames with different compositions, as the host samples it."""
+    frames = [random_frame(natoms=6, seed=seed) for seed in (1, 2)]
+    coord, atype, cell = (torch.tensor(np.stack(x)) for x in zip(*frames, strict=True))
+    counts = torch.stack([(atype == kind).sum(dim=1) for kind in (0, 1)], dim=1)
+    return {
+        "coord": coord,
+        "atype": atype,
+        "box": cell.reshape(2, 9),
+        "force": torch.tensor(np.random.default_rng(0).normal(size=coord.shape)),
+        "energy": torch.tensor([[-10.0], [-12.0]], dtype=torch.float64),
+        "natoms": torch.cat([torch.full((2, 2), 6), counts], dim=1),
+        "find_energy": torch.ones(1),
+        "find_force": torch.ones(1),
+    }
+
+
+def loss_of(energy, force, virial, move=lambda tensor: tensor):
+    """Squared differences of random targets."""
+    rng = np.random.default_rng(4)
+    target = [move(torch.tensor(rng.normal(size=tuple(x.shape)))) for x in (energy, force, virial)]
+    return sum(
+        weight * (x - t).square().mean()
+        for weight, x, t in zip((1.0, 10.0, 0.1), (energy, force, virial), target, strict=True)
+    )

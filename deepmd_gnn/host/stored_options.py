@@ -202,7 +202,9 @@ def _check_older(given: dict[str, torch.Tensor], stored: dict[str, torch.Tensor]
         )
     options = unpack(given["network_options"])
     kinds = options.get("interaction_first"), options.get("interaction")
-    if options.get("apply_cutoff") is False and any(word in str(kind) for word in UNBOUNDED for kind in kinds):
+    if options.get("apply_cutoff") is False and any(
+        word in str(kind) for word in UNBOUNDED for kind in kinds
+    ):
         log.warning(
             "MACE apply_cutoff: false as in the model section; the file does not say what it was trained with. If its "
             "input did not have this key it was true."

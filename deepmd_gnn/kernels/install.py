@@ -59,7 +59,10 @@ def described(
         Description for the file: the errors of the tables, and with kernels the CPU's features.
     """
     if not isinstance(model.energy_model, MaceEnergy):
-        log.info("mace model: no generated kernels and tables: they are for MACE, not for %s.", type(model.energy_model).__name__)
+        log.info(
+            "mace model: no generated kernels and tables: they are for MACE, not for %s.",
+            type(model.energy_model).__name__,
+        )
         return contextlib.nullcontext()
     if kernels and device == "cuda":
         from deepmd_gnn.kernels.triton.build import triton_kernels  # not every build of torch brings Triton

@@ -5,7 +5,7 @@ import importlib.util
 import numpy as np
 import pytest
 import torch
-from deepmd_gnn.mace_cuequivariance import CuEquivarianceEvaluator
+from architectures import architectures
 from deepmd_run import base_input, run_dp
 from helpers import assert_close, native_model, random_frame, tiny_model
 from mace.cli import convert_cueq_e3nn, convert_e3nn_cueq
@@ -13,19 +13,10 @@ from native_models import default_dtype
 from tolerances import LOSS
 from training_data import composition_frames, write_system
 
-from deepmd_gnn import mace_cuequivariance as cuequivariance
+from deepmd_gnn import mace_network as cuequivariance
+from deepmd_gnn.mace_network import CuEquivarianceEvaluator
 
-ARCHITECTURES = {
-    "default": {},
-    "correlation 3": {"correlation": 3},
-    "density zbl agnesi": {
-        "interaction": "RealAgnosticDensityResidual",
-        "pair_repulsion": True,
-        "distance_transform": "Agnesi",
-    },
-    "attentive": {"interaction": "RealAgnosticAttResidual"},
-    "non-linear": {"interaction": "RealAgnosticResidualNonLinear", "use_agnostic_product": True},
-}
+ARCHITECTURES = architectures("cuequivariance")
 
 
 def gradients(model):

@@ -2,16 +2,16 @@
 
 import pytest
 import torch
+from architectures import architectures
 from deepmd.main import main as dp
 from helpers import random_frame, tiny_model
 from lammps_cases import MODELS, STRONG
-from test_export_architectures import ARCHITECTURES
 
 from deepmd_gnn.files.model_files import read_model_file
 from deepmd_gnn.mace import MaceModel
 
 pytestmark = pytest.mark.slow
-ALL = {**MODELS, **ARCHITECTURES}
+ALL = {**MODELS, **architectures("frozen")}
 
 
 def stored(path):

@@ -1,4 +1,4 @@
-"""A list that the host hands over is compared with the positions; see also ``tests/unit/test_input_check.py``."""
+"""A list that the host hands over is compared with the positions; see also ``tests/kernels/test_input_check.py``."""
 
 import numpy as np
 import pytest

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import triton
+from architectures import architectures
 from helpers import TINY, assert_close, random_frame, tiny_model
 from interpreted import interpreted
 from tolerances import NATIVE
@@ -29,30 +30,7 @@ from deepmd_gnn.kernels.triton.source import generated_module
 from deepmd_gnn.kernels.triton.splines import SplineTable, interpolate, spline_table
 from deepmd_gnn.nn.linear import Linear
 
-OPTIONS = {
-    "default": {},
-    "three layers, 18 channels": {
-        "num_interactions": 3,
-        "max_L": 0,
-        "max_ell": 3,
-        "correlation": [3, 2, 1],
-        "num_channels": 18,
-    },
-    "tensors": {"max_L": 2, "max_ell": 3, "correlation": 3, "num_channels": 5},
-    "density zbl": {
-        "interaction": "RealAgnosticDensityResidual",
-        "interaction_first": "RealAgnosticDensity",
-        "pair_repulsion": True,
-    },
-    "pseudoscalars": {"num_channels": None, "max_L": None, "hidden_irreps": "4x0e + 4x0o + 4x1o + 4x1e"},
-    "one layer": {"num_interactions": 1, "max_ell": 1, "correlation": 1},
-    "non-linear, a table for every pair": {
-        "interaction": "RealAgnosticResidualNonLinear",
-        "apply_cutoff": False,
-        "distance_transform": "Agnesi",
-    },
-    "float32": {"precision": "float32", "max_ell": 3, "correlation": 3},
-}
+OPTIONS = architectures("triton")
 
 
 def close(found, expected, tolerance):

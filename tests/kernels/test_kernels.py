@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch._inductor.config as inductor_config
+from architectures import architectures
 from helpers import assert_close, random_frame, tiny_model
 from tolerances import NATIVE
 from torch._inductor.cpp_builder import cpp_compiler_search
@@ -26,39 +27,7 @@ from deepmd_gnn.kernels.tables.lookup import Tables
 from deepmd_gnn.kernels.tables.probe import difference
 from deepmd_gnn.kernels.tables.radial import TOLERANCE, Weights, hermite, radial_table
 
-THREE = {"type_map": ["O", "H", "Cu"], "atomic_energies": [-3.0, -1.0, -7.5]}
-OPTIONS = {
-    "default": {},
-    # 18 channels do not fill the last vector; correlation and irreps differ between the layers.
-    "as S": {"num_interactions": 3, "max_L": 0, "max_ell": 3, "correlation": [3, 2, 1], "num_channels": 18},
-    "as L": {"max_L": 2, "max_ell": 3, "correlation": 3, "num_channels": 5},
-    "density zbl agnesi": {
-        "interaction": "RealAgnosticDensityResidual",
-        "interaction_first": "RealAgnosticDensity",
-        "pair_repulsion": True,
-        "distance_transform": "Agnesi",
-        **THREE,
-    },
-    "soft gaussian": {
-        "distance_transform": "Soft",
-        "radial_type": "gaussian",
-        "num_radial_basis": 16,
-        "apply_cutoff": False,
-        "interaction_first": "RealAgnosticResidual",
-    },
-    "pseudoscalars": {"num_channels": None, "max_L": None, "hidden_irreps": "4x0e + 4x0o + 4x1o + 4x1e"},
-    "one layer": {"num_interactions": 1, "max_ell": 4, "correlation": 1},
-    "as MH-1": {
-        "interaction": "RealAgnosticResidualNonLinear",
-        "interaction_first": "RealAgnosticResidualNonLinear",
-        "apply_cutoff": False,
-        "edge_irreps": "2x0e + 2x1o",
-        "use_edge_irreps_first": True,
-        "use_agnostic_product": True,
-        "distance_transform": "Agnesi",
-    },
-    "non-linear": {"interaction": "RealAgnosticResidualNonLinear"},
-}
+OPTIONS = architectures("kernels")
 MACHINES = {
     "this": None,
     "256 bits": Machine(32, 10, (), ()),
@@ -122,7 +91,7 @@ def test_equals_torch(option, precision, use):
 
 
 @pytest.mark.parametrize(("slots", "chunks"), [(10**6, 1), (40, 8)])
-@pytest.mark.parametrize("option", ["as S", "density zbl agnesi"])
+@pytest.mark.parametrize("option", ["as S", "density first, zbl, agnesi, three elements"])
 def test_tables_in_chunks(option, slots, chunks):
     """All edges in one chunk, as compiled graphs have them, and in several."""
     model = tiny_model(**OPTIONS[option])
@@ -264,13 +233,20 @@ def test_table_states_its_error(dtype):
 
 
 @pytest.mark.parametrize(
-    "option", ["default", "density zbl agnesi", "soft gaussian", "as MH-1", "non-linear"]
+    "option",
+    [
+        "default",
+        "density first, zbl, agnesi, three elements",
+        "soft gaussian",
+        "as MH-1, no repulsion",
+        "non-linear",
+    ],
 )
 def test_table_up_to_the_cutoff(option):
     """The last bin, where the third derivative of the envelope jumps."""
     model = tiny_model(**OPTIONS[option]).energy_model
     layer = model.interactions[-1]
-    table = radial_table(model, layer, torch.float64)
+    table = generated.radial_table(model, layer, torch.float64)  # of other tests, see conftest.py
     nodes = table.values.shape[1]
     spacing = model.r_max / (nodes - 1)
     exact = Weights(model, layer)

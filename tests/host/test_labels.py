@@ -8,8 +8,7 @@ import torch
 from deepmd.utils.data_system import DeepmdDataSystem
 from deepmd.utils.path import DPPath
 from helpers import tiny_model
-from test_given_energies import sampled_frames
-from training_data import composition_frames, write_system
+from training_data import composition_frames, sampled_frames, write_system
 
 from deepmd_gnn.host.labels import check_files
 from deepmd_gnn.mace import MaceModel

@@ -1,6 +1,6 @@
 """Generated pages are up to date, links between pages lead somewhere, and commands in a line of text have the right words.
 
-The commands in fences are run by tests/integration/test_documented.py and test_documented_runs.py.
+The commands in fences are run by tests/system/test_documented.py and test_documented_runs.py.
 """
 
 import argparse

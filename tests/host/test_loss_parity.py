@@ -5,6 +5,7 @@ import argparse
 import numpy as np
 import pytest
 import torch
+from architectures import architectures
 from deepmd.pt.loss import EnergyStdLoss
 from helpers import native_graph, native_model, tiny_model
 from mace.modules import WeightedEnergyForcesLoss
@@ -18,14 +19,7 @@ FRAMES = 3
 LEARNING_RATE = 0.01
 # Weights of the terms late in a training: the trainer interpolates between start and limit.
 PROGRESS = 0.4
-ARCHITECTURES = {
-    "default": {},
-    "density zbl agnesi": {
-        "interaction": "RealAgnosticDensityResidual",
-        "pair_repulsion": True,
-        "distance_transform": "Agnesi",
-    },
-}
+ARCHITECTURES = architectures("loss")
 
 
 def batch_of(periodic):

@@ -4,15 +4,16 @@ import dataclasses
 
 import pytest
 import torch
+from architectures import architectures
 from helpers import tiny_model
 from native_models import native
-from test_native_parity import OPTIONS
 
 from deepmd_gnn import load_mace
 from deepmd_gnn.files.fitting_weights import misfit
 from deepmd_gnn.files.native_file import NotConvertible
 
 # One of every kind of block, readout and layout.
+OPTIONS = architectures("native")
 FITTING = (
     "default", "one layer", "three layers", "scalars only", "pseudoscalars", "correlation per layer", "plain blocks",
     "density residual first", "attentive first", "non-linear first", "as MH-1", "edge irreps first", "agnostic product",

@@ -6,12 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 import torch._inductor.config as inductor_config
+from architectures import architectures
 from deepmd.pt_expt.utils import env
-from helpers import random_frame, tiny_model
+from helpers import extended, random_frame, tiny_model
 from other_device import DEVICE, OtherTensor, other_device, to_cpu, to_device, to_other_device
-from test_given_energies import sampled_frames
-from test_lower import extended
-from test_training_gradient import OPTIONS, loss_of
+from training_data import loss_of, sampled_frames
 
 from deepmd_gnn.graph.arrangement import arrange_in_chunks, chunks_of, in_chunks
 from deepmd_gnn.graph.compilation import compilation
@@ -21,6 +20,7 @@ from deepmd_gnn.kernels import install as freezing
 from deepmd_gnn.kernels.cpu.generated import radial_tables
 from deepmd_gnn.kernels.tables.lookup import Tables
 
+OPTIONS = architectures("training")
 ARCHITECTURES = OPTIONS | {
     "float32": {"precision": "float32"},
     "excluded": {"pair_exclude_types": [[0, 1]], "atom_exclude_types": [0]},

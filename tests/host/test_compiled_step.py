@@ -3,12 +3,15 @@
 import numpy as np
 import pytest
 import torch
+from architectures import architectures
 from deepmd.pt_expt.train import training
 from helpers import assert_close, random_frame, tiny_model
-from test_training_gradient import OPTIONS, loss_of
 from tolerances import NATIVE
+from training_data import loss_of
 
 from deepmd_gnn.host.compiled_training import OPTIONS as DEFAULTS
+
+OPTIONS = architectures("training")
 
 
 def compiled(model, options=None):

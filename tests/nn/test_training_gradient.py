@@ -3,41 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from architectures import architectures
 from helpers import assert_close, native_graph, native_model, random_frame, tiny_model
 from tolerances import FINITE_DIFFERENCE, TRAINING_GRADIENT
+from training_data import loss_of
 
-OPTIONS = {
-    "default": {},
-    "three layers": {"num_interactions": 3},
-    "density zbl agnesi": {
-        "interaction": "RealAgnosticDensityResidual",
-        "pair_repulsion": True,
-        "distance_transform": "Agnesi",
-    },
-    "attentive, biased readout": {
-        "interaction": "RealAgnosticAttResidual",
-        "readout_cls": "NonLinearBiasReadoutBlock",
-        "num_interactions": 3,
-    },
-    "non-linear, narrow edges, shared product": {
-        "interaction": "RealAgnosticResidualNonLinear",
-        "interaction_first": "RealAgnosticResidualNonLinear",
-        "edge_irreps": "2x0e + 2x1o",
-        "use_edge_irreps_first": True,
-        "use_agnostic_product": True,
-        "use_last_readout_only": True,
-    },
-    "cutoff after mlp, residual first": {"apply_cutoff": False, "interaction_first": "RealAgnosticResidual"},
-}
-
-
-def loss_of(energy, force, virial, move=lambda tensor: tensor):
-    rng = np.random.default_rng(4)
-    target = [move(torch.tensor(rng.normal(size=tuple(x.shape)))) for x in (energy, force, virial)]
-    return sum(
-        weight * (x - t).square().mean()
-        for weight, x, t in zip((1.0, 10.0, 0.1), (energy, force, virial), target, strict=True)
-    )
+OPTIONS = architectures("training")
 
 
 @pytest.mark.parametrize("option", OPTIONS)

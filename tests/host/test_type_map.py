@@ -2,26 +2,11 @@
 
 import numpy as np
 import pytest
+from architectures import architectures
 from helpers import assert_close, our_results, random_frame, tiny_model
 from tolerances import NATIVE
 
-OPTIONS = {
-    "default": {},
-    "density residual first": {
-        "interaction": "RealAgnosticDensityResidual",
-        "interaction_first": "RealAgnosticDensityResidual",
-        "pair_repulsion": True,
-        "distance_transform": "Agnesi",
-    },
-    "attentive": {"interaction": "RealAgnosticAttResidual", "readout_cls": "NonLinearBiasReadoutBlock"},
-    "non-linear, agnostic": {
-        "interaction": "RealAgnosticResidualNonLinear",
-        "interaction_first": "RealAgnosticResidualNonLinear",
-        "edge_irreps": "2x0e + 2x1o",
-        "use_agnostic_product": True,
-    },
-    "plain, correlation 3": {"interaction": "RealAgnostic", "correlation": 3, "max_L": 2},
-}
+OPTIONS = architectures("type map")
 ENERGIES = {"O": -5.0, "H": -1.25, "Cu": -9.0}
 
 

@@ -1,20 +1,10 @@
 """The interfaces with a host's neighbour list give the numbers of ``forward``."""
 
-import numpy as np
 import pytest
 import torch
-from deepmd.pt.utils.nlist import extend_input_and_build_neighbor_list
-from helpers import assert_close, random_frame, tiny_model
+from helpers import assert_close, extended, random_frame, tiny_model
 from lammps_cases import NoExchange
 from tolerances import NATIVE
-
-
-def extended(frames, rcut):
-    coord = torch.tensor(np.stack([f[0] for f in frames]))
-    atype = torch.tensor(np.stack([f[1] for f in frames]))
-    box = torch.tensor(np.stack([f[2].reshape(9) for f in frames]))
-    lower = extend_input_and_build_neighbor_list(coord, atype, rcut, [400], mixed_types=True, box=box)
-    return (coord, atype, box), lower
 
 
 def folded(model, lower, comm_dict=None, mapping=True):

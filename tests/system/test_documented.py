@@ -109,7 +109,7 @@ def test_model_files(compiled):
     """What the page runs has left what it says; what it would compile again is what another test runs."""
     assert (compiled / "mace.pt2").exists()
     assert (compiled / "shifted.pt").exists()
-    elsewhere = (ROOT / "tests/integration/test_exportable_workflow.py").read_text()
+    elsewhere = (ROOT / "tests/system/test_exportable_workflow.py").read_text()
     for words in (
         '"convert-backend", None, "m.pte", "m.pt2"',
         '"m.pt2", "m.pth"',

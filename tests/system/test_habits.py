@@ -31,7 +31,7 @@ def test_the_changelog_has_this_version_below_an_unreleased_section():
 
 def test_who_must_write_a_line_in_the_changelog():
     lacking = runpy.run_path(str(ROOT / ".ci/changelog_gate.py"))["lacking"]
-    code = ["deepmd_gnn/nn/energy.py", "tests/unit/test_config.py"]
+    code = ["deepmd_gnn/nn/energy.py", "tests/config/test_config.py"]
     assert lacking(code, []) == ["deepmd_gnn/nn/energy.py"]
     assert lacking([*code, "CHANGELOG.md"], []) == []
     assert lacking(code, ["", "none"]) == []

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from architectures import architectures
 from ase import Atoms
 from helpers import our_results, random_frame, tiny_model
 from native_models import default_dtype, native, native_evaluation
@@ -10,27 +11,7 @@ from tolerances import IMPORTED
 
 from deepmd_gnn import convert, export_native, load_mace
 
-OPTIONS = {
-    "default": {},
-    "density, ZBL, Agnesi": {
-        "interaction": "RealAgnosticDensityResidual",
-        "pair_repulsion": True,
-        "distance_transform": "Agnesi",
-    },
-    "non-linear, bias": {
-        "interaction": "RealAgnosticResidualNonLinear",
-        "edge_irreps": "2x0e + 2x1o",
-        "use_agnostic_product": True,
-        "readout_cls": "NonLinearBiasReadoutBlock",
-    },
-    "attentive, three layers, one readout": {
-        "interaction": "RealAgnosticAttResidual",
-        "num_interactions": 3,
-        "use_last_readout_only": True,
-        "correlation": [2, 1, 3],
-    },
-    "gaussian, soft": {"radial_type": "gaussian", "num_radial_basis": 12, "distance_transform": "Soft"},
-}
+OPTIONS = architectures("written")
 
 
 def loaded(path):

@@ -1,7 +1,10 @@
 """LAMMPS on any number of ranks gives the numbers of one rank and of Python."""
 
+import hashlib
 import itertools
+import pickle
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -19,9 +22,11 @@ from lammps_cases import (
     simulate,
 )
 from lammps_runner import assert_same, deviations, lammps_environment, python_frame, run_lammps
+from shared_files import once
 from tolerances import NOTICEABLE, PRINTED, RANKS
 
 pytestmark = pytest.mark.lammps
+TESTS_BY_THEMSELVES = True  # see conftest.py
 KINDS = [".pth", pytest.param(".pt2", marks=pytest.mark.slow)]
 SUFFIXES = (".pth", ".pt2")
 RUNS = [
@@ -33,15 +38,19 @@ RUNS = [
 
 
 @pytest.fixture(scope="session")
-def simulated(tmp_path_factory, model_files):
-    """Run a case, or return what it gave the last time."""
-    results = {}
+def simulated(shared_folder, model_files):
+    """Run a case, or return what it gave the last time, in whichever process."""
 
     def run(case, kind):
         case = adapted(case, kind)
-        if (case, kind) not in results:
-            results[case, kind] = simulate(case, model_files(kind), tmp_path_factory.mktemp("case") / "run")
-        return results[case, kind]
+        name = hashlib.sha256(repr((case, kind)).encode()).hexdigest()[:16]
+        folder = shared_folder / "lammps" / name
+
+        def make(unfinished):
+            shutil.rmtree(folder, ignore_errors=True)  # of a test that failed
+            unfinished.write_bytes(pickle.dumps(simulate(case, model_files(kind), folder)))
+
+        return pickle.loads(once(folder.with_suffix(".pickle"), make).read_bytes())
 
     return run
 

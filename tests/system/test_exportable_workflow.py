@@ -211,10 +211,37 @@ def test_stages_are_logged(files):
         assert f"{stage} took" in log
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_an_interrupted_freeze_leaves_no_file(sent, trained, tmp_path):
+# A freeze that stays where it is once it has begun; the signal comes then.
+HELD = """
+import sys, time
+from deepmd.main import main
+from deepmd_gnn.host import freezing
+
+enter_stage = freezing.enter_stage
+
+def stay(stage):
+    enter_stage(stage)
+    time.sleep(600)
+
+freezing.enter_stage = stay
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize(
+    ("sent", "stage"),
+    [
+        (signal.SIGINT, "exporting and compiling"),
+        (signal.SIGINT, "making kernels"),
+        (signal.SIGTERM, "making kernels"),
+        (signal.SIGKILL, "making kernels"),
+    ],
+)
+def test_an_interrupted_freeze_leaves_no_file(sent, stage, trained, tmp_path):
+    """In the middle of the compilation, and where it takes less time to get to."""
     checkpoint = str(trained["--pt-expt"] / "model.ckpt.pt")
-    command = [sys.executable, "-m", "deepmd", "--pt-expt", "freeze", "-c", checkpoint, "-o", "x.pt2"]
+    program = ["-m", "deepmd"] if stage == "exporting and compiling" else ["-c", HELD]
+    command = [sys.executable, *program, "--pt-expt", "freeze", "-c", checkpoint, "-o", "x.pt2"]
     (tmp_path / "x.pt2").write_text("the model of last week")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with (
@@ -223,11 +250,11 @@ def test_an_interrupted_freeze_leaves_no_file(sent, trained, tmp_path):
     ):
         for _ in range(600):
             time.sleep(0.2)
-            if "exporting and compiling" in (tmp_path / "log").read_text() or child.poll() is not None:
+            if stage in (tmp_path / "log").read_text() or child.poll() is not None:
                 break
         child.send_signal(sent)
         assert child.wait(60) != 0
-    assert "exporting and compiling" in (tmp_path / "log").read_text()
+    assert stage in (tmp_path / "log").read_text()
     assert (tmp_path / "x.pt2").read_text() == "the model of last week"
 
 

@@ -1,29 +1,11 @@
 """Given E0 hold against stat files and are not kept in them; adjusting them is said in the log."""
 
-import numpy as np
 import pytest
-import torch
 from deepmd.utils.path import DPPath
-from helpers import random_frame, tiny_model
+from helpers import tiny_model
+from training_data import sampled_frames
 
 GIVEN = {"O": -7.0, "H": -1.0}
-
-
-def sampled_frames():
-    """One system of two frames with different compositions, as the host samples it."""
-    frames = [random_frame(natoms=6, seed=seed) for seed in (1, 2)]
-    coord, atype, cell = (torch.tensor(np.stack(x)) for x in zip(*frames, strict=True))
-    counts = torch.stack([(atype == kind).sum(dim=1) for kind in (0, 1)], dim=1)
-    return {
-        "coord": coord,
-        "atype": atype,
-        "box": cell.reshape(2, 9),
-        "force": torch.tensor(np.random.default_rng(0).normal(size=coord.shape)),
-        "energy": torch.tensor([[-10.0], [-12.0]], dtype=torch.float64),
-        "natoms": torch.cat([torch.full((2, 2), 6), counts], dim=1),
-        "find_energy": torch.ones(1),
-        "find_force": torch.ones(1),
-    }
 
 
 def energies(given, stat_file):

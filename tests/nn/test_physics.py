@@ -3,19 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from architectures import architectures
 from helpers import assert_close, our_results, random_frame, tiny_model
 from tolerances import FINITE_DIFFERENCE, NATIVE
 
-VARIANTS = {
-    "default": {},
-    "three layers": {"num_interactions": 3, "max_L": 2},
-    "density agnesi zbl": {
-        "interaction": "RealAgnosticDensityResidual",
-        "distance_transform": "Agnesi",
-        "pair_repulsion": True,
-    },
-    "cutoff after mlp": {"apply_cutoff": False, "radial_type": "gaussian"},
-}
+VARIANTS = architectures("physics")
 
 
 @pytest.fixture(scope="module", params=list(VARIANTS))

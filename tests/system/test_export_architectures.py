@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch._inductor.config as inductor_config
+from architectures import architectures
 from deepmd.infer import DeepPot
 from helpers import assert_close, random_frame, tiny_model
 from lammps_cases import STRONG, freeze
@@ -12,48 +13,7 @@ from tolerances import NATIVE
 pytestmark = pytest.mark.slow
 
 # Options side by side that do not exclude each other: each file shows several.
-ARCHITECTURES = {
-    "non-linear": {
-        "interaction": "RealAgnosticResidualNonLinearInteractionBlock",
-        "interaction_first": "RealAgnosticResidualNonLinearInteractionBlock",
-        "use_agnostic_product": True,
-        "apply_cutoff": False,
-        "num_interactions": 3,
-        "correlation": 2,
-    },
-    "density": {
-        "interaction": "RealAgnosticDensityResidualInteractionBlock",
-        "interaction_first": "RealAgnosticDensityInteractionBlock",
-        "pair_repulsion": True,
-        "distance_transform": "Agnesi",
-        "correlation": [3, 1],
-        "gate": "tanh",
-        # Edges between unlike atoms only: the first type is excluded by hand, the second as an MM type.
-        "type_map": ["O", "HW"],
-        "atomic_energies": {"O": -5.0},
-        "pair_exclude_types": [[0, 0]],
-        "precision": "float32",
-    },
-    "attentive": {
-        "interaction": "RealAgnosticAttResidualInteractionBlock",
-        "interaction_first": "RealAgnosticResidualInteractionBlock",
-        "distance_transform": "Soft",
-        "radial_type": "gaussian",
-        "num_radial_basis": 16,
-        "use_last_readout_only": True,
-        "atom_exclude_types": [1],
-    },
-    "SO(3)": {
-        "interaction": "RealAgnosticInteractionBlock",
-        "use_so3": True,
-        "keep_last_layer_irreps": True,
-        "readout_cls": "NonLinearBiasReadoutBlock",
-        "edge_irreps": "2x0e + 2x1o",
-        "use_edge_irreps_first": True,
-        "correlation": 1,
-        "gate": "abs",
-    },
-}
+ARCHITECTURES = architectures("frozen")
 KEYS = ("energy", "force", "virial", "atom_energy", "atom_virial")
 
 
