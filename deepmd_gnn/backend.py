@@ -12,7 +12,7 @@ from deepmd.backend.pt_expt import PyTorchExportableBackend  # noqa: E402
 from deepmd.backend.pytorch import PyTorchBackend  # noqa: E402
 
 import deepmd_gnn.config.argcheck  # noqa: E402, F401 - enters the input keys
-from deepmd_gnn.host.guarded_files import guard  # noqa: E402
+from deepmd_gnn.files.backend_guard import guard  # noqa: E402
 
 guard(PyTorchBackend, freezes_in_place=True)
 guard(PyTorchExportableBackend, freezes_in_place=False)

@@ -2,7 +2,7 @@
 
 Each replacement calls the original for models that are not ours. :func:`apply` is called when a model is registered, and again
 before a model is built or trained, for modules that the host imports later; what is replaced already stays.
-(:mod:`~deepmd_gnn.host.guarded_files` looks at files before a backend, and with it torch, is imported, and is applied by the
+(:mod:`~deepmd_gnn.files.backend_guard` looks at files before a backend, and with it torch, is imported, and is applied by the
 entry point ``deepmd.backend``.) All are for deepmd-kit >= 3.2, < 3.3; ``tests/host/test_contract.py`` says what has changed in
 another version.
 """

@@ -15,7 +15,7 @@ from helpers import tiny_model
 from lammps_cases import freeze
 
 from deepmd_gnn.cli import main
-from deepmd_gnn.host.guarded_files import check_file
+from deepmd_gnn.files.backend_guard import check_file
 from deepmd_gnn.native.conversion import save_checkpoint
 
 
