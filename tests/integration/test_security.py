@@ -260,7 +260,7 @@ def test_files_under_the_name_of_another_kind(tmp_path, files, capsys):
     """DeePMD-kit goes by the name; torch then speaks of corrupted files."""
     path = tmp_path / "x.pth"
     path.write_bytes((files / "m.pt").read_bytes())
-    assert run(command, path) == 1
+    assert run("check", path) == 1
     assert (
         "is a checkpoint (.pt), but DeePMD-kit goes by the name. Rename it to x.pt."
         in capsys.readouterr().err
