@@ -200,12 +200,16 @@ def _read_exported(path: Path, archive: Archive) -> StoredFile:
             "no description of the model inside."
         )
     metadata = _json(archive, "extra/metadata.json")
-    section = dict(_json(archive, "extra/model.json").get("model", {}))
+    section = _json(archive, "extra/model.json").get("model", {})
+    types = section.get("type_map", []) if isinstance(section, dict) else None
+    if not isinstance(types, list) or not all(isinstance(name, str) for name in types):
+        raise ValueError("its description is of no model")
+    section = dict(section)
     device = _json(archive, ".wrapper_metadata.json")
     variables = section.pop("@variables", {})
     state = {
         model_name(name): np.asarray(entry["value"], dtype=_dtype(entry["dtype"]))
-        for name, entry in variables.items()
+        for name, entry in (variables if isinstance(variables, dict) else {}).items()
         if isinstance(entry, dict) and "value" in entry
     }
     return StoredFile(
@@ -231,6 +235,9 @@ def _dtype(name: str) -> str:
 
 
 def _json(archive: Archive, suffix: str) -> dict[str, Any]:
-    """The first JSON member whose name ends so; empty if there is none."""
+    """The first JSON member whose name ends so, an object; empty if there is none."""
     names = archive.ending(suffix)
-    return dict(json.loads(archive.read(names[0]))) if names else {}
+    content = json.loads(archive.read(names[0])) if names else {}
+    if not isinstance(content, dict):
+        raise ValueError(f"{suffix} is a {type(content).__name__}, no object")
+    return content

@@ -20,7 +20,7 @@ from deepmd_gnn.host.interface import HostInterface
 
 
 def keeping_types(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Let the host's inference refuse types of our models that do not fit into 32 bits.
+    """Let the host's inference refuse types of our models that are no whole numbers or do not fit into 32 bits.
 
     Parameters
     ----------
@@ -36,14 +36,31 @@ def keeping_types(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def standard_input(self: Any, coords: Any, cells: Any, atom_types: Any, *others: Any) -> Any:
         given = np.asarray(atom_types)
+        part = _not_whole(given)
+        if part is not None and _is_ours(self.deep_eval):
+            names = ", ".join(self.deep_eval.get_type_map())
+            raise ValueError(
+                f"mace model: atom type {part} is no whole number. Give each atom's place in the type map ({names}), counted "
+                "from 0, or -1 for an atom that does not count."
+            )
         cast = np.iinfo(np.int32)
-        lost = given.size > 0 and (given.min() < cast.min or given.max() > cast.max)
+        lost = part is None and given.size > 0 and (given.min() < cast.min or given.max() > cast.max)
         if lost and _is_ours(self.deep_eval):
             types = torch.as_tensor(given.clip(-(2**62), 2**62).astype(np.int64))
             check_types(types, self.deep_eval.get_type_map())
         return original(self, coords, cells, atom_types, *others)
 
     return standard_input
+
+
+def _not_whole(types: np.ndarray) -> str | None:
+    """The first type that is no whole number, such as 0.5, NaN or a symbol; None if all are."""
+    if types.dtype.kind in "biu":
+        return None
+    for given in types.ravel().tolist():
+        if not isinstance(given, int | float) or not float(given).is_integer():
+            return repr(given)
+    return None
 
 
 def _is_ours(deep_eval: Any) -> bool:

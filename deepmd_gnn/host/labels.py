@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from deepmd.utils.path import DPPath
 
+from deepmd_gnn.host.data_types import check_atom_types
+
 log = logging.getLogger("deepmd.deepmd_gnn")
 Sampled = list[dict[str, Any]]
 
@@ -34,6 +36,7 @@ def check_files(data: Any) -> None:
         files = getattr(system, "data_system", system)
         for folder in getattr(files, "dirs", []):
             if isinstance(folder, DPPath):
+                check_atom_types(folder)
                 _check_folder(folder, dict.fromkeys([*_CHECKED, *getattr(files, "data_dict", {})]))
     if hasattr(data, "_reader"):
         _check_database(data._reader)
@@ -43,7 +46,10 @@ def _check_folder(folder: DPPath, names: Iterable[str]) -> None:
     for name in names:
         file = folder / f"{name}.npy"
         if file.is_file():
-            frame = first_bad_frame(file.load_numpy())
+            values = file.load_numpy()
+            if values.dtype.kind not in "fiub":
+                raise ValueError(f"mace model: {file} is of type {values.dtype}, but must hold real numbers.")
+            frame = first_bad_frame(values)
             if frame is not None:
                 raise ValueError(_message(name, frame, file))
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from deepmd_gnn.files.archives import opened
+from deepmd_gnn.files.model_files import KINDS, ModelFileError, file_kind
 from deepmd_gnn.tools.checks import Evaluate, Results
 
 if TYPE_CHECKING:
@@ -44,11 +46,30 @@ def load_evaluation(path: Path, head: str | None = None) -> Evaluate:
     -------
     Callable
         From a structure to its results.
+
+    Raises
+    ------
+    ModelFileError
+        If the name is that of another kind of file, or if torch cannot load it.
     """
+    with opened(path) as archive:
+        kind = file_kind(archive)
+    if path.suffix != f".{kind}":
+        raise ModelFileError(
+            f"{path}: is a {KINDS[kind]}, but DeePMD-kit goes by the name. Rename it to {path.with_suffix(f'.{kind}').name}."
+        )
     with quiet():
         from deepmd.infer import DeepPot
 
-        model = DeepPot(str(path), auto_batch_size=False, **({} if head is None else {"head": head}))
+        try:
+            model = DeepPot(str(path), auto_batch_size=False, **({} if head is None else {"head": head}))
+        except RuntimeError as error:
+            if "mace model:" in str(error) or "memory" in str(error):
+                raise  # the command has words of its own for these
+            reason = " ".join(str(error).split())[:200]
+            raise ModelFileError(
+                f"{path}: torch cannot load it ({reason}). The file is probably damaged; write or copy it again."
+            ) from error
 
     def evaluate(structure: "Structure") -> Results:
         box = None if structure.cell is None or not structure.periodic else structure.cell.reshape(1, 9)

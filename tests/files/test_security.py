@@ -233,6 +233,50 @@ def test_nested_programs_are_looked_at(tmp_path, files):
         check_file(path)
 
 
+DESCRIPTIONS = {
+    "deep": "[" * 100_000,
+    "a list": "[1, 2]",
+    "null": "null",
+    "a number": '{"model": 3}',
+    "names of types": '{"model": {"type": "mace", "type_map": "OH"}}',
+    "variables": '{"model": {"type": "mace", "type_map": ["O"], "r_max": 4.0, "@variables": [1]}}',
+}
+
+
+@pytest.mark.parametrize("name", DESCRIPTIONS)
+def test_descriptions_that_describe_nothing(name, tmp_path, capsys):
+    path = tmp_path / "x.pt2"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("m/data/aotinductor/model/x.so", b"")
+        file.writestr("m/extra/metadata.json", "{}")
+        file.writestr("m/extra/model.json", DESCRIPTIONS[name])
+    assert run("info", path) == 1
+    message = capsys.readouterr().err
+    assert "damaged" in message
+    assert not any(words in message for words in ("iterable", "has no attribute", "dictionary update"))
+
+
+def test_files_under_the_name_of_another_kind(tmp_path, files, capsys):
+    """DeePMD-kit goes by the name; torch then speaks of corrupted files."""
+    path = tmp_path / "x.pth"
+    path.write_bytes((files / "m.pt").read_bytes())
+    assert run("check", path) == 1
+    assert (
+        "is a checkpoint (.pt), but DeePMD-kit goes by the name. Rename it to x.pt."
+        in capsys.readouterr().err
+    )
+
+
+def test_programs_that_torch_cannot_load(tmp_path, files, capsys):
+    path = tmp_path / "x.pth"
+    with zipfile.ZipFile(files / "m.pth") as old, zipfile.ZipFile(path, "w") as new:
+        for name in old.namelist():
+            if "/code/" not in name:
+                new.writestr(name, old.read(name))
+    assert run("check", path) == 1
+    assert "torch cannot load it (Unknown type name" in capsys.readouterr().err
+
+
 # --- native files ------------------------------------------------------------------------------------------------
 
 

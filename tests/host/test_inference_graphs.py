@@ -70,6 +70,14 @@ def test_types_are_not_wrapped(wrong, tmp_path):
         DeepPot(str(tmp_path / "m.pt")).eval(np.eye(3)[None, :2], None, types)
 
 
+@pytest.mark.parametrize("wrong", [1.7, np.nan, "H", 1j], ids=str)
+def test_types_are_whole_numbers(wrong, tmp_path):
+    """The host would cut 1.7 to 1."""
+    save_checkpoint(tiny_model(), tmp_path / "m.pt")
+    with pytest.raises(ValueError, match=r"mace model: atom type .* is no whole number.*\(O, H\)"):
+        DeepPot(str(tmp_path / "m.pt")).eval(np.eye(3)[None, :2], None, [wrong, 0])
+
+
 def test_where_nothing_can_be_refused(model):
     """A graph without the operator: no number for types that the model does not have, indices within the tables."""
     edges = graph(model, np.eye(3) * 1.2, [0, 1, 1], None)

@@ -8,7 +8,7 @@ import torch
 from deepmd.utils.data_system import DeepmdDataSystem
 from deepmd.utils.path import DPPath
 from helpers import tiny_model
-from training_data import composition_frames, sampled_frames, write_system
+from training_data import composition_frames, sampled_frames, write_mixed_system, write_system
 
 from deepmd_gnn.host.labels import check_files
 from deepmd_gnn.mace import MaceModel
@@ -93,6 +93,38 @@ def test_all_frames_of_the_files_are_read(name, tmp_path):
         ValueError, match=f"mace model: {name} of frame 2 .* in .*bad/set.000/{name}.npy is not finite"
     ):
         MaceModel.update_sel(data, ["O", "H"], section)
+
+
+def section_of(system):
+    data = DeepmdDataSystem([str(system)], 1, 1, 4.0, type_map=["O", "H"])
+    MaceModel.update_sel(data, ["O", "H"], {"type": "mace", "type_map": ["O", "H"], "r_max": 3.0})
+
+
+@pytest.mark.parametrize("wrong", ["-2", "0.5", "-1"])
+def test_types_that_the_host_would_take_for_others(wrong, tmp_path):
+    write_system(tmp_path / "s", composition_frames(4, 2, 0, box_length=4.5))
+    (tmp_path / "s" / "type.raw").write_text(f"0\n1\n{wrong}\n1\n")
+    with pytest.raises(ValueError, match=f"mace model: .*type.raw has atom type {float(wrong)}. "):
+        section_of(tmp_path / "s")
+
+
+def test_mixed_types_that_the_host_would_take_for_others(tmp_path):
+    write_mixed_system(tmp_path / "s", composition_frames(4, 2, 0, box_length=4.5))
+    file = tmp_path / "s" / "set.000" / "real_atom_types.npy"
+    types = np.load(file)
+    types[1, 2] = -2
+    np.save(file, types)
+    with pytest.raises(ValueError, match=r"mace model: .*real_atom_types.npy has atom type -2. "):
+        section_of(tmp_path / "s")
+
+
+def test_labels_that_are_no_numbers(tmp_path):
+    write_system(tmp_path / "s", composition_frames(4, 2, 0, box_length=4.5))
+    np.save(tmp_path / "s" / "set.000" / "energy.npy", np.array(["a", "b"]))
+    with pytest.raises(
+        ValueError, match=r"mace model: .*energy.npy is of type <U1, but must hold real numbers"
+    ):
+        section_of(tmp_path / "s")
 
 
 def test_cells_that_are_not_there(tmp_path, caplog):

@@ -192,6 +192,8 @@ def test_exportable_backend(option, files, tmp_path):
         assert main(["freeze", str(files / "x.pt"), "-o", str(tmp_path / "x.pt2"), option]) == 0
     summary = summarise(tmp_path / "x.pt2")
     assert (summary["kernels"] is None) == (option is not None)
+    # Either compares LAMMPS' list with what it should hold.
+    assert b"mace_checked_input" in (tmp_path / "x.pt2").read_bytes()
     assert [table["nodes"] >= 128 for table in summary["radial_tables"]] == [True, True]
     for index in (0, 10):
         atoms, expected = reference(index)
