@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from deepmd_gnn.host.classes import is_ours
+
 UNKNOWN = -1
 
 
@@ -46,5 +48,5 @@ def note_in_checkpoint(state_dict: dict[str, Any], prefix: str, observed: list[s
         return
     section = extra.get("model_params", {})
     section = section.get("model_dict", {}).get(branch, {}) if "model_dict" in section else section
-    if section.get("type") == "mace":
+    if is_ours(section):
         section.setdefault("info", {})["observed_type"] = observed
