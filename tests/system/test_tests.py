@@ -45,12 +45,11 @@ def modules():
 MISSING = {
     "host": "backend host.bias host.checkpoint_files host.device_inference host.edge_lower host.embedding host.guarded_files host.hessian host.inference_graphs host.inputs host.interface host.opening host.padded_lower host.sharing host.storage host.stored_names pt pt_expt",
     "commands": "commands.bench commands.check commands.convert commands.freeze commands.info commands.parsers commands.plot",
-    "config": "config.argcheck config.mm_types config.versions",
-    "files": "files.import_order files.model_files files.native_file files.programs files.tensor_names",
-    "graph": "graph.edge_operators graph.edge_sums graph.input_checks graph.list_checks graph.padding",
+    "files": "files.import_order files.model_files files.native_file files.programs",
+    "graph": "graph.edge_operators graph.list_checks graph.padding",
     "kernels": "kernels.cpu.library kernels.cpu.memory kernels.cpu.mixing_code kernels.cpu.vectors kernels.triton.contraction_code kernels.triton.geometry_code kernels.triton.probe_kernel kernels.triton.replay",
     "native": "native.committees native.couplings native.description native.reader native.weights native.writer",
-    "nn": "nn.convolution nn.elements nn.energy nn.gates nn.interactions nn.linear nn.monomials nn.readouts nn.repulsion nn.soft_transform nn.symmetric_contraction nn.trainable",
+    "nn": "nn.convolution",
     "tools": "tools.evaluation tools.lammps tools.timing",
 }
 
