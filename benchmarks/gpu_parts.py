@@ -129,9 +129,9 @@ def _timed_parts(results, label, model):
     for replicas in (REPLICAS[0], REPLICAS[-1]):
         coord, cell, types = frames(replicas)
         tensors = [torch.tensor(values, device=DEVICE) for values in (coord, types[None], cell)]
-        search = functools.partial(model.graph_of_frames, *tensors, not model.launches_kernels)
+        search = functools.partial(model.graphs.of_frames, *tensors)
         graph, natoms = search(), len(types)
-        network = functools.partial(model._evaluate, graph, tensors[1], natoms, natoms)
+        network = functools.partial(model.derivatives, graph, tensors[1], natoms, natoms)
         results.add(f"{label}, {natoms} atoms, graph", _milliseconds(search), "ms")
         alone = _milliseconds(network)
         results.add(f"{label}, {natoms} atoms, network and derivatives", alone, "ms")

@@ -121,7 +121,7 @@ def measure_network(natoms, calls):
     model = get_model(dict(NETWORK)).eval()
     coord, atype, box = random_water(natoms)
     model(*random_water(64))
-    graph = model.graph_of_frames(coord, atype, box)
+    graph = model.graphs.of_frames(coord, atype, box)
     _, seconds, memory = _measured(lambda: model.evaluate(graph, atype, natoms, natoms, None), calls)
     return {"edges": graph.edge_vec.shape[0], "seconds": seconds, "mb": memory}
 

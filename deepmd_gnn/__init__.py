@@ -7,7 +7,7 @@ and for committees are loaded when they are first used.
 
 from typing import Any
 
-__version__ = "1.0.0.dev0"
+__version__ = "1.0.0"
 __all__ = ["committee", "convert", "export_native", "load_mace"]
 
 _HOMES = {

@@ -11,6 +11,7 @@ check_versions()
 from deepmd.backend.pt_expt import PyTorchExportableBackend  # noqa: E402
 from deepmd.backend.pytorch import PyTorchBackend  # noqa: E402
 
+import deepmd_gnn.config.argcheck  # noqa: E402, F401 - enters the input keys
 from deepmd_gnn.host.guarded_files import guard  # noqa: E402
 
 guard(PyTorchBackend, freezes_in_place=True)

@@ -1,50 +1,63 @@
-"""Features of atoms that live on another rank."""
+"""DeePMD-kit's operators: features of atoms that live on another rank."""
 
 import torch
 
 from deepmd_gnn.graph.edge_sums import rows_between
 
 
-def exchange(features: torch.Tensor, nsender: int, comm_dict: dict[str, torch.Tensor] | None) -> torch.Tensor:
-    """Give every sender its features.
+class Exchange(torch.nn.Module):
+    """The host's exchange of features between ranks: by ``border_op``, scripted or exported; nothing on one rank.
 
-    Parameters
-    ----------
-    features : torch.Tensor
-        Features of the guard and the owned atoms, shape (nnode, dim), float32 or float64.
-    nsender : int
-        Guard, owned atoms and ghosts.
-    comm_dict : dict[str, torch.Tensor], optional
-        The host's communication tensors, see DeePMD-kit's ``border_op``. None if ghosts are folded onto their
-        owners: then nodes and senders are the same.
-
-    Returns
-    -------
-    torch.Tensor
-        Shape (nsender, dim).
+    A module without parameters, so that another one can be plugged into a network.
     """
-    if comm_dict is None:
-        return features
-    nnode = features.shape[0]
-    nowned, nghost = nnode - 1, nsender - nnode
-    # border_op wants a fresh contiguous matrix: it writes the ghosts' rows into its argument.
-    rows = torch.cat([rows_between(features, 1, nnode), features.new_zeros(nghost, features.shape[1])])
-    if not torch.jit.is_scripting() and "nlocal" in comm_dict:  # type: ignore[attr-defined]
-        return torch.cat([features[:1], _exported_border_op(rows, comm_dict)])
-    check_lists(comm_dict, nghost)
-    cpu = torch.device("cpu")
-    filled = torch.ops.deepmd.border_op(
-        comm_dict["send_list"],
-        comm_dict["send_proc"],
-        comm_dict["recv_proc"],
-        comm_dict["send_num"],
-        comm_dict["recv_num"],
-        rows,
-        comm_dict["communicator"],
-        torch.tensor(nowned, dtype=torch.int32, device=cpu),
-        torch.tensor(nghost, dtype=torch.int32, device=cpu),
-    )[0]
-    return torch.cat([features[:1], filled])
+
+    def forward(
+        self, features: torch.Tensor, nsender: int, comm_dict: dict[str, torch.Tensor] | None
+    ) -> torch.Tensor:
+        """Give every sender its features.
+
+        Parameters
+        ----------
+        features : torch.Tensor
+            Features of the guard and the owned atoms, shape (nnode, dim), float32 or float64.
+        nsender : int
+            Guard, owned atoms and ghosts.
+        comm_dict : dict[str, torch.Tensor], optional
+            The host's communication tensors, see DeePMD-kit's ``border_op``. None if ghosts are folded onto their
+            owners: then nodes and senders are the same.
+
+        Returns
+        -------
+        torch.Tensor
+            Shape (nsender, dim).
+
+        Raises
+        ------
+        ValueError
+            If the communication lists do not bring every ghost.
+        """
+        if comm_dict is None:
+            return features
+        nnode = features.shape[0]
+        nowned, nghost = nnode - 1, nsender - nnode
+        # border_op wants a fresh contiguous matrix: it writes the ghosts' rows into its argument.
+        rows = torch.cat([rows_between(features, 1, nnode), features.new_zeros(nghost, features.shape[1])])
+        if not torch.jit.is_scripting() and "nlocal" in comm_dict:  # type: ignore[attr-defined]
+            return torch.cat([features[:1], _exported_border_op(rows, comm_dict)])
+        check_lists(comm_dict, nghost)
+        cpu = torch.device("cpu")
+        filled = torch.ops.deepmd.border_op(
+            comm_dict["send_list"],
+            comm_dict["send_proc"],
+            comm_dict["recv_proc"],
+            comm_dict["send_num"],
+            comm_dict["recv_num"],
+            rows,
+            comm_dict["communicator"],
+            torch.tensor(nowned, dtype=torch.int32, device=cpu),
+            torch.tensor(nghost, dtype=torch.int32, device=cpu),
+        )[0]
+        return torch.cat([features[:1], filled])
 
 
 def check_lists(comm_dict: dict[str, torch.Tensor], nghost: int) -> None:

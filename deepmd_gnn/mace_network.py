@@ -1,9 +1,10 @@
-"""The only file that touches mace-torch and e3nn: builds native modules and rebuilds them from :mod:`mace_blocks`.
+"""The network of MACE: native modules for a configuration, our energy with their weights, and native's cuEquivariance.
 
-Weights keep the names, shapes and initial values of ``mace.modules.ScaleShiftMACE``, so that they travel between the
-two unchanged. Couplings and normalisations are read from the native modules, never written down a second time.
+Only this file and :mod:`~deepmd_gnn.mace_modules` touch mace-torch and e3nn. Weights keep the names, shapes and initial
+values of ``mace.modules.ScaleShiftMACE``, so that they travel between the two unchanged.
 """
 
+import importlib.util
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -11,20 +12,15 @@ import numpy as np
 import torch
 
 from deepmd_gnn.config.mace import MaceConfig
+from deepmd_gnn.deepmd_ops import Exchange
 from deepmd_gnn.files.import_order import allow_e3nn_constants, import_mace
+from deepmd_gnn.graph.atom_graph import AtomGraph
 from deepmd_gnn.mace_construction import construction, without_side_effects
-from deepmd_gnn.nn.convolution import Convolution
-from deepmd_gnn.nn.gates import Affine, Gate, NormedNetwork
-from deepmd_gnn.nn.interactions import AttentiveInteraction, Interaction, NonLinearInteraction
-from deepmd_gnn.nn.linear import (
-    Linear,
-    LinearPath,
-    RadialNetwork,
-    SphericalHarmonics,
-)
-from deepmd_gnn.nn.monomials import symmetric_polynomial
-from deepmd_gnn.nn.readouts import BiasReadout, Readout
-from deepmd_gnn.nn.symmetric_contraction import Contraction, Product, SymmetricContraction
+from deepmd_gnn.mace_modules import interaction_from, product_from, readout_from, spherical_harmonics_up_to
+from deepmd_gnn.nn.energy import Blocks, MaceEnergy
+from deepmd_gnn.nn.linear import Weight
+from deepmd_gnn.nn.repulsion import Repulsion
+from deepmd_gnn.nn.soft_transform import OldSoftTransform
 
 allow_e3nn_constants()
 import_mace()
@@ -43,31 +39,37 @@ def on_cpu() -> AbstractContextManager[Any]:
     return nullcontext() if torch.get_default_device().type == "cpu" else torch.device("cpu")
 
 
-def build_cuequivariance(config: MaceConfig, atomic_numbers: list[int], fused: bool) -> torch.nn.Module:
-    """Build native MACE on cuEquivariance, as native's own conversion configures it.
+def build_energy(config: MaceConfig, atomic_numbers: list[int]) -> MaceEnergy:
+    """Build the network with native's initial weights.
 
     Parameters
     ----------
-    config, atomic_numbers :
-        See :func:`build_native`.
-    fused : bool
-        Whether with the fused convolution, a CUDA kernel.
+    config : MaceConfig
+        Architecture and given statistics.
+    atomic_numbers : list[int]
+        Elements in the order of the type map.
 
     Returns
     -------
-    torch.nn.Module
-        See :func:`build_native`.
+    MaceEnergy
+        On the CPU.
     """
-    from mace.modules.wrapper_ops import CuEquivarianceConfig
-
-    settings = CuEquivarianceConfig(
-        enabled=True,
-        layout="ir_mul",
-        group="O3_e3nn",
-        optimize_all=True,
-        conv_fusion=fused,
-    )
-    return build_native(config, atomic_numbers, cueq_config=settings)
+    with on_cpu():  # as a whole: parts made on two devices do not fit together
+        native: Any = build_native(config, atomic_numbers, to_run=False)
+        radial = native.radial_embedding
+        if config.distance_transform == "OldSoft":
+            radial.distance_transform = OldSoftTransform(radial.distance_transform.covalent_radii)
+        blocks = Blocks(
+            Weight(native.node_embedding.linear.weight),
+            radial,
+            spherical_harmonics_up_to(config.max_ell),
+            Repulsion(native.pair_repulsion_fn) if config.pair_repulsion else torch.nn.Identity(),
+            [interaction_from(block, len(atomic_numbers)) for block in native.interactions],
+            [product_from(block) for block in native.products],
+            [readout_from(block, config.gate, config.channels) for block in native.readouts],
+            [[ir.dim for _, ir in block.linear.irreps_out] for block in native.products],
+        )
+        return MaceEnergy(config, native.atomic_numbers, blocks, Exchange())
 
 
 def build_native(
@@ -132,189 +134,169 @@ def build_native(
     return native.double()
 
 
-def interaction_from(block: Any, ntypes: int) -> torch.nn.Module:
-    """Take over an interaction block.
+def build_cuequivariance(config: MaceConfig, atomic_numbers: list[int], fused: bool) -> torch.nn.Module:
+    """Build native MACE on cuEquivariance, as native's own conversion configures it.
 
     Parameters
     ----------
-    block : torch.nn.Module
-        One of native MACE's :data:`~deepmd_gnn.config.mace.INTERACTIONS`.
-    ntypes : int
-        Number of elements.
+    config, atomic_numbers :
+        See :func:`build_native`.
+    fused : bool
+        Whether with the fused convolution, a CUDA kernel.
 
     Returns
     -------
     torch.nn.Module
-        A block of :mod:`~deepmd_gnn.nn.interactions` with the same weights.
+        See :func:`build_native`.
     """
-    name = type(block).__name__
-    if "AttResidual" in name:
-        return AttentiveInteraction(
-            linear_from(block.linear_up),
-            linear_from(block.linear_down),
-            convolution_from(block.conv_tp),
-            radial_network_from(block.conv_tp_weights),
-            linear_from(block.linear),
-            linear_from(block.skip_linear),
-        )
-    if "NonLinear" in name:
-        return NonLinearInteraction(
-            linear_from(block.source_embedding),
-            linear_from(block.target_embedding),
-            linear_from(block.linear_up),
-            convolution_from(block.conv_tp),
-            normed_network_from(block.conv_tp_weights),
-            linear_from(block.skip_tp),
-            linear_from(block.linear_res),
-            linear_from(block.linear_1),
-            linear_from(block.linear_2),
-            normed_network_from(block.density_fn),
-            gate_from(block.equivariant_nonlin),
-            block.alpha,
-            block.beta,
-        )
-    return Interaction(
-        linear_from(block.linear_up),
-        convolution_from(block.conv_tp),
-        radial_network_from(block.conv_tp_weights),
-        linear_from(block.linear),
-        linear_from(block.skip_tp, ntypes),
-        radial_network_from(block.density_fn) if "Density" in name else None,
-        "Residual" in name,
+    from mace.modules.wrapper_ops import CuEquivarianceConfig
+
+    settings = CuEquivarianceConfig(
+        enabled=True,
+        layout="ir_mul",
+        group="O3_e3nn",
+        optimize_all=True,
+        conv_fusion=fused,
     )
+    return build_native(config, atomic_numbers, cueq_config=settings)
 
 
-def product_from(block: Any) -> Product:
-    """Take over a product basis block."""
-    return Product(
-        symmetric_contraction_from(block.symmetric_contractions),
-        linear_from(block.linear),
-        bool(block.use_agnostic_product),
-    )
+INSTALL = 'pip install "deepmd-gnn[cueq]"'
 
 
-def _starts(irreps: o3.Irreps) -> list[int]:
-    """First component of each irrep when the channels are counted apart."""
-    return np.cumsum([0] + [ir.dim for _, ir in irreps]).tolist()
+def check_available() -> None:
+    """Raise if the package is missing.
+
+    Raises
+    ------
+    ImportError
+        Names the option, the package and what to do.
+    """
+    missing = [
+        name for name in ("cuequivariance", "cuequivariance_torch") if importlib.util.find_spec(name) is None
+    ]
+    if missing:
+        raise ImportError(
+            f"mace model: 'enable_cueq' is true, but {' and '.join(missing)} cannot be imported. "
+            f"Install it with {INSTALL}, or leave 'enable_cueq' out: checkpoints are the same with and without it."
+        )
 
 
-def linear_from(module: Any, ntypes: int = 0) -> Linear:
-    """Take over an ``o3.Linear``, or with `ntypes` a fully connected tensor product with the one-hot element."""
-    typed = ntypes > 0
-    inputs = module.irreps_in1 if typed else module.irreps_in
-    source, target = _starts(inputs), _starts(module.irreps_out)
-    paths, offset = [], 0
-    for instruction in module.instructions:
-        index = instruction.i_in1 if typed else instruction.i_in
-        dim = inputs[index].ir.dim
-        # The Wigner coefficient (l, 0, l) is the unit matrix divided by √(2l + 1).
-        factor = instruction.path_weight / (dim**0.5 if typed else 1.0)
-        width = instruction.path_shape[-1]
-        paths.append(
-            LinearPath(
-                source[index], target[instruction.i_out], dim, offset, inputs[index].mul, width, factor
+class CuEquivarianceEvaluator:
+    """Energies of a graph by cuEquivariance, from the parameters of a :class:`MaceEnergy`.
+
+    Not a module: it has no state that a checkpoint should hold.
+
+    Parameters
+    ----------
+    config : MaceConfig
+        Architecture.
+    network : MaceEnergy
+        Whose parameters are used; also gives the elements.
+
+    Raises
+    ------
+    ImportError
+        If cuEquivariance is not installed.
+    ValueError
+        If cuEquivariance arranges the weights of this architecture in another way.
+    """
+
+    def __init__(self, config: MaceConfig, network: MaceEnergy) -> None:
+        check_available()
+        if config.distance_transform == "OldSoft":  # native's modules have today's
+            raise ValueError(
+                "mace model: 'enable_cueq' does not cover this architecture: distance_transform is OldSoft. Leave 'enable_cueq' out."
             )
+        numbers = network.atomic_numbers.tolist()
+        # Where the network is, not what the machine has: it may be trained on the CPU of a machine with a GPU.
+        fused = network.atomic_numbers.device.type == "cuda"
+        self.module = build_cuequivariance(config, numbers, fused).to(network.dtype)
+        self.module.requires_grad_(False)
+        self.module.scale_shift.scale.fill_(1.0)  # ours is applied below
+        self.elements = numbers
+        self.shapes = {name: p.shape for name, p in self.module.named_parameters()}
+        arranged = self.arrange(network)
+        different = [name for name, shape in self.shapes.items() if name not in arranged]
+        if different:
+            raise ValueError(
+                f"mace model: 'enable_cueq' does not cover this architecture: no weights for {', '.join(different)}. "
+                "Leave 'enable_cueq' out."
+            )
+
+    def arrange(self, network: MaceEnergy) -> dict[str, torch.Tensor]:
+        """Parameters of the cuEquivariance module, as functions of ours.
+
+        Parameters
+        ----------
+        network : MaceEnergy
+            With the weights.
+
+        Returns
+        -------
+        dict[str, torch.Tensor]
+            By name; gradients flow back.
+        """
+        ours = dict(network.named_parameters())
+        arranged = {
+            name: ours[name].reshape(shape)
+            for name, shape in self.shapes.items()
+            if name in ours and ours[name].numel() == shape.numel()
+        }
+        for index in range(len(network.products)):
+            prefix = f"products.{index}.symmetric_contractions."
+            name = f"{prefix}weight"
+            parts = [p for key, p in _ordered(ours, prefix) if p.numel()]
+            if name in self.shapes and parts:
+                arranged[name] = torch.cat(parts, dim=1).reshape(self.shapes[name])
+        return arranged
+
+    def __call__(self, network: MaceEnergy, graph: AtomGraph) -> torch.Tensor:
+        """Evaluate.
+
+        Parameters
+        ----------
+        network : MaceEnergy
+            With the weights and statistics.
+        graph : AtomGraph
+            Without ghosts: every sender is a node.
+
+        Returns
+        -------
+        torch.Tensor
+            eV, float64, shape (nnode,): the same as `network` gives.
+        """
+        nnode, device, dtype = graph.node_types.shape[0], graph.edge_vec.device, network.dtype
+        self.module.to(device)
+        for block in self.module.interactions:
+            block.avg_num_neighbors = network.avg_num_neighbors.to(dtype)
+        zeros = torch.zeros(nnode, 3, dtype=dtype, device=device)
+        data = {
+            # All the geometry is in the shifts: native adds positions of receiver minus sender to them.
+            "positions": zeros,
+            "shifts": -graph.edge_vec.to(dtype),
+            "unit_shifts": torch.zeros_like(graph.edge_vec, dtype=dtype),
+            "cell": torch.zeros(3, 3, dtype=dtype, device=device),
+            "edge_index": graph.edge_index,
+            "node_attrs": torch.nn.functional.one_hot(graph.node_types, network.ntypes).to(dtype),
+            "batch": torch.zeros(nnode, dtype=torch.int64, device=device),
+            "ptr": torch.tensor([0, nnode], device=device),
+            "head": torch.zeros(1, dtype=torch.int64, device=device),
+        }
+        out: dict[str, Any] = torch.func.functional_call(
+            self.module, self.arrange(network), (data,), {"training": True, "compute_force": False}
         )
-        offset += int(np.prod(instruction.path_shape))
-    reached = {instruction.i_out for instruction in module.instructions}
-    for index, (mul, ir) in enumerate(module.irreps_out):
-        if index not in reached:
-            paths.append(LinearPath(0, target[index], ir.dim, 0, 0, mul, 0.0))
-    paths.sort(key=lambda path: path.target)
-    return Linear(module.weight, paths, ntypes)
+        return network.scale * out["node_energy"].to(torch.float64)
 
 
-def radial_network_from(module: Any) -> RadialNetwork:
-    """Take over a ``FullyConnectedNet`` with SiLU."""
-    layers = list(module.children())
-    gain = float(layers[0].act.cst) if layers[0].act is not None else 1.0
-    return RadialNetwork([layer.weight for layer in layers], gain)
+def _ordered(ours: dict[str, torch.nn.Parameter], prefix: str) -> list[tuple[str, torch.nn.Parameter]]:
+    """Weights of a contraction in cuEquivariance's order: by irrep, the highest correlation first."""
 
+    def place(key: str) -> tuple[int, int]:
+        _, irrep, weight = key.removeprefix(prefix).split(
+            ".", 2
+        )  # contractions.{irrep}.weights_max or weights.{n}
+        return int(irrep), -1 if weight == "weights_max" else int(weight.split(".")[1])
 
-def normed_network_from(module: Any) -> NormedNetwork:
-    """Take over a ``RadialMLP``."""
-    layers = [
-        Affine(layer.weight, layer.bias) if isinstance(layer, torch.nn.Linear) else layer
-        for layer in module.net
-    ]
-    return NormedNetwork(torch.nn.Sequential(*layers))
-
-
-def gate_from(module: Any) -> Gate:
-    """Take over a ``GatedEquivariantBlock``: its slices of the features, counted in components."""
-    channels = module.irreps_gated[0].mul if len(module.irreps_gated) else module.irreps_scalars[0].mul
-    scalars = range(module._s_start // channels, (module._s_start + module._s_len) // channels)
-    gates: list[int] = []
-    gated: list[int] = []
-    for start, _, dim, _, offset in module._gated_info:
-        gated += range(start // channels, start // channels + dim)
-        gates += [(module._g_start + offset) // channels] * dim
-    return Gate(list(scalars), gates, gated, (module._scalar_cst, module._gate_cst))
-
-
-def convolution_from(module: Any) -> Convolution:
-    """Take over the "uvu" tensor product of an interaction block."""
-    harmonics = _starts(module.irreps_in2)
-    columns, paths = [], []
-    for instruction in module.instructions:
-        first, second = module.irreps_in1[instruction.i_in1].ir, module.irreps_in2[instruction.i_in2].ir
-        third = module.irreps_out[instruction.i_out].ir
-        wigner = o3.wigner_3j(first.l, second.l, third.l, dtype=torch.float64) * instruction.path_weight
-        column = torch.zeros(harmonics[-1], first.dim * third.dim, dtype=torch.float64)
-        begin = harmonics[instruction.i_in2]
-        column[begin : begin + second.dim] = wigner.transpose(0, 1).reshape(second.dim, -1)
-        columns.append(column)
-        paths.append((instruction.i_in1, third.dim))
-    return Convolution(torch.cat(columns, dim=1), [ir.dim for _, ir in module.irreps_in1], paths)
-
-
-def symmetric_contraction_from(module: Any) -> SymmetricContraction:
-    """Take over MACE's symmetric contraction: dense couplings become coefficients of distinct monomials."""
-    orders = range(1, module.contractions[0].correlation + 1)
-    couplings = []
-    for contraction in module.contractions:
-        tensors = [contraction.U_tensors(order).double().numpy() for order in orders]
-        # Scalars come without the axis of components.
-        couplings.append(
-            [u if u.ndim == order + 2 else u[None] for order, u in zip(orders, tensors, strict=True)]
-        )
-    polynomial = symmetric_polynomial(couplings)
-    contractions = [
-        Contraction(torch.from_numpy(coefficients), [native.weights_max, *native.weights])
-        for coefficients, native in zip(polynomial.coefficients, module.contractions, strict=True)
-    ]
-    return SymmetricContraction(
-        contractions,
-        [torch.from_numpy(p) for p in polynomial.prefixes],
-        [torch.from_numpy(p) for p in polynomial.lasts],
-    )
-
-
-def readout_from(module: Any, gate: str, channels: int) -> torch.nn.Module:
-    """Take over a readout block with one head."""
-    if not hasattr(module, "linear_1"):
-        return Readout([module.linear.weight.view(channels, 1)], "None", 1.0)
-    activation = module.non_linearity.acts[0]
-    gain = float(activation.cst) if activation is not None and gate != "None" else 1.0
-    if hasattr(module, "linear_mid"):
-        biases = [module.linear_mid.bias, module.linear_2.bias]
-        weights = [module.linear_1.weight, module.linear_mid.weight, module.linear_2.weight]
-        return BiasReadout(weights, biases, gate, gain)
-    return Readout(
-        [module.linear_1.weight.view(channels, -1), module.linear_2.weight.view(-1, 1)], gate, gain
-    )
-
-
-def spherical_harmonics_up_to(max_ell: int) -> SphericalHarmonics:
-    """Recursion for e3nn's spherical harmonics; its signs and factors are measured on one vector."""
-    direction = torch.tensor([[0.3, -0.5, 0.8]], dtype=torch.float64)
-    steps = []
-    for ell in range(1, max_ell):
-        low, first, high = (
-            o3.spherical_harmonics(k, direction, normalize=True, normalization="component")
-            for k in (ell, 1, ell + 1)
-        )
-        wigner = o3.wigner_3j(ell, 1, ell + 1, dtype=torch.float64).reshape(-1, 2 * ell + 3)
-        bare = (low.unsqueeze(2) * first.unsqueeze(1)).flatten(1) @ wigner
-        steps.append(wigner * (high * bare).sum() / bare.square().sum())
-    return SphericalHarmonics(steps)
+    found = [key for key in ours if key.startswith(f"{prefix}contractions.")]
+    return [(key, ours[key]) for key in sorted(found, key=place)]

@@ -1,8 +1,7 @@
-"""Entry point ``deepmd.pt``: registers the model with DeePMD-kit's PyTorch backend."""
+"""Entry point ``deepmd.pt``: registers the models with DeePMD-kit's PyTorch backend."""
 
 from deepmd_gnn.config.versions import check_versions
 from deepmd_gnn.files.import_order import allow_e3nn_constants, is_importing_model
-from deepmd_gnn.host.inference_graphs import keep_types
 
 check_versions()
 allow_e3nn_constants()
@@ -13,16 +12,12 @@ def _register() -> None:
     # package: import the host's module first, and leave the rest to the outer import if one is under way.
     if is_importing_model():
         return
-    import deepmd.pt.model.model.model
 
     if not is_importing_model():
         import deepmd_gnn.mace  # noqa: F401
-        from deepmd_gnn.host.device_inference import wrap_inference
+        from deepmd_gnn.host import patches
 
-        wrap_inference()
-    import deepmd.infer.deep_eval
-
-    keep_types(deepmd.infer.deep_eval)
+        patches.apply("deepmd.pt")
 
 
 _register()

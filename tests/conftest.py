@@ -8,9 +8,10 @@ import pytest
 import torch
 import torch._inductor.config as inductor_config
 
-sys.path.insert(0, str(Path(__file__).parent))
+for folder in ("host", ""):
+    sys.path.insert(0, str(Path(__file__).parent / folder))
 
-from shared_files import kept_folder, once, remove_old
+from shared_files import kept_folder, once, remove_old  # noqa: E402
 
 # TorchInductor makes one anew for every library of kernels: 15 s of CPU, to spare 5 s in each program that needs it.
 inductor_config.aot_inductor.precompile_headers = False

@@ -1,6 +1,5 @@
 """Systems, model files and LAMMPS cases of the rank tests."""
 
-import types
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from unittest.mock import patch
@@ -12,8 +11,6 @@ from helpers import TINY, random_frame, tiny_model
 from lammps_runner import PRESSURE_ORDER, Frame, Run, python_frame, read_frames, run_lammps, write_data
 from matscipy.neighbours import neighbour_list
 from shared_files import once
-
-from deepmd_gnn.nn.energy import MaceEnergy
 
 NULL = 2  # a type that the model does not have
 
@@ -47,32 +44,26 @@ def freeze(model, path, blind=False):
         from deepmd.pt_expt.utils import serialization
 
         data = {"model": model.serialize(), "model_def_script": {}}
-        hidden = patch("deepmd_gnn.nn.energy.exchange", _leave_ghosts_zero) if blind else nullcontext()
+        hidden = patch("deepmd_gnn.mace_network.Exchange", NoExchange) if blind else nullcontext()
         with hidden:
             serialization.deserialize_to_file(str(path), data)
     else:
         raise ValueError(f"unknown kind of model file: {path.name}")
 
 
-def _leave_ghosts_zero(
-    features: torch.Tensor, nsender: int, comm_dict: dict[str, torch.Tensor] | None
-) -> torch.Tensor:
-    nghost = nsender - features.shape[0]
-    return torch.cat([features, features.new_zeros(nghost, features.shape[1])])
+class NoExchange(torch.nn.Module):
+    """Leaves the features of ghosts zero between the layers."""
+
+    def forward(
+        self, features: torch.Tensor, nsender: int, comm_dict: dict[str, torch.Tensor] | None
+    ) -> torch.Tensor:
+        nghost = nsender - features.shape[0]
+        return torch.cat([features, features.new_zeros(nghost, features.shape[1])])
 
 
 def without_exchange(model):
-    """The same model, except that ghosts keep zero features between the layers.
-
-    A class of its own, because TorchScript compiles a class once.
-    """
-    forward = MaceEnergy.forward
-    blind = types.FunctionType(
-        forward.__code__, {**forward.__globals__, "exchange": _leave_ghosts_zero}, "forward"
-    )
-    blind.__annotations__ = forward.__annotations__
-    members = {"forward": blind, "__module__": MaceEnergy.__module__}
-    model.energy_model.__class__ = type("MaceEnergyWithoutExchange", (MaceEnergy,), members)
+    """The same model, except that ghosts keep zero features between the layers."""
+    model.energy_model.exchange = NoExchange()
     return model
 
 

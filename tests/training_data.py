@@ -1,5 +1,7 @@
 """Training data from a tiny teacher model, in DeePMD-kit's folders."""
 
+import lmdb
+import msgpack
 import numpy as np
 import torch
 from helpers import random_frame, tiny_model
@@ -73,6 +75,36 @@ def composition_frames(natoms, number, seed, **kwargs):
     rng = np.random.default_rng(seed)
     coord, atype, cell = random_frame(natoms=natoms, seed=seed, spacing=1.3, **kwargs)
     return [(coord + (k > 0) * rng.normal(0, 0.1, coord.shape), atype, cell) for k in range(number)]
+
+
+def write_lmdb(path, frames, type_map, labels=None):
+    """A database of frames of any sizes, as the host reads it."""
+    labels = label(frames) if labels is None else labels
+    environment = lmdb.open(str(path), map_size=2**24)
+    with environment.begin(write=True) as transaction:
+        for k, ((coord, atype, cell), (energy, force, virial)) in enumerate(zip(frames, labels, strict=True)):
+            arrays = {
+                "coords": coord, "cells": cell, "energies": energy, "forces": force,
+                "virials": virial.reshape(3, 3), "atom_types": atype.astype("int32"),
+            }  # fmt: skip
+            frame = {
+                name: {
+                    "type": str(a.dtype),
+                    "shape": list(a.shape),
+                    "data": np.ascontiguousarray(a).tobytes(),
+                }
+                for name, a in ((n, np.asarray(v)) for n, v in arrays.items())
+            }
+            frame["atom_numbs"] = [int((atype == i).sum()) for i in range(len(type_map))]
+            transaction.put(f"{k:012d}".encode(), msgpack.packb(frame, use_bin_type=True))
+        metadata = {
+            "nframes": len(frames), "frame_idx_fmt": "012d", "type_map": type_map,
+            "frame_nlocs": [len(atype) for _, atype, _ in frames], "frame_system_ids": [0] * len(frames),
+            "system_info": {"natoms": frame["atom_numbs"]},
+        }  # fmt: skip
+        transaction.put(b"__metadata__", msgpack.packb(metadata, use_bin_type=True))
+    environment.close()
+    return labels
 
 
 def sampled_frames():

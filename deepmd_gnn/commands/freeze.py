@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from deepmd_gnn.commands.parsers import add_command
-from deepmd_gnn.files.whole_file import refuse_same, whole_file
+from deepmd_gnn.files.whole_file import refuse_same
 
 _EXAMPLES = """\
 examples:
@@ -68,6 +68,7 @@ def run(args: argparse.Namespace) -> int:
         If a file has another kind than asked for, or holds no MACE model.
     """
     from deepmd_gnn.files.summary import summarise
+    from deepmd_gnn.host.freeze import freeze
 
     output = Path(args.output)
     if output.suffix not in (".pth", ".pt2", ".pte"):
@@ -88,25 +89,3 @@ def run(args: argparse.Namespace) -> int:
     freeze(Path(args.model), output, args.head, evaluation)
     sys.stdout.write(f"{args.model} -> {output}\n")
     return 0
-
-
-def freeze(checkpoint: Path, output: Path, head: str | None = None, evaluation: str = "kernels") -> None:
-    """Freeze a checkpoint.
-
-    Parameters
-    ----------
-    checkpoint, output : Path
-        The suffix of the output, ``.pth``, ``.pt2`` or ``.pte``, tells the kind.
-    head : str, optional
-        Branch of a multi-task checkpoint.
-    evaluation : str
-        Of a ``.pt2``, see :func:`~deepmd_gnn.host.freezing.evaluated_by`.
-    """
-    from deepmd_gnn.host.freezing import evaluated_by
-
-    if output.suffix == ".pth":
-        from deepmd.pt.entrypoints.main import freeze as host_freeze
-    else:
-        from deepmd.pt_expt.entrypoints.main import freeze as host_freeze
-    with evaluated_by(evaluation), whole_file(output) as unfinished:
-        host_freeze(model=str(checkpoint), output=str(unfinished), head=head)

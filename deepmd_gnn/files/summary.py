@@ -6,8 +6,8 @@ from typing import Any
 from deepmd_gnn.config.mace import MaceConfig
 from deepmd_gnn.config.options import config_from_options
 from deepmd_gnn.config.versions import newer_writer
+from deepmd_gnn.files.fitting_weights import misfit
 from deepmd_gnn.files.model_files import KINDS, ModelFileError, StoredFile, StoredModel, read_model_file
-from deepmd_gnn.host.fitting_weights import misfit
 
 # The parts of the network with learned weights; everything else is a basis, a table or a statistic.
 _LEARNED = tuple(

@@ -77,6 +77,7 @@ def in_chunks(graph: AtomGraph, slots: int) -> AtomGraph:
         graph.edge_index[:, edge],
         graph.edge_vec[edge],
         graph.edge_atoms[:, edge],
+        "chunks",
         node_place=torch.argsort(node_order),
         chunk_nodes=nodes,
         chunk_widths=widths,
@@ -203,6 +204,7 @@ def for_compiled_training(graph: AtomGraph, slots: int) -> AtomGraph:
         index,
         graph.edge_vec.index_select(0, edge),
         index,
+        "compiled training",
         node_place=node_place,
         chunk_table=table,
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from deepmd_gnn.graph.atom_graph import AtomGraph, trains_compiled
+from deepmd_gnn.graph.atom_graph import AtomGraph, is_exported
 from deepmd_gnn.graph.edge_sums import sum_over_edges
 
 
@@ -77,14 +77,14 @@ def atomic_derivatives(
     atom_virial : torch.Tensor
         eV, 9 components with the force component first, shape (natom, 9).
     """
-    rows, opaque = natom + 1, trains_compiled(graph)
-    if graph.incoming is not None:
-        rows = graph.node_types.shape[0]  # the owned atoms come first
+    exported = is_exported(graph)
+    # The lists of an exported graph are those of the owned atoms, which come first.
+    rows = graph.node_types.shape[0] if exported else natom + 1
     neighbor, center = graph.edge_atoms[0], graph.edge_atoms[1]
-    toward = sum_over_edges(gradient, neighbor, natom + 1, graph.outgoing, opaque)
-    force = sum_over_edges(gradient, center, rows, graph.incoming, opaque)
-    if graph.incoming is not None:
+    toward = sum_over_edges(gradient, neighbor, natom + 1, graph.outgoing, graph)
+    force = sum_over_edges(gradient, center, rows, graph.incoming, graph)
+    if exported:
         force = torch.cat([force, force.new_zeros(natom + 1 - rows, 3)])
     edge_virial = -(gradient.unsqueeze(2) * graph.edge_vec.unsqueeze(1)).reshape(-1, 9)
-    atom_virial = sum_over_edges(edge_virial, neighbor, natom + 1, graph.outgoing, opaque)
+    atom_virial = sum_over_edges(edge_virial, neighbor, natom + 1, graph.outgoing, graph)
     return (force - toward)[1:], atom_virial[1:]

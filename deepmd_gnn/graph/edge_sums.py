@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 
+from deepmd_gnn.graph.atom_graph import AtomGraph, is_compiled, trains_compiled
 from deepmd_gnn.graph.edge_operators import read_rows, sum_rows
 
 
-def rows_between(rows: torch.Tensor, begin: int, end: int, opaque: bool = False) -> torch.Tensor:
+def rows_between(rows: torch.Tensor, begin: int, end: int) -> torch.Tensor:
     """Take some rows, ``rows[begin:end]``.
 
     Parameters
@@ -21,15 +22,13 @@ def rows_between(rows: torch.Tensor, begin: int, end: int, opaque: bool = False)
         Shape (nrow, …).
     begin, end : int
         Range; in an exported graph `end` may be a number that only the data tell.
-    opaque : bool
-        For compiled training, where every size is known.
 
     Returns
     -------
     torch.Tensor
         Shape (end - begin, …).
     """
-    if torch.jit.is_scripting() or opaque or isinstance(end, int):  # type: ignore[attr-defined]
+    if torch.jit.is_scripting() or isinstance(end, int):  # type: ignore[attr-defined]
         return rows[begin:end]
     # torch.export forgets how long a slice is whose end it does not know.
     return rows.index_select(0, torch.arange(begin, end, device=rows.device))
@@ -73,49 +72,56 @@ def spaced(lists: torch.Tensor) -> torch.Tensor:
     return doubled.as_strided(lists.shape, (2 * lists.shape[1], 2))
 
 
-def rows_of_edges(
-    rows: torch.Tensor, index: torch.Tensor, lists: torch.Tensor | None = None, opaque: bool = False
-) -> torch.Tensor:
-    """Read the row of every edge.
-
-    Parameters
-    ----------
-    rows : torch.Tensor
-        Shape (nrow, …).
-    index : torch.Tensor
-        Row of each edge, shape (nedge,).
-    lists : torch.Tensor, optional
-        Edges of each row from :func:`edge_lists`, for compiled graphs.
-    opaque : bool
-        For compiled training: use the operators of :mod:`~deepmd_gnn.graph.edge_operators`.
-
-    Returns
-    -------
-    torch.Tensor
-        Shape (nedge, …).
-    """
-    if lists is not None and not torch.jit.is_scripting():  # type: ignore[attr-defined]
-        return _listed_rows(rows, index, lists)
-    if opaque and not torch.jit.is_scripting():  # type: ignore[attr-defined]
-        return _opaque_rows(rows, index)
-    return rows.index_select(0, index)
+def rows_of_nodes(rows: torch.Tensor, graph: AtomGraph) -> torch.Tensor:
+    """Take the rows of the nodes, which come first among those of the senders, shape (nsender, …) → (nnode, …)."""
+    nnode = graph.node_types.shape[0]
+    return rows[:nnode] if trains_compiled(graph) else rows_between(rows, 0, nnode)
 
 
-def rows_of_types(rows: torch.Tensor, types: torch.Tensor, opaque: bool) -> torch.Tensor:
-    """Read the row of every type, shapes (ntypes, …) and (n,) → (n, …); `opaque` as in :func:`rows_of_edges`."""
-    if opaque and not torch.jit.is_scripting():  # type: ignore[attr-defined]
-        return _opaque_rows(rows, types)
+def rows_of_atoms(rows: torch.Tensor, graph: AtomGraph) -> torch.Tensor:
+    """Take the rows of the nodes without the guard, shape (nnode, …) → (nnode - 1, …)."""
+    nnode = graph.node_types.shape[0]
+    return rows[1:nnode] if trains_compiled(graph) else rows_between(rows, 1, nnode)
+
+
+def rows_of_types(rows: torch.Tensor, types: torch.Tensor, graph: AtomGraph) -> torch.Tensor:
+    """Read the row of every type, shapes (ntypes, …) and (n,) → (n, …)."""
+    if trains_compiled(graph) and not torch.jit.is_scripting():  # type: ignore[attr-defined]
+        return _operator_rows(rows, types)
     return rows[types]
+
+
+def rows_of_senders(rows: torch.Tensor, graph: AtomGraph) -> torch.Tensor:
+    """Give every edge the row of its sender, shape (nsender, …) → (nedge, …)."""
+    return _rows_of_edges(rows, graph.edge_index[0], graph.outgoing, graph)
+
+
+def rows_of_receivers(rows: torch.Tensor, graph: AtomGraph) -> torch.Tensor:
+    """Give every edge the row of its receiver, shape (nsender, …) → (nedge, …); the receivers come first."""
+    return _rows_of_edges(rows_of_nodes(rows, graph), graph.edge_index[1], graph.incoming, graph)
+
+
+def sum_at_receivers(values: torch.Tensor, graph: AtomGraph) -> torch.Tensor:
+    """Sum over the edges of every receiver, shape (nedge, …) → (nnode, …)."""
+    return sum_over_edges(values, graph.edge_index[1], graph.node_types.shape[0], graph.incoming, graph)
+
+
+def _rows_of_edges(
+    rows: torch.Tensor, index: torch.Tensor, lists: torch.Tensor | None, graph: AtomGraph
+) -> torch.Tensor:
+    if is_compiled(graph) and not torch.jit.is_scripting():  # type: ignore[attr-defined]
+        return _operator_rows(rows, index) if lists is None else _listed_rows(rows, index, lists)
+    return rows.index_select(0, index)
 
 
 def sum_over_edges(
     values: torch.Tensor,
     index: torch.Tensor,
     nrow: int,
-    lists: torch.Tensor | None = None,
-    opaque: bool = False,
+    lists: torch.Tensor | None,
+    graph: AtomGraph,
 ) -> torch.Tensor:
-    """Sum the values of the edges of every row.
+    """Sum the values of the edges of every row, as the mode of the graph demands.
 
     Parameters
     ----------
@@ -126,40 +132,38 @@ def sum_over_edges(
     nrow : int
         Number of rows.
     lists : torch.Tensor, optional
-        Edges of each row from :func:`edge_lists`, for compiled graphs; edges in no list are left out.
-    opaque : bool
-        As in :func:`rows_of_edges`.
+        Edges of each row from :func:`edge_lists`, where the graph is exported; edges in no list are left out.
+    graph : AtomGraph
+        Its mode is read.
 
     Returns
     -------
     torch.Tensor
         Shape (nrow, …).
     """
-    if lists is not None and not torch.jit.is_scripting():  # type: ignore[attr-defined]
-        return _listed_sum(values, index, lists)
-    if opaque and not torch.jit.is_scripting():  # type: ignore[attr-defined]
-        return _opaque_sum(values, index, nrow)
+    if is_compiled(graph) and not torch.jit.is_scripting():  # type: ignore[attr-defined]
+        return _operator_sum(values, index, nrow) if lists is None else _listed_sum(values, index, lists)
     shape = [nrow] + list(values.shape[1:])  # noqa: RUF005 - TorchScript
     return values.new_zeros(shape).index_add(0, index, values)
 
 
 @torch.jit.unused
 def _listed_rows(rows: torch.Tensor, index: torch.Tensor, lists: torch.Tensor) -> torch.Tensor:
-    return _Rows.apply(rows, index, lists)
+    return _Rows.apply(rows, index, lists)  # type: ignore[no-untyped-call]
 
 
 @torch.jit.unused
 def _listed_sum(values: torch.Tensor, index: torch.Tensor, lists: torch.Tensor) -> torch.Tensor:
-    return _Sum.apply(values, index, lists)
+    return _Sum.apply(values, index, lists)  # type: ignore[no-untyped-call]
 
 
 @torch.jit.unused
-def _opaque_rows(rows: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+def _operator_rows(rows: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     return read_rows(rows, index)
 
 
 @torch.jit.unused
-def _opaque_sum(values: torch.Tensor, index: torch.Tensor, nrow: int) -> torch.Tensor:
+def _operator_sum(values: torch.Tensor, index: torch.Tensor, nrow: int) -> torch.Tensor:
     return sum_rows(values, index, nrow)
 
 
@@ -171,7 +175,7 @@ class _Rows(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        return _Sum.apply(gradient, *ctx.saved_tensors), None, None
+        return _Sum.apply(gradient, *ctx.saved_tensors), None, None  # type: ignore[no-untyped-call]
 
 
 class _Sum(torch.autograd.Function):
@@ -183,4 +187,4 @@ class _Sum(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        return _Rows.apply(gradient, *ctx.saved_tensors), None, None
+        return _Rows.apply(gradient, *ctx.saved_tensors), None, None  # type: ignore[no-untyped-call]

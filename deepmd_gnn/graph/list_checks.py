@@ -4,35 +4,36 @@ LAMMPS takes pairs out of the list for reasons of force fields, and hands it ove
 of another substance.
 """
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
-
 import torch
 
-from deepmd_gnn.graph.arrangement import in_chunks
-from deepmd_gnn.graph.atom_graph import AtomGraph, make_graph
+from deepmd_gnn.graph.atom_graph import AtomGraph
 from deepmd_gnn.graph.neighbor_search import NeighborPairs
 
 
-class ListCheckMixin:
-    """Part of :class:`~deepmd_gnn.mace.MaceModel` that compares a list with the positions.
+class ListCheck(torch.nn.Module):
+    """Compares a host's list with the positions.
 
     At the first evaluation, whenever the number of owned atoms changes, and at every hundredth evaluation, because a
     setting may change between two runs of a script: the search costs a few per cent of an evaluation.
-    """
 
-    if TYPE_CHECKING:
-        rcut: float
-        slots: int
-        type_map: list[str]
-        pairs: NeighborPairs
-        pair_allowed: list[list[bool]]
-        out_bias: torch.Tensor
-        atom_energies: Callable[..., torch.Tensor]
+    Parameters
+    ----------
+    r_max : float
+        Cutoff in Å.
+    pair_allowed : list[list[bool]]
+        Which types see each other.
+    """
 
     # Of the list that was compared last: owned atoms, and evaluations since.
     listed_atoms: int
     list_age: int
+
+    def __init__(self, r_max: float, pair_allowed: list[list[bool]]) -> None:
+        super().__init__()
+        self.r_max = r_max
+        self.pair_allowed = pair_allowed
+        self.pairs = NeighborPairs(r_max)
+        self.listed_atoms, self.list_age = -1, 0
 
     def check_indices(self, nlist: torch.Tensor, mapping: torch.Tensor | None, nall: int) -> None:
         """Refuse a list or a mapping that names atoms which are not there.
@@ -64,8 +65,10 @@ class ListCheckMixin:
                 "included, counted from 0. Give indices of these atoms, without the bits of special_bonds."
             )
 
-    def check_list(self, coord: torch.Tensor, atype: torch.Tensor, nloc: int, graph: AtomGraph) -> None:
-        """Refuse a list that lacks pairs, if it is time to look.
+    def lacking_pairs(
+        self, coord: torch.Tensor, atype: torch.Tensor, nloc: int, graph: AtomGraph
+    ) -> torch.Tensor:
+        """Find pairs within the cutoff that a list lacks, if it is time to look.
 
         Parameters
         ----------
@@ -78,12 +81,10 @@ class ListCheckMixin:
         graph : AtomGraph
             Graph of the list, before the model's own exclusions.
 
-        Raises
-        ------
-        ValueError
-            If pairs are missing that the model does not exclude itself. Atoms that the list leaves out altogether
-            may be missing if they have no energy of their own: then the rest is as if they were not there, as
-            ``fix gcmc`` tries deletions.
+        Returns
+        -------
+        torch.Tensor
+            Neighbour and centre, int64, shape (2, npair).
         """
         fresh, due = True, True
         # In Python nobody hands over a list at every step, and what is frozen shall begin anew.
@@ -92,24 +93,48 @@ class ListCheckMixin:
             due = fresh or self.list_age >= 99
             self.list_age = 0 if due else self.list_age + 1
             self.listed_atoms = nloc
+        nothing = torch.zeros(2, 0, dtype=torch.int64, device=coord.device)
         if not due:
-            return
+            return nothing
         # Pairs that come in just before a cached list is rebuilt weigh next to nothing, and are the host's business.
-        reach = self.rcut - 1.0e-3 if fresh else 0.9 * self.rcut
+        reach = self.r_max - 1.0e-3 if fresh else 0.9 * self.r_max
         expected, distance = self.pairs_of_owned(coord[0], atype[0], nloc)
         expected = expected[:, distance < reach]
         listed = graph.edge_atoms - 1  # without the guard in front
         length2 = graph.edge_vec.detach().square().sum(dim=1)
         if int((length2 < reach * reach).sum()) >= expected.shape[1]:
-            return
+            return nothing
         nall = atype.shape[1]
         there = torch.isin(expected[1] * nall + expected[0], listed[1] * nall + listed[0])
-        lacking = expected[:, torch.nonzero(~there).view(-1)]
-        seen = torch.zeros(nall, dtype=torch.bool, device=coord.device)
-        seen[listed[:, 1:].reshape(-1)] = True
+        return expected[:, torch.nonzero(~there).view(-1)]
+
+    def refuse(
+        self, lacking: torch.Tensor, graph: AtomGraph, atype: torch.Tensor, has_energy: torch.Tensor
+    ) -> None:
+        """Refuse a list that lacks pairs which the model does not exclude itself.
+
+        Parameters
+        ----------
+        lacking : torch.Tensor
+            From :meth:`lacking_pairs`, shape (2, npair).
+        graph : AtomGraph
+            Graph of the list.
+        atype : torch.Tensor
+            Extended types, shape (1, nall).
+        has_energy : torch.Tensor
+            Which types have energy when alone, bool, shape (ntypes,). Atoms that the list leaves out altogether may be
+            missing if they have none: then the rest is as if they were not there, as ``fix gcmc`` tries deletions.
+
+        Raises
+        ------
+        ValueError
+            If such pairs are missing.
+        """
+        seen = torch.zeros(atype.shape[1], dtype=torch.bool, device=atype.device)
+        seen[(graph.edge_atoms - 1)[:, 1:].reshape(-1)] = True
         types = atype[0].clamp(min=0)
-        matters = seen | (self.lone_energies()[types].abs() > 1.0e-6)
-        allowed = torch.tensor(self.pair_allowed, dtype=torch.bool, device=coord.device)
+        matters = seen | has_energy[types]
+        allowed = torch.tensor(self.pair_allowed, dtype=torch.bool, device=atype.device)
         wanted = matters[lacking].all(dim=0) & allowed[types[lacking[0]], types[lacking[1]]]
         lacking = lacking[:, torch.nonzero(wanted).view(-1)]
         if lacking.shape[1] > 0:
@@ -154,11 +179,3 @@ class ListCheckMixin:
         center, neighbor = self.pairs.close_pairs(position[owned], position[real], frame, source, at_home)
         pairs = torch.stack([real[neighbor], owned[center]])
         return pairs, torch.linalg.norm(position[pairs[0]] - position[pairs[1]], dim=1)
-
-    def lone_energies(self) -> torch.Tensor:
-        """Energy of a lone atom of each type, eV, float64, shape (ntypes,)."""
-        types = torch.arange(len(self.type_map), device=self.out_bias.device)
-        none = types[:0]
-        vectors = torch.zeros(0, 3, dtype=torch.float64, device=types.device)
-        graph = make_graph(types, types, none, none, vectors, torch.stack([none, none]), self.rcut)
-        return self.atom_energies(in_chunks(graph, self.slots), types, None).detach()

@@ -37,6 +37,7 @@ def in_slots(graph: AtomGraph) -> AtomGraph:
         index,
         graph.edge_vec.index_select(0, edge),
         index,
+        "exported",
         spaced(torch.where(incoming >= 0, here, -1)),
         spaced(torch.where(outgoing >= 0, there, -1)),
         chunk_nodes=[nnode],

@@ -1,4 +1,4 @@
-"""How DeePMD-kit's trainers write checkpoints of MACE models: whole or not at all, with the step that comes next.
+"""How DeePMD-kit's trainers write checkpoints of our models: whole or not at all, with the step that comes next.
 
 Both trainers write in place, so that a training that is killed meanwhile leaves an empty file under the newest name. The
 trainer of ``dp --pt`` notes the number of the last step, and a restart does that step once more.
@@ -7,29 +7,16 @@ trainer of ``dp --pt`` notes the number of the last step, and a restart does tha
 import functools
 import inspect
 import re
-import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from deepmd_gnn.files.whole_file import whole_file
+from deepmd_gnn.host.interface import HostInterface
+from deepmd_gnn.host.labels import check_trainer
 
-_TRAINERS = ("deepmd.pt.train.training", "deepmd.pt_expt.train.training")
 _NUMBERED = re.compile(r"(.*)-(\d+)\.pt")
-
-
-def improve_trainers() -> None:
-    """Wrap the methods that write, in the trainers that are loaded; for other models than MACE they do what they did.
-
-    The host has no hook for this. It is called before a trainer is made, and where the user skips the statistics of neighbours
-    when it builds its model: in time for what it writes, but not for what it reads.
-    """
-    for name in _TRAINERS:
-        trainer = getattr(sys.modules.get(name), "Trainer", None)
-        if trainer is not None and not hasattr(trainer._write_checkpoint, "writes_mace_models"):
-            trainer._write_checkpoint = _wrapped(trainer._write_checkpoint)
-            trainer.__init__ = _checked(trainer.__init__)
 
 
 def check_whole(path: Path) -> None:
@@ -69,7 +56,19 @@ def _newest_whole(cut: Path) -> Path | None:
     return steps[max(steps)] if steps else None
 
 
-def _checked(original: Callable[..., None]) -> Callable[..., None]:
+def checking_checkpoints(original: Callable[..., None]) -> Callable[..., None]:
+    """Name checkpoints that are cut short, before a trainer reads them.
+
+    Parameters
+    ----------
+    original : Callable
+        ``Trainer.__init__``.
+
+    Returns
+    -------
+    Callable
+        Its replacement.
+    """
     signature = inspect.signature(original)
 
     @functools.wraps(original)
@@ -83,10 +82,46 @@ def _checked(original: Callable[..., None]) -> Callable[..., None]:
     return init
 
 
-def _wrapped(original: Callable[..., None]) -> Callable[..., None]:
+def looking_first(original: Callable[..., None]) -> Callable[..., None]:
+    """Read all data of a training of our models before its first step.
+
+    Parameters
+    ----------
+    original : Callable
+        ``Trainer.run``.
+
+    Returns
+    -------
+    Callable
+        Its replacement.
+    """
+
+    @functools.wraps(original)
+    def run(self: Any) -> None:
+        if self.rank == 0 and _trains_ours(self):
+            check_trainer(self)
+        original(self)
+
+    return run
+
+
+def writing_whole(original: Callable[..., None]) -> Callable[..., None]:
+    """Write checkpoints of our models whole or not at all, with the number of steps done.
+
+    Parameters
+    ----------
+    original : Callable
+        ``Trainer._write_checkpoint``.
+
+    Returns
+    -------
+    Callable
+        Its replacement.
+    """
+
     @functools.wraps(original)
     def write_checkpoint(self: Any, path: Path, *data: dict[str, Any], **options: Any) -> None:
-        if self.rank != 0 or not _trains_mace(self):
+        if self.rank != 0 or not _trains_ours(self):
             original(self, path, *data, **options)
             return
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -99,7 +134,6 @@ def _wrapped(original: Callable[..., None]) -> Callable[..., None]:
         if store is not None:
             store.prune(path)
 
-    write_checkpoint.writes_mace_models = True  # type: ignore[attr-defined]
     return write_checkpoint
 
 
@@ -119,9 +153,7 @@ def _count_from_one(checkpoint: dict[str, Any], *, done: bool) -> None:
     }  # fmt: skip
 
 
-def _trains_mace(trainer: Any) -> bool:
-    """Whether all models of a trainer are MACE models; compiled ones keep theirs inside."""
-    from deepmd_gnn.mace import MaceModel
-
+def _trains_ours(trainer: Any) -> bool:
+    """Whether all models of a trainer are ours; compiled ones keep theirs inside."""
     models = trainer.model.values() if trainer.multi_task else [trainer.model]
-    return all(isinstance(getattr(model, "original_model", model), MaceModel) for model in models)
+    return all(isinstance(getattr(model, "original_model", model), HostInterface) for model in models)

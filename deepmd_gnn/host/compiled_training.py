@@ -1,22 +1,20 @@
-"""How the host compiles the training step of a MACE model: vectorised, and without derivatives nobody reads.
+"""How the host compiles the training step of a model: vectorised, and without derivatives nobody reads.
 
 The host switches vectorisation off for all models (``cpp.simdlen: 0``), because atomic additions end TorchInductor's
-vectorised compilation on CPUs. The graph of a MACE model has none (:mod:`~deepmd_gnn.graph.edge_operators`).
+vectorised compilation on CPUs. The graph of a model has none (:mod:`~deepmd_gnn.graph.edge_operators`).
 """
 
 import functools
 from collections.abc import Callable
-from types import ModuleType
 from typing import Any
 
 import torch
-import torch._functorch.config as functorch_config
-from torch._inductor.decomposition import decompositions, register_decomposition
 
+from deepmd_gnn.files.torch_fixes import PLAIN_TAILS, sound_vectorisation
+from deepmd_gnn.graph.compilation import compiling
 from deepmd_gnn.graph.edge_operators import pick  # noqa: F401 - registers the operators
-from deepmd_gnn.host.freezing import PLAIN_TAILS, sound_vectorisation
+from deepmd_gnn.host.interface import HostInterface
 from deepmd_gnn.kernels.cpu.kept import remove_broken
-from deepmd_gnn.nn.linear import plain_products
 
 # None: what the processor has.
 OPTIONS = {"cpp.simdlen": None, **PLAIN_TAILS}
@@ -31,6 +29,8 @@ class _Step(torch.nn.Module):
 
     def forward(self, *inputs: torch.Tensor | None) -> dict[str, torch.Tensor]:
         """Evaluate; the first call, and one with sizes of another kind, compiles."""
+        import torch._functorch.config as functorch_config
+
         # The graph contains the derivative with respect to the edge vectors; a second one would be thrown away.
         fixed = [
             value.detach() if place == _EDGE_VEC and value is not None else value
@@ -43,6 +43,8 @@ class _Step(torch.nn.Module):
 
 def _look_into_picks() -> None:
     """Let the compiler read picked factors where they are multiplied, once they have been differentiated."""
+    from torch._inductor.decomposition import decompositions, register_decomposition
+
     operator = torch.ops.deepmd_gnn.pick.default
     if operator in decompositions:
         return
@@ -52,32 +54,29 @@ def _look_into_picks() -> None:
         return factors.index_select(0, index)
 
 
-def vectorise(training: ModuleType) -> None:
-    """Wrap the function with which the host compiles a training step; other models than MACE pass through unchanged.
-
-    The host has no hook for this. What the user gives as ``compile_options`` comes last.
+def vectorised(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Let the host compile training steps of our models with vector code. What the user gives as ``compile_options`` comes last.
 
     Parameters
     ----------
-    training : ModuleType
-        ``deepmd.pt_expt.train.training``.
+    original : Callable
+        ``deepmd.pt_expt.train.training._trace_and_compile_graph``.
+
+    Returns
+    -------
+    Callable
+        Its replacement.
     """
-    original: Callable[..., Any] = training._trace_and_compile_graph
-    if getattr(original, "vectorises_mace_models", False):
-        return
 
     @functools.wraps(original)
     def trace_and_compile_graph(model: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
-        from deepmd_gnn.mace import MaceModel
-
-        if not (isinstance(model, MaceModel) and model.training):
+        if not (isinstance(model, HostInterface) and model.training):
             return original(model, *args, **kwargs)
         _look_into_picks()
         remove_broken()
         kwargs["compile_opts"] = {**OPTIONS, **(kwargs.get("compile_opts") or {})}
-        with plain_products():
+        with compiling(plain_products=True):
             compiled, buffers = original(model, *args, **kwargs)
         return _Step(compiled), buffers
 
-    trace_and_compile_graph.vectorises_mace_models = True  # type: ignore[attr-defined]
-    training._trace_and_compile_graph = trace_and_compile_graph  # type: ignore[attr-defined]
+    return trace_and_compile_graph

@@ -6,44 +6,41 @@ CUDA, the model is rebuilt as a Python module with the same weights that launche
 
 import functools
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
+from deepmd_gnn.host.classes import is_ours
+
 log = logging.getLogger("deepmd.deepmd_gnn")
 
 
-def wrap_inference() -> None:
-    """Wrap the host's Python inference, once."""
-    from deepmd.pt.infer.deep_eval import DeepEval
-
-    use_kernels_in(DeepEval)
-
-
-def use_kernels_in(deep_eval: type) -> None:
-    """Wrap the class with which the host opens ``.pt`` and ``.pth``; nothing changes for other models and devices.
+def with_kernels(original: Callable[..., None]) -> Callable[..., None]:
+    """Let the host's inference launch kernels for checkpoints on a GPU; nothing changes for other models and devices.
 
     Parameters
     ----------
-    deep_eval : type
-        ``deepmd.pt.infer.deep_eval.DeepEval``.
+    original : Callable
+        ``deepmd.pt.infer.deep_eval.DeepEval.__init__``.
+
+    Returns
+    -------
+    Callable
+        Its replacement.
     """
-    original = deep_eval.__init__  # type: ignore[misc]
-    if getattr(original, "launches_kernels", False):
-        return
 
     @functools.wraps(original)
     def __init__(self: Any, model_file: str, *args: Any, **kwargs: Any) -> None:
         original(self, model_file, *args, **kwargs)
         parameters = getattr(self, "input_param", None)
-        if not str(model_file).endswith(".pt") or not isinstance(parameters, dict):
+        if not str(model_file).endswith(".pt") or not isinstance(parameters, dict) or not is_ours(parameters):
             return
         model = self.dp.model["Default"]
-        if parameters.get("type") == "mace" and not parameters.get("hessian_mode") and _on_cuda(model):
+        if not parameters.get("hessian_mode") and _on_cuda(model):
             self.dp.model["Default"] = _with_kernels(model, parameters)
 
-    __init__.launches_kernels = True  # type: ignore[attr-defined]
-    deep_eval.__init__ = __init__  # type: ignore[misc]
+    return __init__
 
 
 def _on_cuda(model: torch.nn.Module) -> bool:

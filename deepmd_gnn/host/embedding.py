@@ -1,30 +1,16 @@
-"""Node features of a MACE model, for ``eval_descriptor``, ``dp eval-desc`` and ``dp embed``."""
+"""Node features of a model, for ``eval_descriptor``, ``dp eval-desc`` and ``dp embed``."""
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-from deepmd_gnn.graph.atom_graph import AtomGraph, make_graph
-from deepmd_gnn.graph.neighbor_search import NeighborPairs
-from deepmd_gnn.nn.energy import MaceEnergy
-
-if TYPE_CHECKING:
-    from deepmd_gnn.mace import MaceModel
+from deepmd_gnn.graph.atom_graph import AtomGraph
+from deepmd_gnn.graph.builders import make_graph
+from deepmd_gnn.host.evaluation import Evaluation
 
 
-class EmbeddingMixin:
-    """Part of :class:`~deepmd_gnn.mace.MaceModel` that returns node features."""
-
-    if TYPE_CHECKING:
-        energy_model: MaceEnergy
-        num_channels: int
-        rcut: float
-        launches_kernels: bool
-        training: bool
-        pairs: NeighborPairs
-        graph_of_frames: Callable[..., AtomGraph]
-        without_excluded_pairs: Callable[[AtomGraph], AtomGraph]
+class Embedding(Evaluation):
+    """A model that also returns node features."""
 
     @torch.jit.export
     def forward_embedding(
@@ -43,7 +29,7 @@ class EmbeddingMixin:
         coord, atype, box : torch.Tensor
             As in ``forward``.
         fparam, aparam, charge_spin : torch.Tensor, optional
-            Not used by MACE.
+            Not used.
 
         Returns
         -------
@@ -54,7 +40,7 @@ class EmbeddingMixin:
         """
         if self.training:
             raise RuntimeError("mace model: embeddings need eval mode; call model.eval() first.")
-        graph = self.graph_of_frames(coord, atype, box, not self.launches_kernels)
+        graph = self.graphs.of_frames(coord, atype, box)
         return self.features(graph, atype)
 
     def features(self, graph: AtomGraph, atype: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -62,15 +48,15 @@ class EmbeddingMixin:
         nf, nloc = atype.shape
         with torch.no_grad():
             layers = self.energy_model(graph, None)[1]
-            features = self.energy_model.native_features(layers)
+            features = self.energy_model.feature_columns(layers)
         counts = (atype >= 0).unsqueeze(2)
         features = features[1:].reshape(nf, nloc, features.shape[1]) * counts
-        last = layers[len(layers) - 1][1:, 0].reshape(nf, nloc, self.num_channels) * counts
+        last = layers[len(layers) - 1][1:, 0].reshape(nf, nloc, self.energy_model.channels) * counts
         return {"descriptor": features, "atomic_feature": last, "structural_feature": last.sum(dim=1)}
 
     def get_dp_atomic_model(self) -> "ExtendedFeatures":
         """What the host's interface to ``.pt2`` and ``.pte`` asks for features."""
-        return ExtendedFeatures(self)  # type: ignore[arg-type]
+        return ExtendedFeatures(self)
 
 
 class ExtendedFeatures:
@@ -78,11 +64,11 @@ class ExtendedFeatures:
 
     Parameters
     ----------
-    model : MaceModel
+    model : Embedding
         The model of the file.
     """
 
-    def __init__(self, model: "MaceModel") -> None:
+    def __init__(self, model: Embedding) -> None:
         self.model = model
 
     def has_chg_spin_ebd(self) -> bool:
@@ -114,12 +100,12 @@ class ExtendedFeatures:
         Returns
         -------
         tuple
-            ``descriptor`` and ``atomic_feature`` of :meth:`EmbeddingMixin.forward_embedding`; None for what MACE lacks.
+            ``descriptor`` and ``atomic_feature`` of :meth:`Embedding.forward_embedding`; None for what MACE lacks.
         """
         nf, nall = atype.shape
         nloc = nlist.shape[1]
         owned = atype[:, :nloc]
-        center, neighbor, edge_vec = self.model.pairs(coord.reshape(nf, nall, 3), atype, None)
+        center, neighbor, edge_vec = self.model.graphs.pairs(coord.reshape(nf, nall, 3), atype, None)
         first = torch.arange(nf, device=atype.device).unsqueeze(1) * nloc
         owner = (mapping + first).reshape(-1)
         kept = center % nall < nloc
@@ -127,7 +113,7 @@ class ExtendedFeatures:
         types = owned.reshape(-1)
         atoms = torch.stack([sender, receiver])
         graph = make_graph(types, types, sender, receiver, edge_vec[kept], atoms, self.model.rcut)
-        found = self.model.features(self.model.without_excluded_pairs(graph), owned)
+        found = self.model.features(self.model.graphs.without_excluded_pairs(graph), owned)
         return found["descriptor"], found["atomic_feature"], None, None, None
 
     @property

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from deepmd_gnn.host.classes import model_of
 from deepmd_gnn.host.opening import ANSWER, REQUEST
 from deepmd_gnn.kernels.tables.probe import compared, probe_atoms
 
@@ -35,7 +36,7 @@ def check_file(file: Path, data: dict[str, Any]) -> None:
     file : Path
         The file.
     data : dict[str, Any]
-        What it was made from, see :meth:`~deepmd_gnn.host.storage.StorageMixin.serialize`.
+        What it was made from, see :func:`~deepmd_gnn.host.storage.serialized`.
 
     Raises
     ------
@@ -44,9 +45,7 @@ def check_file(file: Path, data: dict[str, Any]) -> None:
     """
     from deepmd.pt.utils import env
 
-    from deepmd_gnn.mace import MaceModel
-
-    model: Any = MaceModel.deserialize({key: value for key, value in data.items() if key != "@kernels"})
+    model = model_of({key: value for key, value in data.items() if key != "@kernels"})
     model.eval()
     coord, atype = (value.to(env.DEVICE) for value in probe_atoms(len(model.type_map), model.rcut))
     exact = model(coord, atype)
@@ -79,7 +78,7 @@ def inputs_of(model: Any, coord: torch.Tensor, atype: torch.Tensor) -> list[torc
 
     Parameters
     ----------
-    model : MaceModel
+    model : Evaluation
         The model.
     coord, atype : torch.Tensor
         Å and types, shapes (1, natom, 3) and (1, natom).
@@ -89,7 +88,7 @@ def inputs_of(model: Any, coord: torch.Tensor, atype: torch.Tensor) -> list[torc
     list[torch.Tensor]
         Types, numbers of atoms, edges, and the edges grouped by centre and by neighbour.
     """
-    center, neighbor, vectors = model.pairs(coord, atype, None)
+    center, neighbor, vectors = model.graphs.pairs(coord, atype, None)
     natom = torch.full_like(atype[0, :1], atype.numel())
     groups: list[torch.Tensor] = []
     for rows in (center, neighbor):

@@ -6,63 +6,65 @@ search that a ``.pth`` contains, with its messages.
 """
 
 import functools
-from types import ModuleType
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 
-from deepmd_gnn.graph.atom_graph import refuse_coincident
+from deepmd_gnn.graph.builders import refuse_coincident
 from deepmd_gnn.graph.input_checks import check_cells, check_coordinates, check_types
+from deepmd_gnn.host.classes import is_ours
+from deepmd_gnn.host.evaluation import Evaluation
+from deepmd_gnn.host.interface import HostInterface
 
 
-def keep_types(deep_eval: ModuleType) -> None:
-    """Let the host's inference refuse types of MACE models that do not fit into 32 bits.
+def keeping_types(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Let the host's inference refuse types of our models that do not fit into 32 bits.
 
     Parameters
     ----------
-    deep_eval : ModuleType
-        ``deepmd.infer.deep_eval``.
+    original : Callable
+        ``deepmd.infer.deep_eval.DeepEval._standard_input``.
+
+    Returns
+    -------
+    Callable
+        Its replacement.
     """
-    original = deep_eval.DeepEval._standard_input
-    if getattr(original, "keeps_types", False):
-        return
 
     @functools.wraps(original)
     def standard_input(self: Any, coords: Any, cells: Any, atom_types: Any, *others: Any) -> Any:
         given = np.asarray(atom_types)
         cast = np.iinfo(np.int32)
         lost = given.size > 0 and (given.min() < cast.min or given.max() > cast.max)
-        if lost and _is_mace(self.deep_eval):
+        if lost and _is_ours(self.deep_eval):
             types = torch.as_tensor(given.clip(-(2**62), 2**62).astype(np.int64))
             check_types(types, self.deep_eval.get_type_map())
         return original(self, coords, cells, atom_types, *others)
 
-    standard_input.keeps_types = True  # type: ignore[attr-defined]
-    deep_eval.DeepEval._standard_input = standard_input
+    return standard_input
 
 
-def _is_mace(deep_eval: Any) -> bool:
-    """Tell MACE models of both backends: exported ones hold the model, of the others the input is there."""
-    from deepmd_gnn.mace import MaceModel
-
+def _is_ours(deep_eval: Any) -> bool:
+    """Tell our models of both backends: exported ones hold the model, of the others the input is there."""
     model = getattr(deep_eval, "_dpmodel", None)
-    return isinstance(model, MaceModel) or deep_eval.get_model_def_script().get("type") == "mace"
+    return isinstance(model, HostInterface) or is_ours(deep_eval.get_model_def_script())
 
 
-def search_here(deep_eval: ModuleType) -> None:
-    """Let the host's inference of exported models ask here for the edges of MACE models.
-
-    The host has no hook for this; other models pass through unchanged.
+def searching_here(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Let the host's inference of exported models ask here for the edges of our models.
 
     Parameters
     ----------
-    deep_eval : ModuleType
-        ``deepmd.pt_expt.infer.deep_eval``.
+    original : Callable
+        ``deepmd.pt_expt.infer.deep_eval.DeepEval._build_eval_graph``.
+
+    Returns
+    -------
+    Callable
+        Its replacement.
     """
-    original = deep_eval.DeepEval._build_eval_graph
-    if getattr(original, "searches_for_mace", False):
-        return
 
     @functools.wraps(original)
     def build_eval_graph(
@@ -72,7 +74,7 @@ def search_here(deep_eval: ModuleType) -> None:
         box_input: np.ndarray | None,
         device: torch.device,
     ) -> Any:
-        if not _is_mace(self):
+        if not _is_ours(self):
             return original(self, coord_input, atom_types, box_input, device)
         coord = torch.as_tensor(np.asarray(coord_input), dtype=torch.float64, device=device)
         types = torch.as_tensor(np.asarray(atom_types), dtype=torch.int64, device=device)
@@ -81,16 +83,17 @@ def search_here(deep_eval: ModuleType) -> None:
             box = torch.as_tensor(np.asarray(box_input), dtype=torch.float64, device=device)
         return neighbor_graph(self._dpmodel, coord, types, box)
 
-    build_eval_graph.searches_for_mace = True  # type: ignore[attr-defined]
-    deep_eval.DeepEval._build_eval_graph = build_eval_graph
+    return build_eval_graph
 
 
-def neighbor_graph(model: Any, coord: torch.Tensor, types: torch.Tensor, box: torch.Tensor | None) -> Any:
+def neighbor_graph(
+    model: Evaluation, coord: torch.Tensor, types: torch.Tensor, box: torch.Tensor | None
+) -> Any:
     """Search neighbours, in the host's form of a graph.
 
     Parameters
     ----------
-    model : MaceModel
+    model : Evaluation
         Its cutoff and elements count.
     coord : torch.Tensor
         Å, float64, shape (nf, nloc, 3).
@@ -121,7 +124,7 @@ def neighbor_graph(model: Any, coord: torch.Tensor, types: torch.Tensor, box: to
     if box is not None:
         box = box.reshape(nf, 3, 3)
         check_cells(box)
-    center, neighbor, edge_vec = model.pairs(coord.reshape(nf, nloc, 3), types, box)
+    center, neighbor, edge_vec = model.graphs.pairs(coord.reshape(nf, nloc, 3), types, box)
     index = torch.stack([neighbor, center])
     refuse_coincident(edge_vec, index)
     index, edge_vec, mask = pad_and_guard_edges(index, edge_vec, None, 2)

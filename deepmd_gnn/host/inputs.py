@@ -1,63 +1,85 @@
-"""From the host's tensors to the graph of a MACE model, with checks of what a user can get wrong."""
+"""From the host's tensors to a graph, with checks of what a user can get wrong."""
 
-from typing import TYPE_CHECKING
+from typing import Final
 
 import torch
 
 from deepmd_gnn.config.mm_types import mm_pairs
 from deepmd_gnn.config.options import exclusion_tables
 from deepmd_gnn.graph.arrangement import in_chunks
-from deepmd_gnn.graph.atom_graph import AtomGraph, drop_pairs, graph_from_list, make_graph, sorted_by_receiver
+from deepmd_gnn.graph.atom_graph import AtomGraph
+from deepmd_gnn.graph.builders import drop_pairs, graph_from_list, make_graph, sorted_by_receiver
 from deepmd_gnn.graph.input_checks import check_cells, check_coordinates, check_types
-from deepmd_gnn.graph.list_checks import ListCheckMixin
+from deepmd_gnn.graph.list_checks import ListCheck
 from deepmd_gnn.graph.neighbor_search import NeighborPairs
 from deepmd_gnn.kernels.triton.support import works_on
 
 
-class GraphMixin(ListCheckMixin):
-    """Part of :class:`~deepmd_gnn.mace.MaceModel` that builds graphs."""
+class GraphBuilder(torch.nn.Module):
+    """Makes the graphs of a model from frames and from neighbour lists; a module without tensors, for TorchScript.
 
-    if TYPE_CHECKING:
-        type_map: list[str]
-        rcut: float
-        nlayers: int
-        slots: int
-        launches_kernels: bool
-        pairs: NeighborPairs
-        excludes_pairs: bool
-        excludes_atoms: bool
-        pair_allowed: list[list[bool]]
-        atom_counts: list[bool]
-        pair_exclude_types: list[list[int]]
-        atom_exclude_types: list[int]
+    Parameters
+    ----------
+    type_map : list[str]
+        Names of the types.
+    r_max : float
+        Cutoff in Å.
+    nlayers : int
+        Interactions; with one, no ghost needs features of its owner.
+    slots : int
+        Edges of a chunk, see :func:`~deepmd_gnn.graph.arrangement.slots_per_chunk`.
+    pair_exclude_types : list[list[int]]
+        Pairs of types that do not see each other, besides pairs of MM types. Lists, not buffers: they belong to the
+        input, and a checkpoint shall not bring others along.
+    """
 
-    def set_exclusions(self) -> None:
-        """Tabulate the pairs of types that do not see each other, and the types without energy.
+    excludes_pairs: Final[bool]
 
-        Lists, not buffers: they belong to the input, and a checkpoint shall not bring others along.
-        """
-        pairs = self.pair_exclude_types + mm_pairs(self.type_map)
-        self.pair_allowed, self.atom_counts = exclusion_tables(
-            len(self.type_map), pairs, self.atom_exclude_types
-        )
+    def __init__(
+        self, type_map: list[str], r_max: float, nlayers: int, slots: int, pair_exclude_types: list[list[int]]
+    ) -> None:
+        super().__init__()
+        pairs = pair_exclude_types + mm_pairs(type_map)
+        self.type_map = type_map
+        self.r_max = r_max
+        self.nlayers = nlayers
+        self.slots = slots
         self.excludes_pairs = bool(pairs)
-        self.excludes_atoms = bool(self.atom_exclude_types)
+        self.pair_allowed, _ = exclusion_tables(len(type_map), pairs, [])
+        self.pairs = NeighborPairs(r_max)
+        self.lists = ListCheck(r_max, self.pair_allowed)
+        # Whether edges are not arranged for sums in torch, but for generated kernels.
+        self.for_kernels = False
 
-    def graph_of_frames(
-        self, coord: torch.Tensor, atype: torch.Tensor, box: torch.Tensor | None, chunked: bool = True
-    ) -> AtomGraph:
-        """Graph of whole frames, neighbours found here; see :meth:`forward` for the arguments.
+    def of_frames(self, coord: torch.Tensor, atype: torch.Tensor, box: torch.Tensor | None) -> AtomGraph:
+        """Build the graph of whole frames; neighbours are found here.
 
-        Without `chunked` the edges are not arranged for sums in torch but have `order` and `begin`.
+        Parameters
+        ----------
+        coord : torch.Tensor
+            Å, shape (nf, nloc, 3) or (nf, nloc * 3).
+        atype : torch.Tensor
+            Types, shape (nf, nloc); −1 marks padding.
+        box : torch.Tensor, optional
+            Cells, Å, shape (nf, 9) or (nf, 3, 3); None for free boundaries.
+
+        Returns
+        -------
+        AtomGraph
+
+        Raises
+        ------
+        ValueError
+            If coordinates, cell or types are invalid, or atoms coincide.
         """
         nf, nloc = atype.shape
         coord = coord.reshape(nf, nloc, 3).to(torch.float64)
         if box is not None:
             box = box.reshape(nf, 3, 3).to(device=coord.device, dtype=torch.float64)
         if not torch.jit.is_scripting():  # type: ignore[attr-defined]
-            found = self.graph_on_gpu(coord, atype, box)
+            found = self.on_gpu(coord, atype, box)
             if found is not None:
-                return in_chunks(found, self.slots) if chunked else found
+                return found if self.for_kernels else in_chunks(found, self.slots)
         check_types(atype, self.type_map)
         check_coordinates(coord)
         if box is not None:
@@ -65,16 +87,13 @@ class GraphMixin(ListCheckMixin):
         center, neighbor, edge_vec = self.pairs(coord, atype, box)
         types = atype.reshape(-1)
         graph = make_graph(
-            types, types, neighbor, center, edge_vec, torch.stack([neighbor, center]), self.rcut
+            types, types, neighbor, center, edge_vec, torch.stack([neighbor, center]), self.r_max
         )
-        graph = self.without_excluded_pairs(graph)
-        return in_chunks(graph, self.slots) if chunked else sorted_by_receiver(graph)
+        return self.arranged(self.without_excluded_pairs(graph))
 
     @torch.jit.unused
-    def graph_on_gpu(
-        self, coord: torch.Tensor, atype: torch.Tensor, box: torch.Tensor | None
-    ) -> AtomGraph | None:
-        """Graph of whole frames on a GPU; None elsewhere and for bad input, about which the code in torch says more."""
+    def on_gpu(self, coord: torch.Tensor, atype: torch.Tensor, box: torch.Tensor | None) -> AtomGraph | None:
+        """Build the graph of whole frames on a GPU; None elsewhere and for bad input, about which torch code says more."""
         if not works_on(coord.device):
             return None
         from deepmd_gnn.kernels.triton.graphs import graph_on_device  # not everybody has Triton
@@ -83,9 +102,9 @@ class GraphMixin(ListCheckMixin):
         if self.excludes_pairs:  # through pinned memory, for which the host need not wait
             table = torch.tensor(self.pair_allowed, dtype=torch.bool, pin_memory=coord.is_cuda)
             allowed = table.to(coord.device, non_blocking=True)
-        return graph_on_device(coord, atype.to(torch.int64), box, self.rcut, len(self.type_map), allowed)
+        return graph_on_device(coord, atype.to(torch.int64), box, self.r_max, len(self.type_map), allowed)
 
-    def graph_of_list(
+    def of_list(
         self,
         coord: torch.Tensor,
         atype: torch.Tensor,
@@ -93,7 +112,31 @@ class GraphMixin(ListCheckMixin):
         mapping: torch.Tensor | None,
         exchanged: bool,
     ) -> AtomGraph:
-        """Graph of extended atoms from the host's list; see :meth:`forward_common_lower` for the arguments."""
+        """Build the graph of extended atoms from the host's list, not yet arranged.
+
+        Parameters
+        ----------
+        coord : torch.Tensor
+            Å, float64, shape (nf, nall, 3), owned atoms first.
+        atype : torch.Tensor
+            Shape (nf, nall).
+        nlist : torch.Tensor
+            Shape (nf, nloc, nnei), −1 where empty.
+        mapping : torch.Tensor, optional
+            Owner of each extended atom, shape (nf, nall).
+        exchanged : bool
+            Whether ranks exchange features.
+
+        Returns
+        -------
+        AtomGraph
+            With pairs that the model excludes itself.
+
+        Raises
+        ------
+        ValueError
+            If coordinates, types, list or mapping are invalid, or atoms coincide.
+        """
         nf, nall = atype.shape
         check_types(atype, self.type_map)
         # With an exchange, or with one layer that needs none, `mapping` is not read: in DeePMD-kit's C++
@@ -106,18 +149,28 @@ class GraphMixin(ListCheckMixin):
             raise ValueError(
                 "mace model: ghost atoms need a mapping to their owners or communication tensors; neither was given."
             )
-        coord = coord.reshape(nf, nall, 3).to(torch.float64)
         check_coordinates(coord)
-        self.check_indices(nlist, mapping, nall)
-        graph = graph_from_list(coord, atype, nlist, mapping, self.rcut)
-        if nf == 1:  # several frames come from Python, whose lists are whole
-            self.check_list(coord, atype, nlist.shape[1], graph)
-        graph = self.without_excluded_pairs(graph)
-        return sorted_by_receiver(graph) if self.launches_kernels else in_chunks(graph, self.slots)
+        self.lists.check_indices(nlist, mapping, nall)
+        return graph_from_list(coord, atype, nlist, mapping, self.r_max)
 
     def without_excluded_pairs(self, graph: AtomGraph) -> AtomGraph:
         """Drop the edges between types that do not see each other."""
+        allowed = self.allowed_pairs(graph.edge_vec.device)
+        return graph if allowed is None else drop_pairs(graph, allowed)
+
+    def allowed_pairs(self, device: torch.device) -> torch.Tensor | None:
+        """Which types see each other, bool, shape (ntypes, ntypes); None if all do."""
         if self.excludes_pairs:
-            allowed = torch.tensor(self.pair_allowed, dtype=torch.bool, device=graph.edge_vec.device)
-            graph = drop_pairs(graph, allowed)
-        return graph
+            return torch.tensor(self.pair_allowed, dtype=torch.bool, device=device)
+        return None
+
+    def arranged(self, graph: AtomGraph) -> AtomGraph:
+        """Arrange the edges as this model's network reads them."""
+        return sorted_by_receiver(graph) if self.for_kernels else in_chunks(graph, self.slots)
+
+    def lone_atoms(self, device: torch.device) -> AtomGraph:
+        """One atom of each type, without neighbours; not yet arranged."""
+        types = torch.arange(len(self.type_map), device=device)
+        none = types[:0]
+        vectors = torch.zeros(0, 3, dtype=torch.float64, device=device)
+        return make_graph(types, types, none, none, vectors, torch.stack([none, none]), self.r_max)

@@ -1,44 +1,47 @@
-"""What DeePMD-kit asks a model about itself."""
+"""What DeePMD-kit asks a model about itself: the base of :class:`~deepmd_gnn.host.model.GraphModel`; the names are the host's."""
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from deepmd.dpmodel.output_def import FittingOutputDef, ModelOutputDef, OutputVariableDef
-from deepmd.pt.utils.update_sel import UpdateSel
 
-from deepmd_gnn.config.isolated_atoms import energies_in_section
-from deepmd_gnn.config.mace import MaceConfig
-from deepmd_gnn.config.options import config_from_options
-from deepmd_gnn.config.sections import set_sel
-from deepmd_gnn.host.checkpoint_files import improve_trainers
-from deepmd_gnn.host.labels import check_files, warn_of_ignored_cells
 from deepmd_gnn.host.observed_types import observed_names
-from deepmd_gnn.host.sharing import Descriptor, FittingNet
-from deepmd_gnn.mace_cuequivariance import check_available
-from deepmd_gnn.nn.energy import MaceEnergy
-
-if TYPE_CHECKING:
-    from deepmd_gnn.mace import MaceModel
+from deepmd_gnn.host.protocol import Options
+from deepmd_gnn.host.stored_names import StoredModel
+from deepmd_gnn.nn.network import EnergyNetwork
 
 
-class InterfaceMixin:
-    """Part of :class:`~deepmd_gnn.mace.MaceModel` that answers questions; the names are the host's."""
+class HostInterface(StoredModel):
+    """Attributes of a model, and the answers that follow from them."""
 
+    model_type = "ener"
+    # Of the model section, where a subclass is registered.
+    type_name = ""
+    # TorchScript would read these annotations; those that it needs are in GraphModel.
     if TYPE_CHECKING:
-        config: MaceConfig
-        energy_model: MaceEnergy
+        excludes_atoms: bool
+
+        config: Options
+        energy_model: EnergyNetwork
         type_map: list[str]
         rcut: float
+        """Cutoff in Å."""
         sel: int
         nlayers: int
         hessian_mode: bool
-        out_bias: torch.Tensor
-        min_nbor_dist: torch.Tensor
+        pair_exclude_types: list[list[int]]
+        atom_exclude_types: list[int]
         atom_counts: list[bool]
-        observed: torch.Tensor
+        """Which types contribute energy."""
+        preset_out_bias: dict[str, list[Any]] | None
+        versions: dict[str, str]
+        out_bias: torch.Tensor
+        """E0 of each type, eV, float64, shape (1, ntypes, 1)."""
+        out_std: torch.Tensor
+        min_nbor_dist: torch.Tensor
 
     @property
-    def atomic_model(self) -> "InterfaceMixin":
+    def atomic_model(self) -> "HostInterface":
         """The host reads capabilities from here."""
         return self
 
@@ -232,30 +235,6 @@ class InterfaceMixin:
             "tables of the radial networks and generated kernels: deepmd-gnn freeze model.ckpt.pt -o mace.pt2."
         )
 
-    @property
-    def descriptor(self) -> Descriptor:
-        """What multi-task training can share: everything before the readouts."""
-        return Descriptor(cast("MaceModel", self))
-
-    @property
-    def fitting_net(self) -> FittingNet:
-        """What belongs to one task: readouts and scale."""
-        return FittingNet(cast("MaceModel", self))
-
-    def get_descriptor(self) -> Descriptor:
-        """See :attr:`descriptor`."""
-        return self.descriptor
-
-    def get_fitting_net(self) -> FittingNet:
-        """See :attr:`fitting_net`."""
-        return self.fitting_net
-
-    def __getattr__(self, name: str) -> Any:
-        """The host looks its parts up as if they were submodules (``atomic_model.__getattr__("fitting_net")``)."""
-        if name in ("descriptor", "fitting_net"):
-            return object.__getattribute__(self, name)
-        return super().__getattr__(name)  # type: ignore[misc]
-
     def do_grad_r(self, var_name: str | None = None) -> bool:  # noqa: ARG002 - the host's signature
         """Forces are available."""
         return True
@@ -278,19 +257,44 @@ class InterfaceMixin:
             "atomic_energies": self.out_bias.flatten().tolist(),
         }
 
-    @classmethod
-    def update_sel(
-        cls, train_data: Any, type_map: list[str] | None, local_jdata: dict[str, Any]
-    ) -> tuple[dict[str, Any], float | None]:
-        """Fill in ``sel`` from the data and E0 from their file; called by the trainer before the model is built."""
-        improve_trainers()
-        config = config_from_options(local_jdata)
-        if config.enable_cueq:
-            check_available()  # before the work begins, not at the first step
-        check_files(train_data)
-        warn_of_ignored_cells(train_data)
-        distance, sel = UpdateSel().update_one_sel(
-            train_data, type_map, config.r_max, config.sel, mixed_type=True
-        )
-        # Data without any pair have no neighbours, but no buffer has room for none.
-        return set_sel(energies_in_section(local_jdata, type_map), max(int(sel[0]), 1)), distance
+    def uses_graph_lower(self) -> bool:
+        """The edge list is this model's own form of input."""
+        return True
+
+    def supports_graph_export(self) -> bool:
+        """The edge-list lower can be exported."""
+        return True
+
+    def graph_edge_dtype(self) -> str:
+        """Edge vectors are float64 whatever the precision of the network."""
+        return "float64"
+
+    def uses_compact_edge_pairs(self) -> bool:
+        """Plain edges."""
+        return False
+
+    def supports_edge_parallel(self) -> bool:
+        """Several ranks share a system."""
+        return True
+
+    def dense_lower_supports_comm(self) -> bool:
+        """Only the edge-list lower exchanges features."""
+        return False
+
+    def has_message_passing_across_ranks(self) -> bool:
+        """Whether ghosts need features that their owners compute."""
+        return self.nlayers > 1
+
+    def supports_native_spin(self) -> bool:
+        """No spins."""
+        return False
+
+    @property
+    def pair_excl(self) -> None:
+        """Excluded pairs are dropped inside the model."""
+        return
+
+    @property
+    def atom_excl(self) -> None:
+        """Excluded atoms are muted inside the model."""
+        return

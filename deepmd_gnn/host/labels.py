@@ -1,7 +1,7 @@
 """Labels of training data that are absent or no numbers: found before they become statistics or weights."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -17,28 +17,63 @@ _WHAT_TO_DO = "Correct the frame or take it out; labels that are not to be used 
 
 
 def check_files(data: Any) -> None:
-    """Refuse training data with values that are no finite numbers: all frames, read once.
+    """Refuse data with values that are no finite numbers: all frames, read once.
 
     Parameters
     ----------
-    data : deepmd.utils.data_system.DeepmdDataSystem
-        Systems of folders or HDF5 groups; others, without files of arrays, are left to :func:`check_sampled`.
+    data : DeepmdDataSystem, DpLoaderSet, LmdbDataSystem or LmdbDataset
+        The host's data: systems of folders or HDF5 groups, or a database. What stands for a database while neighbours
+        are counted has no files; the trainer's own is read before the first step, see :func:`check_trainer`.
 
     Raises
     ------
     ValueError
         Names the file and the frame.
     """
-    folders = [folder for system in data.data_systems for folder in getattr(system, "dirs", [])]
-    for folder in folders:
-        for name in _CHECKED if isinstance(folder, DPPath) else ():
-            file = folder / f"{name}.npy"
-            if file.is_file():
-                frame = first_bad_frame(file.load_numpy())
-                if frame is not None:
-                    raise ValueError(
-                        f"mace model: {name} of frame {frame} (counted from 0) in {file} is not finite. {_WHAT_TO_DO}"
-                    )
+    for system in getattr(data, "data_systems", None) or getattr(data, "systems", []):
+        files = getattr(system, "data_system", system)
+        for folder in getattr(files, "dirs", []):
+            if isinstance(folder, DPPath):
+                _check_folder(folder, dict.fromkeys([*_CHECKED, *getattr(files, "data_dict", {})]))
+    if hasattr(data, "_reader"):
+        _check_database(data._reader)
+
+
+def _check_folder(folder: DPPath, names: Iterable[str]) -> None:
+    for name in names:
+        file = folder / f"{name}.npy"
+        if file.is_file():
+            frame = first_bad_frame(file.load_numpy())
+            if frame is not None:
+                raise ValueError(_message(name, frame, file))
+
+
+def _check_database(reader: Any) -> None:
+    for frame in range(len(reader)):
+        values = reader[frame]
+        for name in _CHECKED:
+            if (
+                values.get(name) is not None
+                and found(values, name)
+                and first_bad_frame(values[name][None]) is not None
+            ):
+                raise ValueError(_message(name, frame, reader.lmdb_path))
+
+
+def _message(name: str, frame: int, file: Any) -> str:
+    return f"mace model: {name} of frame {frame} (counted from 0) in {file} is not finite. {_WHAT_TO_DO}"
+
+
+def check_trainer(trainer: Any) -> None:
+    """:func:`check_files` for the training and the validation data of all tasks of a trainer of either backend.
+
+    ``update_sel`` sees no validation data, and is not called with ``--skip-neighbor-stat``.
+    """
+    for name in ("training", "validation"):
+        # The exportable trainer keeps the data, the other one their loaders.
+        kept = getattr(trainer, f"{name}_data_by_task", None) or getattr(trainer, f"{name}_dataloader", None)
+        for data in kept.values() if isinstance(kept, dict) else [kept]:
+            check_files(getattr(data, "dataset", data))
 
 
 def warn_of_ignored_cells(data: Any) -> None:

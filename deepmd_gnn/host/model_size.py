@@ -7,15 +7,16 @@ from typing import Any
 import torch
 
 from deepmd_gnn.files.tensor_names import NETWORK, stored_name
+from deepmd_gnn.host.classes import all_classes
 
 
 def parameter_counts(model: torch.nn.Module) -> dict[str, int]:
-    """Count the parameters of a MACE model by the host's words for its parts.
+    """Count the parameters of a model by the host's words for its parts.
 
     Parameters
     ----------
     model : torch.nn.Module
-        A :class:`~deepmd_gnn.mace.MaceModel`, scripted or not.
+        One of our models, scripted or not.
 
     Returns
     -------
@@ -29,35 +30,33 @@ def parameter_counts(model: torch.nn.Module) -> dict[str, int]:
     return {**counts, "total": sum(counts.values())}
 
 
-def count_mace_models(evaluator: type) -> None:
-    """Let the host's evaluator count the parameters of MACE models; others pass through unchanged.
-
-    The host goes by the names of parameters, and in a TorchScript file nothing of this package runs that could rename
-    them. For exported files it does not count at all.
+def counting(original: Callable[[Any], dict[str, int]]) -> Callable[[Any], dict[str, int]]:
+    """Let the host's evaluator count the parameters of our models.
 
     Parameters
     ----------
-    evaluator : type
-        ``deepmd.infer.deep_eval.DeepEval``.
+    original : Callable
+        ``deepmd.infer.deep_eval.DeepEval.get_model_size``.
+
+    Returns
+    -------
+    Callable
+        Its replacement.
     """
-    original: Callable[[Any], dict[str, int]] = evaluator.get_model_size  # type: ignore[attr-defined]
-    if getattr(original, "counts_mace_models", False):
-        return
 
     @functools.wraps(original)
     def get_model_size(self: Any) -> dict[str, int]:
-        model = _mace_model(self.deep_eval)
+        model = _our_model(self.deep_eval)
         return original(self) if model is None else parameter_counts(model)
 
-    get_model_size.counts_mace_models = True  # type: ignore[attr-defined]
-    evaluator.get_model_size = get_model_size  # type: ignore[attr-defined]
+    return get_model_size
 
 
-def _mace_model(backend: Any) -> torch.nn.Module | None:
+def _our_model(backend: Any) -> torch.nn.Module | None:
     """Find the model of the host's backend for PyTorch, or the one rebuilt beside an exported file."""
     wrapper = getattr(backend, "dp", None)
     parts = getattr(wrapper, "model", None)
     model = parts["Default"] if isinstance(parts, torch.nn.ModuleDict) else getattr(backend, "_dpmodel", None)
     # Scripted modules keep the name of their class.
-    is_mace = getattr(model, "original_name", type(model).__name__) == "MaceModel"
-    return model if is_mace else None
+    name = getattr(model, "original_name", type(model).__name__)
+    return model if name in {ours.__name__ for ours in all_classes().values()} else None

@@ -1,15 +1,12 @@
-"""Multi-task training: which parts of two MACE models are one."""
+"""Multi-task training: which parts of two models are one."""
 
-import dataclasses
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from deepmd_gnn.config.sections import SECTIONS
-
-if TYPE_CHECKING:
-    from deepmd_gnn.mace import MaceModel
+from deepmd_gnn.host.interface import HostInterface
 
 # Not part of the architecture: where they differ the network is the same.
 _FREE = ("sel", "seed", "freeze", "enable_cueq", "atomic_energies", "scale")
@@ -20,15 +17,14 @@ class Part:
 
     Parameters
     ----------
-    model : MaceModel
+    model : HostInterface
         The model.
     """
 
     section: str
-    modules: tuple[str, ...]
     statistic: str
 
-    def __init__(self, model: "MaceModel") -> None:
+    def __init__(self, model: HostInterface) -> None:
         self.model = model
 
     def __getattr__(self, name: str) -> Any:
@@ -83,10 +79,9 @@ class Part:
                 f"mace model: '{self.section}' cannot be shared between type maps {models[1].type_map} "
                 f"and {models[0].type_map}."
             )
-        first, second = (dataclasses.asdict(model.config) for model in models)
-        keys = [key for keys in SECTIONS.values() for key in keys if key not in _FREE]
-        if self.section == "descriptor":
-            keys = [key for key in SECTIONS["descriptor"] if key not in _FREE]
+        first, second = (vars(model.config) for model in models)
+        readout = SECTIONS["fitting_net"] if self.section == "descriptor" else ()
+        keys = [key for key in first if key not in (*_FREE, *readout)]
         different = [
             f"{key} ({second[key]!r} and {first[key]!r})" for key in keys if first[key] != second[key]
         ]
@@ -106,6 +101,13 @@ class Part:
         if merged[1] > 0:
             getattr(base.model.energy_model, self.statistic).fill_(self.value(*merged))
 
+    @property
+    def modules(self) -> list[str]:
+        """Names of the network's parts in this section, see :class:`~deepmd_gnn.nn.network.EnergyNetwork`."""
+        reads = self.section == "fitting_net"
+        names = [name for name, _ in self.model.energy_model.named_children()]
+        return [name for name in names if name.startswith("readouts") == reads]
+
     @staticmethod
     def value(total: float, number: float) -> float:
         """The statistic of sums."""
@@ -122,7 +124,6 @@ class Descriptor(Part):
     """Everything before the readouts: what the host calls a descriptor."""
 
     section = "descriptor"
-    modules = ("node_embedding", "radial_embedding", "pair_repulsion_fn", "interactions", "products")
     statistic = "avg_num_neighbors"
 
 
@@ -130,7 +131,6 @@ class FittingNet(Part):
     """Readouts and scale: what the host calls a fitting network. E0 always belongs to one model."""
 
     section = "fitting_net"
-    modules = ("readouts",)
     statistic = "scale"
 
     @staticmethod

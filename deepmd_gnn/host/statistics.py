@@ -1,121 +1,105 @@
-"""Statistics of the training data that MACE needs: neighbours per atom and the size of the forces."""
+"""Statistics of the training data that are part of a model: neighbours per atom, size of the forces, observed elements, E0."""
 
-from typing import Any
+import logging
+from collections.abc import Callable
 
-import numpy as np
-import torch
 from deepmd.utils.path import DPPath
 
-from deepmd_gnn.graph.neighbor_search import NeighborPairs
+from deepmd_gnn.config.mm_types import is_mm
+from deepmd_gnn.host.bias import fit_energies, given_bias, given_types, take_given
+from deepmd_gnn.host.counts import CachedNumbers, count_forces, count_neighbors
+from deepmd_gnn.host.evaluation import Evaluation
+from deepmd_gnn.host.labels import Sampled, checked
+from deepmd_gnn.host.observed_types import observed_record
+from deepmd_gnn.stat_compat import observed_elements
 
-# Atoms per neighbour search: bounds the memory for systems with many sampled frames.
-_ATOMS_PER_SEARCH = 20000
-
-
-def count_neighbors(
-    sampled: list[dict[str, Any]], r_max: float, allowed: list[list[bool]] | None = None
-) -> list[float]:
-    """Count neighbours and the atoms that have any, as native MACE does.
-
-    Parameters
-    ----------
-    sampled : list[dict[str, Any]]
-        Frames of each system with ``coord`` (nf, nloc, 3), ``atype`` (nf, nloc) and ``box`` (nf, 9) or None.
-    r_max : float
-        Cutoff in Å; neighbours within it are all counted, whatever `sel`.
-    allowed : list[list[bool]], optional
-        Which types see each other; by default all.
-
-    Returns
-    -------
-    list[float]
-        Pairs of an atom and a neighbour, and atoms that have a neighbour.
-    """
-    search = NeighborPairs(r_max)
-    edges, atoms = 0, 0
-    for system in sampled:
-        atype = torch.as_tensor(system["atype"], device="cpu").long()
-        coord = torch.as_tensor(system["coord"], device="cpu").double().reshape(*atype.shape, 3)
-        box = system.get("box")
-        if box is not None:
-            box = torch.as_tensor(box, device="cpu").double().reshape(-1, 3, 3)
-        step = max(1, _ATOMS_PER_SEARCH // max(1, atype.shape[1]))
-        for begin in range(0, atype.shape[0], step):
-            part = slice(begin, begin + step)
-            center, neighbor, _ = search(
-                coord[part].detach(), atype[part], None if box is None else box[part]
-            )
-            if allowed is not None:
-                types = atype[part].reshape(-1)
-                center = center[torch.tensor(allowed, device="cpu")[types[center], types[neighbor]]]
-            edges += center.numel()
-            atoms += torch.unique(center).numel()
-    return [float(edges), float(atoms)]
+log = logging.getLogger("deepmd.deepmd_gnn")
 
 
-def average_num_neighbors(
-    sampled: list[dict[str, Any]], r_max: float, allowed: list[list[bool]] | None = None
-) -> float:
-    """Mean number of neighbours of the atoms that have any; 1 if none has. See :func:`count_neighbors`."""
-    edges, atoms = count_neighbors(sampled, r_max, allowed)
-    return edges / atoms if atoms else 1.0
-
-
-def count_forces(sampled: list[dict[str, Any]], counts: list[bool] | None = None) -> list[float]:
-    """Sum the squares of the labelled force components.
+def compute_or_load_stat(
+    model: Evaluation,
+    sampled_func: Callable[[], Sampled],
+    stat_file_path: DPPath | None = None,
+    preset_observed_type: list[str] | None = None,
+) -> None:
+    """Set the statistics that are "auto", from the stat file if it has them, else from the data.
 
     Parameters
     ----------
-    sampled : list[dict[str, Any]]
-        Frames of each system with ``atype``, and where labelled ``force`` (nf, nloc, 3) and ``find_force``.
-    counts : list[bool], optional
-        Which types count; by default all.
-
-    Returns
-    -------
-    list[float]
-        Sum of squares in (eV/Å)², and number of components; zeros without force labels.
+    model : Evaluation
+        The model.
+    sampled_func : Callable
+        Returns sampled frames of each training system.
+    stat_file_path : DPPath, optional
+        Where statistics are kept.
+    preset_observed_type : list[str], optional
+        Elements of the data, if the user names them.
     """
-    total, count = 0.0, 0
-    for system in sampled:
-        # A number, or the host's tensor on the device that trains.
-        labelled = torch.as_tensor(system.get("find_force", 1.0), device="cpu") > 0.5
-        if "force" not in system or not bool(labelled.all()):
-            continue
-        atype = torch.as_tensor(system["atype"], device="cpu")
-        force = torch.as_tensor(system["force"], device="cpu").double().reshape(*atype.shape, 3)
-        real = force[atype >= 0]
-        if counts is not None:
-            real = real[torch.tensor(counts, device="cpu")[atype[atype >= 0]]]
-        total += float(real.square().sum())
-        count += real.numel()
-    return [total, float(count)]
+    sampled_func = checked(sampled_func)
+    path = None if stat_file_path is None else stat_file_path / " ".join(model.type_map)
+    observed = preset_observed_type or observed_elements(sampled_func, path, model.type_map)
+    model.observed.copy_(observed_record(observed, model.type_map))
+    cache = CachedNumbers(path, f"r{model.rcut:g}{_exclusion_tag(model)}")
+    _set_avg_num_neighbors(model, sampled_func, cache)
+    _set_scale(model, sampled_func, cache)
+    given = given_bias(model)
+    # The host would take what the file has in place of what is given, and keep what is given as if fitted.
+    fitted = fit_energies(
+        model, sampled_func, stat_file_path=None if given_types(model, given) else path, preset_bias=given
+    )
+    if fitted is None:
+        take_given(model, given)
+    else:
+        model.out_bias.copy_(fitted)
+    for name, value in zip(model.type_map, model.out_bias.flatten().tolist(), strict=True):
+        log.info("MACE atomic energy E0 of %s: %.6f eV", name, value)
 
 
-class CachedNumbers:
-    """Numbers kept beside the host's statistics in the stat file.
+def _set_avg_num_neighbors(
+    model: Evaluation, sampled_func: Callable[[], Sampled], cache: CachedNumbers
+) -> None:
+    origin = "given"
+    if model.config.avg_num_neighbors == "auto":
+        allowed = model.graphs.pair_allowed if model.graphs.excludes_pairs else None
+        (edges, atoms), origin = _count(
+            model, "avg_num_neighbors", cache, lambda: count_neighbors(sampled_func(), model.rcut, allowed)
+        )
+        model.energy_model.avg_num_neighbors.fill_(edges / atoms if atoms else 1.0)
+    log.info("MACE avg_num_neighbors: %.4f (%s)", float(model.energy_model.avg_num_neighbors), origin)
 
-    Parameters
-    ----------
-    path : DPPath, optional
-        Folder or HDF5 group of this type map; None keeps nothing.
-    tag : str
-        What the numbers depend on besides the data; part of their names.
-    """
 
-    def __init__(self, path: DPPath | None, tag: str) -> None:
-        self._path = path
-        self._tag = tag
+def _set_scale(model: Evaluation, sampled_func: Callable[[], Sampled], cache: CachedNumbers) -> None:
+    origin = "given"
+    if model.config.scale == "auto":
+        counts = [not is_mm(name) for name in model.type_map]
+        (squares, components), origin = _count(
+            model, "scale", cache, lambda: count_forces(sampled_func(), counts)
+        )
+        value = (squares / max(components, 1.0)) ** 0.5
+        origin = f"rms force component {origin}"
+        if value < 1e-6:
+            log.warning("MACE scale: the training data has no forces or only zero forces; using 1.")
+            value = 1.0
+        model.energy_model.scale.fill_(value)
+    log.info("MACE scale: %.6f (%s)", float(model.energy_model.scale), origin)
 
-    def load(self, name: str) -> list[float] | None:
-        """Read numbers, None if they are not there."""
-        if self._path is None or not (self._path / f"mace_{name}_{self._tag}").is_file():
-            return None
-        return [float(x) for x in (self._path / f"mace_{name}_{self._tag}").load_numpy().ravel()]
 
-    def save(self, name: str, values: list[float]) -> None:
-        """Write numbers."""
-        if self._path is None:
-            return
-        self._path.mkdir(exist_ok=True, parents=True)
-        (self._path / f"mace_{name}_{self._tag}").save_numpy(np.array(values))
+def _count(
+    model: Evaluation, name: str, cache: CachedNumbers, count: Callable[[], list[float]]
+) -> tuple[list[float], str]:
+    """What a statistic is made of, kept for tasks that share it, and where it is from."""
+    numbers, origin = cache.load(name), "from the stat file"
+    if numbers is None or len(numbers) != 2:
+        numbers, origin = count(), "from the training data"
+        cache.save(name, numbers)
+    model.counted[name] = numbers
+    return numbers, origin
+
+
+def _exclusion_tag(model: Evaluation) -> str:
+    """What the number of neighbours depends on besides the cutoff; empty where all types see each other."""
+    ntypes = len(model.type_map)
+    pairs = [
+        f"{i}-{j}" for i in range(ntypes) for j in range(i, ntypes) if not model.graphs.pair_allowed[i][j]
+    ]
+    return "".join(f"_without{pair}" for pair in pairs)

@@ -1,11 +1,11 @@
 """Renames a model's tensors on the way to and from checkpoints, see :mod:`~deepmd_gnn.files.tensor_names`, and compares."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+from deepmd.pt.model.model.model import BaseModel
 
 from deepmd_gnn.files.tensor_names import model_name, stored_name
-from deepmd_gnn.host.checkpoint_files import improve_trainers
 from deepmd_gnn.host.observed_types import note_in_checkpoint
 from deepmd_gnn.host.stored_options import OPTION_TENSORS, compare_options
 from deepmd_gnn.nn.elements import reorder_elements
@@ -24,16 +24,17 @@ def _rename_stored(
     note_in_checkpoint(state_dict, prefix, module.observed_type)
 
 
-class StoredNames(torch.nn.Module):
-    """Part of :class:`~deepmd_gnn.mace.MaceModel` that renames in ``state_dict`` and ``load_state_dict``."""
+class StoredModel(BaseModel):
+    """A model of the host whose ``state_dict`` and ``load_state_dict`` rename and compare."""
 
-    counted: dict[str, list[float]]
-    observed: torch.Tensor
+    if TYPE_CHECKING:
+        counted: dict[str, list[float]]
+        observed: torch.Tensor
+        """Elements seen in the training data, see :mod:`~deepmd_gnn.host.observed_types`."""
 
     def __init__(self) -> None:
         super().__init__()
         self.register_state_dict_post_hook(_rename_stored)  # type: ignore[no-untyped-call]
-        improve_trainers()
 
     # A hook would be lost in TorchScript, into which the host's Python interface loads checkpoints without asking
     # whether all names fit; methods that are not compiled stay.

@@ -201,8 +201,10 @@ def _check_older(given: dict[str, torch.Tensor], stored: dict[str, torch.Tensor]
             "in the file's order, or use --finetune, which takes other orders and elements."
         )
     options = unpack(given["network_options"])
-    kinds = options["interaction_first"], options.get("interaction")
-    if not options["apply_cutoff"] and any(word in str(kind) for word in UNBOUNDED for kind in kinds):
+    kinds = options.get("interaction_first"), options.get("interaction")
+    if options.get("apply_cutoff") is False and any(
+        word in str(kind) for word in UNBOUNDED for kind in kinds
+    ):
         log.warning(
             "MACE apply_cutoff: false as in the model section; the file does not say what it was trained with. If its "
             "input did not have this key it was true."

@@ -1,11 +1,11 @@
 """Put generated kernels, or radial tables alone, into the ``.pt2`` that is being frozen."""
 
 import contextlib
-import contextvars
 import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from deepmd_gnn.graph.compilation import compilation, compiling
 from deepmd_gnn.kernels import operators
 from deepmd_gnn.kernels.cpu import mixing
 from deepmd_gnn.kernels.cpu.compiler import linked, linked_into_models
@@ -13,14 +13,12 @@ from deepmd_gnn.kernels.cpu.generated import Kernels, not_covered, radial_tables
 from deepmd_gnn.kernels.tables.lookup import Tables
 from deepmd_gnn.kernels.tables.probe import difference
 from deepmd_gnn.kernels.tables.radial import RadialTable
+from deepmd_gnn.nn.energy import MaceEnergy
 
 if TYPE_CHECKING:
     from deepmd_gnn.kernels.triton.modules import TritonKernels
 
 log = logging.getLogger("deepmd.deepmd_gnn")
-_replacement: contextvars.ContextVar["Kernels | TritonKernels | Tables | None"] = contextvars.ContextVar(
-    "replacement", default=None
-)
 
 # Declarations of the operators' C functions, see shim.hpp.
 _T = "AtenTensorHandle"
@@ -60,6 +58,12 @@ def described(
     context manager of dict[str, Any] or None
         Description for the file: the errors of the tables, and with kernels the CPU's features.
     """
+    if not isinstance(model.energy_model, MaceEnergy):
+        log.info(
+            "mace model: no generated kernels and tables: they are for MACE, not for %s.",
+            type(model.energy_model).__name__,
+        )
+        return contextlib.nullcontext()
     if kernels and device == "cuda":
         from deepmd_gnn.kernels.triton.build import triton_kernels  # not every build of torch brings Triton
 
@@ -104,11 +108,8 @@ def _checked(model: Any, tables: list[RadialTable]) -> list[RadialTable] | str:
 
 @contextlib.contextmanager
 def _in_use(replacement: "Kernels | TritonKernels | Tables") -> Iterator[dict[str, Any]]:
-    token = _replacement.set(replacement)
-    try:
+    with compiling(replacement=replacement):
         yield replacement.description()
-    finally:
-        _replacement.reset(token)
 
 
 @contextlib.contextmanager
@@ -125,11 +126,11 @@ def _with_kernels(kernels: Kernels) -> Iterator[dict[str, Any]]:
 
 def calls_kernels() -> bool:
     """Whether the network that is traced calls generated kernels."""
-    replacement = _replacement.get()
+    replacement = compilation().replacement
     return replacement is not None and replacement.reads_lists
 
 
 def installed(energy_model: Any) -> contextlib.AbstractContextManager[None]:
     """Let a network use the kernels or tables of the freeze that is under way, if it has any."""
-    replacement = _replacement.get()
+    replacement = compilation().replacement
     return contextlib.nullcontext() if replacement is None else replacement.installed(energy_model)

@@ -4,29 +4,22 @@ In a ``.pt2`` they are C functions of the library that is linked into the file. 
 :func:`use` has set, for tests.
 """
 
-import contextlib
-import contextvars
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 
-_library: contextvars.ContextVar[Any] = contextvars.ContextVar("library", default=None)
+from deepmd_gnn.graph.compilation import compilation, compiling
 
 
-@contextlib.contextmanager
-def use(library: Any) -> Iterator[None]:
-    """Run the operators with a :class:`~deepmd_gnn.kernels.cpu.library.Library`."""
-    token = _library.set(library)
-    try:
-        yield
-    finally:
-        _library.reset(token)
+def use(library: Any) -> AbstractContextManager[None]:
+    """Run the operators with a :class:`~deepmd_gnn.kernels.cpu.library.Library` inside a ``with`` block."""
+    return compiling(library=library)
 
 
 def current() -> Any:
     """The library that :func:`use` has set."""
-    library = _library.get()
+    library = compilation().library
     if library is None:
         raise RuntimeError("mace model: generated kernels exist inside a .pt2 only; this is not one.")
     return library

@@ -3,14 +3,12 @@
 import json
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from deepmd_gnn.commands.freeze import freeze
 from deepmd_gnn.files.whole_file import refuse_same, whole_file
+from deepmd_gnn.host.freeze import freeze
+from deepmd_gnn.mace import MaceModel
 from deepmd_gnn.native.reader import load_mace
-
-if TYPE_CHECKING:
-    from deepmd_gnn.mace import MaceModel
 
 SUFFIXES = (".pt", ".pth", ".pt2")
 
@@ -25,7 +23,7 @@ def convert(
     *,
     trust: bool = False,
     architecture: str | Path | None = None,
-) -> "MaceModel":
+) -> MaceModel:
     """Convert a native MACE model.
 
     Parameters
@@ -69,7 +67,7 @@ def convert(
     return model
 
 
-def model_section(model: "MaceModel") -> dict[str, Any]:
+def model_section(model: MaceModel) -> dict[str, Any]:
     """The ``model`` section of an ``input.json`` that describes a model, statistics included.
 
     Parameters
@@ -93,7 +91,7 @@ def model_section(model: "MaceModel") -> dict[str, Any]:
     }
 
 
-def save_checkpoint(model: "MaceModel", path: str | Path) -> None:
+def save_checkpoint(model: MaceModel, path: str | Path) -> None:
     """Write a checkpoint as ``dp --pt train`` does.
 
     Parameters
@@ -114,7 +112,7 @@ def save_checkpoint(model: "MaceModel", path: str | Path) -> None:
         torch.save({"model": state, "optimizer": None}, unfinished)
 
 
-def write_input(model: "MaceModel", path: str | Path) -> None:
+def write_input(model: MaceModel, path: str | Path) -> None:
     """Write an input for ``dp --pt train`` that fits a model; an existing file is kept.
 
     The settings are those of gentle fine-tuning: a small learning rate, and forces and energies weighted as in MACE.

@@ -5,16 +5,19 @@ import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from ase.data import atomic_numbers
+from deepmd.pt.utils import env
 
 from deepmd_gnn.config.mace import PRECISIONS, MaceConfig, fail
 from deepmd_gnn.files.archives import FileError
+from deepmd_gnn.files.fitting_weights import misfit
 from deepmd_gnn.files.native_file import NativeModule, NotConvertible, read_native
-from deepmd_gnn.host.fitting_weights import misfit
+from deepmd_gnn.mace import MaceModel
+from deepmd_gnn.mace_network import build_energy, on_cpu
 from deepmd_gnn.native.description import HeadError, NativeDescription, describe
-
-if TYPE_CHECKING:
-    from deepmd_gnn.mace import MaceModel
+from deepmd_gnn.native.weights import load_weights
+from deepmd_gnn.nn.elements import copy_elements
 
 # What reading a file of another make may raise.
 _UNEXPECTED = (
@@ -32,7 +35,7 @@ def load_mace(
     *,
     trust: bool = False,
     architecture: str | Path | None = None,
-) -> "MaceModel":
+) -> MaceModel:
     """Load a native MACE model.
 
     Nothing in the file is executed unless `trust` is set.
@@ -93,7 +96,7 @@ def _explained(source: str | Path) -> Iterator[None]:
 
 def _load(
     native: NativeModule, head: str | None, elements: list[str] | None, precision: str | None, sel: int | None
-) -> "MaceModel":
+) -> MaceModel:
     description = describe(native, head)
     wanted = description.type_map if elements is None else list(elements)
     _check_elements(wanted, description.type_map)
@@ -117,16 +120,7 @@ def _check_elements(wanted: list[str], known: list[str]) -> None:
 
 def _build(
     native: NativeModule, description: NativeDescription, config: MaceConfig, wanted: list[str]
-) -> "MaceModel":
-    from ase.data import atomic_numbers
-    from deepmd.pt.utils import env
-
-    from deepmd_gnn.mace import MaceModel
-    from deepmd_gnn.mace_network import on_cpu
-    from deepmd_gnn.native.weights import load_weights
-    from deepmd_gnn.nn.elements import copy_elements
-    from deepmd_gnn.nn.energy import MaceEnergy
-
+) -> MaceModel:
     known = description.type_map
     shapes = {name: tuple(tensor.shape) for name, tensor in native.named_tensors() if tensor.numel()}
     wrong = misfit(config, len(known), shapes, len(description.heads))
@@ -135,7 +129,7 @@ def _build(
             f"What the file says of itself does not fit its weights ({wrong}). Not converted."
         )
     with on_cpu():  # where the tensors of the file are
-        network = MaceEnergy(config, [atomic_numbers[name] for name in known])
+        network = build_energy(config, [atomic_numbers[name] for name in known])
         load_weights(network, native, description)
     energies = {name: config.atomic_energies[name] for name in wanted}
     config = dataclasses.replace(config, atomic_energies=energies)

@@ -1,17 +1,17 @@
 """Models of this package as native MACE models."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
+from deepmd.pt.model.model import get_model
 
+from deepmd_gnn.files.summary import summarise
 from deepmd_gnn.files.whole_file import refuse_same, whole_file
+from deepmd_gnn.mace import MaceModel
+from deepmd_gnn.mace_network import build_native
 
-if TYPE_CHECKING:
-    from deepmd_gnn.mace import MaceModel
 
-
-def export_native(model: "str | Path | MaceModel", output: str | Path, branch: str | None = None) -> None:
+def export_native(model: str | Path | MaceModel, output: str | Path, branch: str | None = None) -> None:
     """Write a native MACE model that ``MACECalculator`` runs with the same numbers.
 
     Parameters
@@ -43,7 +43,7 @@ def export_native(model: "str | Path | MaceModel", output: str | Path, branch: s
         torch.save(native, unfinished)
 
 
-def load_checkpoint(path: str | Path, branch: str | None = None) -> "MaceModel":
+def load_checkpoint(path: str | Path, branch: str | None = None) -> MaceModel:
     """Load a model from a checkpoint of ``dp --pt train`` or ``deepmd-gnn convert``.
 
     Parameters
@@ -63,10 +63,6 @@ def load_checkpoint(path: str | Path, branch: str | None = None) -> "MaceModel":
     ValueError
         If the file holds no such model, or the branch is missing or superfluous.
     """
-    from deepmd.pt.model.model import get_model
-
-    from deepmd_gnn.files.summary import summarise
-
     summary = summarise(Path(path))
     if summary["kind"] != "pt":
         raise ValueError(
@@ -89,7 +85,7 @@ def load_checkpoint(path: str | Path, branch: str | None = None) -> "MaceModel":
     return model.eval()
 
 
-def native_from(model: "MaceModel") -> torch.nn.Module:
+def native_from(model: MaceModel) -> torch.nn.Module:
     """Build the native model.
 
     Parameters
@@ -107,8 +103,6 @@ def native_from(model: "MaceModel") -> torch.nn.Module:
     ValueError
         If native MACE cannot express the model.
     """
-    from deepmd_gnn.mace_network import build_native
-
     if model.config.distance_transform == "OldSoft":
         raise ValueError(
             "The model has the Soft transform of MACE 0.3.5 to 0.3.8 (distance_transform OldSoft), which the installed "

@@ -2,8 +2,9 @@
 
 import torch
 
-from deepmd_gnn.graph.atom_graph import AtomGraph, rows_of_senders, sum_at_receivers, trains_compiled
+from deepmd_gnn.graph.atom_graph import AtomGraph, trains_compiled
 from deepmd_gnn.graph.edge_operators import read_rows
+from deepmd_gnn.graph.edge_sums import rows_of_senders, sum_at_receivers
 from deepmd_gnn.nn.linear import Constant, matmul
 from deepmd_gnn.nn.neighbor_gradients import neighbor_sums
 from deepmd_gnn.nn.neighbor_sums import shape_of_paths, sums_of_chunk
@@ -71,15 +72,17 @@ class Convolution(torch.nn.Module):
             Shape (nnode, Σ_p d3, channels).
         """
         if trains_compiled(graph) and not torch.jit.is_scripting():  # type: ignore[attr-defined]
-            return self.opaque(sent, graph, harmonics, radial)
+            return self.in_operator(sent, graph, harmonics, radial)
         inputs = rows_of_senders(sent, graph)
+        if graph.mode != "chunks" and graph.mode != "exported":
+            return self.edge_by_edge(inputs, graph, harmonics, radial)
         chunk_nodes, chunk_widths, node_place = graph.chunk_nodes, graph.chunk_widths, graph.node_place
-        if chunk_nodes is not None and chunk_widths is not None:
-            # The guard and the padding have no harmonics.
-            harmonics = without_guard(harmonics, graph)
-            sums = self.in_chunks(inputs, harmonics, radial, chunk_nodes, chunk_widths)
-            return sums if node_place is None else sums.index_select(0, node_place)
-        return self.edge_by_edge(inputs, graph, harmonics, radial)
+        assert chunk_nodes is not None
+        assert chunk_widths is not None
+        # The guard and the padding have no harmonics.
+        sums = self.in_chunks(inputs, without_guard(harmonics, graph), radial, chunk_nodes, chunk_widths)
+        # An exported graph has its receivers in order.
+        return sums if node_place is None else sums.index_select(0, node_place)
 
     def in_chunks(
         self,
@@ -115,7 +118,7 @@ class Convolution(torch.nn.Module):
         all_inputs = torch.split(inputs, sizes)
         sums: list[torch.Tensor] = []
         for chunk, nodes in enumerate(chunk_nodes):
-            weights = torch.split(all_radial[chunk], channels, dim=1)
+            weights = list(torch.split(all_radial[chunk], channels, dim=1))
             width = chunk_widths[chunk]
             sums.append(self.in_chunk(all_inputs[chunk], all_harmonics[chunk], weights, nodes, width))
         return self.mixed(torch.cat(sums))
@@ -139,7 +142,7 @@ class Convolution(torch.nn.Module):
         return torch.bmm(self.mixing.value.expand(totals.shape[0], -1, -1), totals)
 
     @torch.jit.unused
-    def opaque(
+    def in_operator(
         self, sent: torch.Tensor, graph: AtomGraph, harmonics: torch.Tensor, radial: torch.Tensor
     ) -> torch.Tensor:
         """Convolve in chunks of receivers that the compiler does not see, see :mod:`~deepmd_gnn.nn.neighbor_sums`."""

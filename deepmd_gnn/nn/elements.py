@@ -4,11 +4,10 @@ from typing import cast
 
 import torch
 
-from deepmd_gnn.nn.energy import MaceEnergy
-from deepmd_gnn.nn.linear import Linear
+from deepmd_gnn.nn.network import EnergyNetwork
 
 
-def copy_elements(old: MaceEnergy, new: MaceEnergy, kept: list[tuple[int, int]]) -> None:
+def copy_elements(old: EnergyNetwork, new: EnergyNetwork, kept: list[tuple[int, int]]) -> None:
     """Copy a network into one with another type map.
 
     Weights and constants that every element shares are copied; of those that belong to an element, the elements in
@@ -18,14 +17,14 @@ def copy_elements(old: MaceEnergy, new: MaceEnergy, kept: list[tuple[int, int]])
 
     Parameters
     ----------
-    old, new : MaceEnergy
+    old, new : EnergyNetwork
         Networks of the same architecture.
     kept : list[tuple[int, int]]
         Index in the old and in the new type map of each element in both.
     """
     source, target = torch.tensor(kept, dtype=torch.int64, device="cpu").reshape(-1, 2).unbind(dim=1)
     gain = (new.ntypes / old.ntypes) ** 0.5
-    axes = _element_axes(new)
+    axes = new.element_axes()
     state = old.state_dict()
     with torch.no_grad():
         for name, value in new.state_dict().items():
@@ -60,8 +59,8 @@ def reorder_elements(
     dict[str, torch.Tensor]
         Those that have an axis of elements, reordered copies.
     """
-    network = cast("MaceEnergy", model.energy_model)
-    axes = {f"energy_model.{name}": inputs for name, (inputs, _) in _element_axes(network).items()}
+    network = cast("EnergyNetwork", model.energy_model)
+    axes = {f"energy_model.{name}": inputs for name, (inputs, _) in network.element_axes().items()}
     axes |= {"energy_model.atomic_numbers": 1, "out_bias": 1, "out_std": 1, "observed": 1}
     return {
         name: tensors[name].view(_blocks(inputs, len(order), tensors[name]))[:, order].view_as(tensors[name])
@@ -72,19 +71,3 @@ def reorder_elements(
 
 def _blocks(inputs: int, ntypes: int, value: torch.Tensor) -> tuple[int, int, int]:
     return (inputs, ntypes, value.numel() // (inputs * ntypes))
-
-
-def _element_axes(network: MaceEnergy) -> dict[str, tuple[int, bool]]:
-    """Name → (values before the axis of elements, whether e3nn normalises by the number of elements)."""
-    axes = {"node_embedding.linear.weight": (1, True)}
-    for name, module in network.named_modules():
-        if isinstance(module, Linear) and module.ntypes > 0:
-            # Blocks of shape (inputs, elements, outputs) one after the other, all with the same inputs.
-            axes[f"{name}.weight"] = (sum(path[4] for path in module.paths), True)
-    agnostic = any(product.agnostic for product in network.products)
-    for name, _ in network.named_parameters():
-        if name.endswith(("source_embedding.weight", "target_embedding.weight")):
-            axes[name] = (1, True)
-        elif ".symmetric_contractions." in name and not agnostic:
-            axes[name] = (1, False)
-    return axes

@@ -1,26 +1,50 @@
 """The MACE energy of every atom as a function of a graph: the one function that all paths evaluate."""
 
-from typing import Final
+from typing import Final, NamedTuple
 
 import torch
 
 from deepmd_gnn.config.mace import MaceConfig
-from deepmd_gnn.deepmd_ops import exchange
-from deepmd_gnn.graph.atom_graph import Arrangement, AtomGraph, sum_at_receivers, trains_compiled
-from deepmd_gnn.graph.edge_sums import rows_between, rows_of_types
-from deepmd_gnn.mace_network import (
-    build_native,
-    interaction_from,
-    product_from,
-    readout_from,
-    spherical_harmonics_up_to,
-)
-from deepmd_gnn.nn.linear import Weight
-from deepmd_gnn.nn.repulsion import Repulsion
-from deepmd_gnn.nn.soft_transform import OldSoftTransform
+from deepmd_gnn.graph.atom_graph import Arrangement, AtomGraph
+from deepmd_gnn.graph.edge_sums import rows_of_nodes, rows_of_types, sum_at_receivers
+from deepmd_gnn.nn.interactions import InteractionBlock
+from deepmd_gnn.nn.linear import Linear, Weight
+from deepmd_gnn.nn.modules import ModuleList
+from deepmd_gnn.nn.network import EnergyNetwork
+from deepmd_gnn.nn.readouts import BiasReadout, Readout
+from deepmd_gnn.nn.symmetric_contraction import Product
 
 
-class MaceEnergy(torch.nn.Module):
+class Blocks(NamedTuple):
+    """What a network is made of; layers one after the other."""
+
+    node_embedding: Weight
+    radial_embedding: torch.nn.Module
+    spherical_harmonics: torch.nn.Module
+    repulsion: torch.nn.Module
+    """Identity without ZBL."""
+    interactions: list[InteractionBlock]
+    products: list[Product]
+    readouts: list[Readout | BiasReadout]
+    irrep_dims: list[list[int]]
+    """Components of the irreps of each layer's features, for their native order."""
+
+
+class NodeEmbedding(torch.nn.Module):
+    """Native's name for the map from elements to features.
+
+    Parameters
+    ----------
+    linear : Weight
+        Flat matrix of shape (ntypes, channels).
+    """
+
+    def __init__(self, linear: Weight) -> None:
+        super().__init__()
+        self.linear = linear
+
+
+class MaceEnergy(EnergyNetwork):
     r"""Interaction energy of ScaleShiftMACE [1]_ without E0.
 
     :math:`E_i = s \,( \sum_t R_t(h_i^{(t)}) + V_i^{ZBL} )` in float64, the learned part in `config.precision`.
@@ -29,8 +53,12 @@ class MaceEnergy(torch.nn.Module):
     ----------
     config : MaceConfig
         Architecture and given statistics.
-    atomic_numbers : list[int]
-        Elements in the order of the type map.
+    atomic_numbers : torch.Tensor
+        Elements in the order of the type map, int64, shape (ntypes,).
+    blocks : Blocks
+        With their weights in float64.
+    exchange : torch.nn.Module
+        Gives every sender its features, see :class:`~deepmd_gnn.deepmd_ops.Exchange`.
 
     References
     ----------
@@ -39,43 +67,33 @@ class MaceEnergy(torch.nn.Module):
 
     repulsive: Final[bool]
     unbounded: Final[bool]
-    avg_num_neighbors: torch.Tensor
-    scale: torch.Tensor
 
-    def __init__(self, config: MaceConfig, atomic_numbers: list[int]) -> None:
+    def __init__(
+        self, config: MaceConfig, atomic_numbers: torch.Tensor, blocks: Blocks, exchange: torch.nn.Module
+    ) -> None:
         super().__init__()
-        native = build_native(config, atomic_numbers, to_run=False)
-        self.ntypes = len(atomic_numbers)
+        self.ntypes = atomic_numbers.shape[0]
         self.channels = config.channels
+        self.nlayers = len(blocks.interactions)
         self.repulsive = config.pair_repulsion
         # Messages of these blocks do not vanish with the radial features: edges beyond r_max are cut off.
         self.unbounded = config.jumps_at_cutoff
         self.r_max = float(config.r_max)
         self.dtype = torch.float64 if config.precision == "float64" else torch.float32
         self.arrangement = Arrangement()
-        self.node_embedding = torch.nn.Module()
-        self.node_embedding.linear = Weight(native.node_embedding.linear.weight)
-        self.radial_embedding = native.radial_embedding
-        if config.distance_transform == "OldSoft":
-            radii = native.radial_embedding.distance_transform.covalent_radii
-            self.radial_embedding.distance_transform = OldSoftTransform(radii)
-        self.spherical_harmonics = spherical_harmonics_up_to(config.max_ell)
-        self.pair_repulsion_fn = (
-            Repulsion(native.pair_repulsion_fn) if self.repulsive else torch.nn.Identity()
-        )
-        self.interactions = torch.nn.ModuleList(
-            [interaction_from(block, self.ntypes) for block in native.interactions]
-        )
-        self.products = torch.nn.ModuleList([product_from(block) for block in native.products])
-        self.readouts = torch.nn.ModuleList(
-            [readout_from(block, config.gate, config.channels) for block in native.readouts]
-        )
-        # Components of the irreps of each layer's features, for their native order.
-        self.irrep_dims = [[ir.dim for _, ir in block.linear.irreps_out] for block in native.products]
+        self.node_embedding = NodeEmbedding(blocks.node_embedding)
+        self.radial_embedding = blocks.radial_embedding
+        self.spherical_harmonics = blocks.spherical_harmonics
+        self.pair_repulsion_fn = blocks.repulsion
+        self.interactions = ModuleList(blocks.interactions)
+        self.products = ModuleList(blocks.products)
+        self.readouts = ModuleList(blocks.readouts)
+        self.exchange = exchange
+        self.irrep_dims = blocks.irrep_dims
         # Bases of the geometry (and the steep ZBL term) stay in float64; the learned part has the set precision.
         for part in (self.node_embedding, self.interactions, self.products, self.readouts):
             part.to(self.dtype)
-        self.register_buffer("atomic_numbers", native.atomic_numbers)
+        self.register_buffer("atomic_numbers", atomic_numbers)
         self.register_buffer(
             "avg_num_neighbors", torch.tensor(_given(config.avg_num_neighbors), dtype=torch.float64)
         )
@@ -84,31 +102,14 @@ class MaceEnergy(torch.nn.Module):
     def forward(
         self, graph: AtomGraph, comm_dict: dict[str, torch.Tensor] | None
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """Evaluate the network.
-
-        Parameters
-        ----------
-        graph : AtomGraph
-            Types and edge vectors.
-        comm_dict : dict[str, torch.Tensor], optional
-            Communication tensors if ghosts are senders of their own; layers 2… then exchange features.
-
-        Returns
-        -------
-        energy : torch.Tensor
-            eV, float64, shape (nnode,).
-        features : list[torch.Tensor]
-            Node features of each layer, shape (nnode, components, channels).
-        """
+        """See :meth:`~deepmd_gnn.nn.network.EnergyNetwork.forward`."""
         graph = self.arrangement(graph)
         types = graph.node_types
-        opaque = trains_compiled(graph)
-        compiled = opaque or graph.incoming is not None
         nnode, nsender = types.shape[0], graph.sender_types.shape[0]
         vectors = -graph.edge_vec  # MACE: receiver minus sender
         lengths = torch.linalg.norm(vectors, dim=1, keepdim=True)
         sender_one_hot = torch.nn.functional.one_hot(graph.sender_types, self.ntypes).to(self.dtype)
-        one_hot = rows_between(sender_one_hot, 0, nnode, opaque)
+        one_hot = rows_of_nodes(sender_one_hot, graph)
         edge_attrs = self.spherical_harmonics(vectors).to(self.dtype)
         edge_feats, cutoff = self.radial_embedding(
             lengths, sender_one_hot, graph.edge_index, self.atomic_numbers
@@ -121,7 +122,7 @@ class MaceEnergy(torch.nn.Module):
         # Before the first message the features depend on the element only: computed per type, known for ghosts.
         weight = self.node_embedding.linear.weight
         embedding = (weight * self.ntypes**-0.5).view(self.ntypes, 1, self.channels)
-        features = rows_of_types(embedding, types, opaque)
+        features = rows_of_types(embedding, types, graph)
         energy = torch.zeros(nnode, dtype=torch.float64, device=vectors.device)
         if self.repulsive:
             numbers = self.atomic_numbers[graph.sender_types].to(torch.int64).unsqueeze(1)
@@ -134,9 +135,9 @@ class MaceEnergy(torch.nn.Module):
             zip(self.interactions, self.products)  # noqa: B905 - TorchScript
         ):
             if layer == 0:
-                sent = rows_of_types(interaction.outgoing(embedding, one_hot), graph.sender_types, opaque)
+                sent = rows_of_types(interaction.outgoing(embedding, one_hot), graph.sender_types, graph)
             else:
-                sent = exchange(interaction.outgoing(features, one_hot), nsender, comm_dict)
+                sent = self.exchange(interaction.outgoing(features, one_hot), nsender, comm_dict)
             message = interaction.messages(
                 sent,
                 graph,
@@ -148,9 +149,9 @@ class MaceEnergy(torch.nn.Module):
                 self.avg_num_neighbors,
             )
             if interaction.residual:
-                features = product(message, types, one_hot, compiled) + interaction.skip(features, one_hot)
+                features = product(message, types, one_hot, graph) + interaction.skip(features, one_hot)
             else:
-                features = product(interaction.skip(message, one_hot), types, one_hot, compiled)
+                features = product(interaction.skip(message, one_hot), types, one_hot, graph)
             all_features.append(features)
         # With use_last_readout_only there is one readout, of the last layer.
         first_read = len(all_features) - len(self.readouts)
@@ -158,19 +159,8 @@ class MaceEnergy(torch.nn.Module):
             energy = energy + readout(all_features[first_read + index]).to(torch.float64)
         return self.scale * energy, all_features
 
-    def native_features(self, features: list[torch.Tensor]) -> torch.Tensor:
-        """Order node features as native MACE's ``node_feats``: layers, irreps, channels, components.
-
-        Parameters
-        ----------
-        features : list[torch.Tensor]
-            Second result of :meth:`forward`.
-
-        Returns
-        -------
-        torch.Tensor
-            Shape (nnode, ·).
-        """
+    def feature_columns(self, features: list[torch.Tensor]) -> torch.Tensor:
+        """Order node features as native MACE's ``node_feats``: layers, irreps, channels, components; shape (nnode, ·)."""
         columns: list[torch.Tensor] = []
         for layer, dims in zip(features, self.irrep_dims):  # noqa: B905 - TorchScript
             begin = 0
@@ -178,6 +168,22 @@ class MaceEnergy(torch.nn.Module):
                 columns.append(layer[:, begin : begin + dim].transpose(1, 2).flatten(1))
                 begin += dim
         return torch.cat(columns, dim=1)
+
+    @torch.jit.unused
+    def element_axes(self) -> dict[str, tuple[int, bool]]:
+        """See :meth:`~deepmd_gnn.nn.network.EnergyNetwork.element_axes`; e3nn's maps are divided by the root."""
+        axes = {"node_embedding.linear.weight": (1, True)}
+        for name, module in self.named_modules():
+            if isinstance(module, Linear) and module.ntypes > 0:
+                # Blocks of shape (inputs, elements, outputs) one after the other, all with the same inputs.
+                axes[f"{name}.weight"] = (sum(path[4] for path in module.paths), True)
+        agnostic = any(product.agnostic for product in self.products)
+        for name, _ in self.named_parameters():
+            if name.endswith(("source_embedding.weight", "target_embedding.weight")):
+                axes[name] = (1, True)
+            elif ".symmetric_contractions." in name and not agnostic:
+                axes[name] = (1, False)
+        return axes
 
 
 def _given(value: float | str) -> float:

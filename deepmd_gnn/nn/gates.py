@@ -2,6 +2,7 @@
 
 import torch
 
+from deepmd_gnn.graph.atom_graph import AtomGraph
 from deepmd_gnn.nn.linear import matmul
 from deepmd_gnn.nn.symmetric_contraction import Factor
 
@@ -29,15 +30,15 @@ class Gate(torch.nn.Module):
         self.gated = Factor(torch.tensor(gated, dtype=torch.int64), total)
         self.silu_gain, self.sigmoid_gain = gains
 
-    def forward(self, features: torch.Tensor, compiled: bool) -> torch.Tensor:
+    def forward(self, features: torch.Tensor, graph: AtomGraph) -> torch.Tensor:
         """Apply the gate.
 
         Parameters
         ----------
         features : torch.Tensor
             Shape (nnode, components with gates, channels).
-        compiled : bool
-            Whether a compiled graph is being made.
+        graph : AtomGraph
+            Its mode is read.
 
         Returns
         -------
@@ -45,9 +46,9 @@ class Gate(torch.nn.Module):
             Shape (nnode, components, channels).
         """
         rows = features.transpose(0, 1)
-        scalars = torch.nn.functional.silu(self.scalars(rows, compiled)) * self.silu_gain
-        gates = torch.sigmoid(self.gates(rows, compiled)) * self.sigmoid_gain
-        return torch.cat([scalars, self.gated(rows, compiled) * gates]).transpose(0, 1)
+        scalars = torch.nn.functional.silu(self.scalars(rows, graph)) * self.silu_gain
+        gates = torch.sigmoid(self.gates(rows, graph)) * self.sigmoid_gain
+        return torch.cat([scalars, self.gated(rows, graph) * gates]).transpose(0, 1)
 
 
 class NormedNetwork(torch.nn.Module):

@@ -9,14 +9,14 @@ from typing import Final
 
 import torch
 
-from deepmd_gnn.graph.atom_graph import (
-    AtomGraph,
+from deepmd_gnn.graph.atom_graph import AtomGraph
+from deepmd_gnn.graph.edge_sums import (
+    rows_of_nodes,
     rows_of_receivers,
     rows_of_senders,
+    rows_of_types,
     sum_at_receivers,
-    trains_compiled,
 )
-from deepmd_gnn.graph.edge_sums import rows_between, rows_of_types
 from deepmd_gnn.nn.convolution import Convolution
 from deepmd_gnn.nn.gates import Gate, NormedNetwork
 from deepmd_gnn.nn.linear import Linear, RadialNetwork
@@ -264,39 +264,26 @@ class NonLinearInteraction(torch.nn.Module):
         """Skip connection around the product."""
         return self.skip_tp(features, one_hot)
 
-    def edge_inputs(
-        self,
-        edge_feats: torch.Tensor,
-        senders: torch.Tensor,
-        receivers: torch.Tensor,
-        one_hot: torch.Tensor,
-        opaque: bool = False,
-    ) -> torch.Tensor:
-        """Inputs of the networks of an edge: radial features and the embeddings of both elements.
+    def element_embeddings(
+        self, one_hot: torch.Tensor, dtype: torch.dtype
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Embeddings of the elements as senders and as receivers: further inputs of the networks of an edge.
 
         Parameters
         ----------
-        edge_feats : torch.Tensor
-            Shape (nedge, ·).
-        senders, receivers : torch.Tensor
-            Elements of both ends, shape (nedge,).
         one_hot : torch.Tensor
-            Elements of the nodes, shape (nnode, ntypes); only the size is read.
-        opaque : bool
-            See :func:`~deepmd_gnn.graph.edge_sums.rows_of_edges`.
+            Elements of the nodes, shape (nnode, ntypes); only the number of elements is read.
+        dtype : torch.dtype
+            Of the embeddings.
 
         Returns
         -------
-        torch.Tensor
-            Shape (nedge, ·).
+        source, target : torch.Tensor
+            One row per element, looked up for both ends of an edge; shape (ntypes, ·).
         """
-        # One row per element, looked up for both ends of an edge.
-        ntypes = one_hot.shape[1]
-        elements = torch.eye(ntypes, dtype=edge_feats.dtype, device=edge_feats.device).unsqueeze(1)
+        elements = torch.eye(one_hot.shape[1], dtype=dtype, device=one_hot.device).unsqueeze(1)
         source = self.source_embedding(elements, one_hot).flatten(1)
-        target = self.target_embedding(elements, one_hot).flatten(1)
-        ends = [rows_of_types(source, senders, opaque), rows_of_types(target, receivers, opaque)]
-        return torch.cat([edge_feats, ends[0], ends[1]], dim=1)
+        return source, self.target_embedding(elements, one_hot).flatten(1)
 
     def messages(
         self,
@@ -310,23 +297,24 @@ class NonLinearInteraction(torch.nn.Module):
         avg_num_neighbors: torch.Tensor,  # noqa: ARG002 - the same for all blocks
     ) -> torch.Tensor:
         """See :meth:`Interaction.messages`."""
-        nnode = one_hot.shape[0]
         up = sent.view(sent.shape[0], -1, self.linear_up.channels)
-        senders, receivers = graph.edge_index[0], graph.edge_index[1]
-        inputs = self.edge_inputs(
-            edge_feats, sender_types[senders], sender_types[receivers], one_hot, trains_compiled(graph)
-        )
+        source, target = self.element_embeddings(one_hot, edge_feats.dtype)
+        senders, receivers = sender_types[graph.edge_index[0]], sender_types[graph.edge_index[1]]
+        ends = [rows_of_types(source, senders, graph), rows_of_types(target, receivers, graph)]
+        inputs = torch.cat([edge_feats, ends[0], ends[1]], dim=1)
         weights = self.conv_tp_weights(inputs)
         if cutoff is not None:
             weights = weights * cutoff
         density = edge_density(self.density_fn(inputs), cutoff, graph)
         message = self.linear_1(self.conv_tp(up, graph, edge_attrs, weights), one_hot)
         message = message / (density * self.beta + self.alpha) + self.linear_res(
-            rows_between(up, 0, nnode, trains_compiled(graph)), one_hot
+            rows_of_nodes(up, graph), one_hot
         )
-        return self.linear_2(
-            self.gate(message, trains_compiled(graph) or graph.incoming is not None), one_hot
-        )
+        return self.linear_2(self.gate(message, graph), one_hot)
+
+
+# Every interaction block: the same methods, see Interaction.
+InteractionBlock = Interaction | AttentiveInteraction | NonLinearInteraction
 
 
 def edge_density(outputs: torch.Tensor, cutoff: torch.Tensor | None, graph: AtomGraph) -> torch.Tensor:

@@ -5,25 +5,14 @@ last and contiguous, so that every channel-wise step is a vector operation and e
 product. Native MACE stores (channel, component) per irrep; :meth:`Rows.native` converts.
 """
 
-import contextlib
-import contextvars
 from collections.abc import Iterator
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
-_plain_products: contextvars.ContextVar[bool] = contextvars.ContextVar("plain_products", default=False)
-
-
-@contextlib.contextmanager
-def plain_products() -> Iterator[None]:
-    """Trace a graph that never runs inside LAMMPS: see :func:`matmul`."""
-    token = _plain_products.set(True)
-    try:
-        yield
-    finally:
-        _plain_products.reset(token)
+from deepmd_gnn.graph.compilation import compilation
+from deepmd_gnn.nn.modules import ModuleList
 
 
 def matmul(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
@@ -55,7 +44,7 @@ def matmul(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
 
 def _traced_product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     """Multiply in a batch of two while a graph is traced, where only one of the outer sizes is a plain number."""
-    if _plain_products.get():
+    if compilation().plain_products:
         return left @ right
     nrow, ncol = left.shape[0], right.shape[1]
     if isinstance(nrow, int):
@@ -82,7 +71,7 @@ class SphericalHarmonics(torch.nn.Module):
     def __init__(self, steps: list[torch.Tensor]) -> None:
         super().__init__()
         self.max_ell = len(steps) + 1
-        self.steps = torch.nn.ModuleList([Constant(step) for step in steps])
+        self.steps = ModuleList([Constant(step) for step in steps])
 
     def forward(self, vectors: torch.Tensor) -> torch.Tensor:
         """Evaluate all l with e3nn's "component" normalisation.
@@ -121,7 +110,7 @@ class Constant(torch.nn.Module):
         super().__init__()
         self.register_buffer("value", value, persistent=False)
         # TorchScript stores such buffers all the same; a model that reads a frozen file's weights skips them.
-        self.register_load_state_dict_pre_hook(_forget_value)
+        self.register_load_state_dict_pre_hook(_forget_value)  # type: ignore[no-untyped-call]
 
 
 def _forget_value(
@@ -143,6 +132,11 @@ class RadialNetwork(torch.nn.Module):
     gain : float
         Factor that gives SiLU unit second moment.
     """
+
+    if TYPE_CHECKING:
+
+        def children(self) -> "Iterator[Weight]":
+            """The layers."""
 
     def __init__(self, weights: list[torch.Tensor], gain: float) -> None:
         super().__init__()

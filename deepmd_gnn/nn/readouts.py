@@ -57,6 +57,20 @@ class Readout(torch.nn.Module):
             return hidden @ (self.linear_2.weight * (self.gain * self.linear_2.weight.shape[0] ** -0.5))
 
 
+class BiasedWeight(Weight):
+    """A parameter called ``weight`` and one called ``bias``.
+
+    Parameters
+    ----------
+    weight, bias : torch.Tensor
+        Initial values.
+    """
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor) -> None:
+        super().__init__(weight)
+        self.bias = torch.nn.Parameter(bias.detach().clone())
+
+
 class BiasReadout(torch.nn.Module):
     """Energy of a node by two hidden layers, the second one with bias (MACE's ``NonLinearBiasReadoutBlock``).
 
@@ -82,10 +96,8 @@ class BiasReadout(torch.nn.Module):
         self.gain = gain
         self.width = weights[2].numel()
         self.linear_1 = Weight(weights[0])
-        self.linear_mid = Weight(weights[1])
-        self.linear_2 = Weight(weights[2])
-        for module, bias in zip((self.linear_mid, self.linear_2), biases, strict=True):
-            module.bias = torch.nn.Parameter(bias.detach().clone())
+        self.linear_mid = BiasedWeight(weights[1], biases[0])
+        self.linear_2 = BiasedWeight(weights[2], biases[1])
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Compute node energies; see :meth:`Readout.forward`."""

@@ -4,9 +4,11 @@ from typing import Any, Final
 
 import torch
 
+from deepmd_gnn.graph.atom_graph import AtomGraph, is_compiled, trains_compiled
 from deepmd_gnn.graph.edge_operators import pick
 from deepmd_gnn.graph.edge_sums import rows_of_types
 from deepmd_gnn.nn.linear import Constant, Linear, matmul
+from deepmd_gnn.nn.modules import ModuleList
 
 
 class Contraction(torch.nn.Module):
@@ -29,7 +31,7 @@ class Contraction(torch.nn.Module):
         self.weights_max = parameters[0]
         self.weights = torch.nn.ParameterList(parameters[1:])
 
-    def forward(self, monomials: torch.Tensor, types: torch.Tensor, compiled: bool) -> torch.Tensor:
+    def forward(self, monomials: torch.Tensor, types: torch.Tensor, graph: AtomGraph) -> torch.Tensor:
         """Contract.
 
         Parameters
@@ -38,8 +40,8 @@ class Contraction(torch.nn.Module):
             Shape (nmonomial, nnode, channels).
         types : torch.Tensor
             Shape (nnode,).
-        compiled : bool
-            Whether a compiled graph is being made.
+        graph : AtomGraph
+            Its mode is read.
 
         Returns
         -------
@@ -47,10 +49,10 @@ class Contraction(torch.nn.Module):
             Shape (nnode, 2L + 1, channels).
         """
         nmonomial, nnode, channels = monomials.shape
-        weights = [self.weights_max]
+        weights: list[torch.Tensor] = [self.weights_max]
         for weight in self.weights:
             weights.append(weight)
-        per_node = rows_of_types(torch.cat(weights, dim=1), types, compiled and self.training).transpose(
+        per_node = rows_of_types(torch.cat(weights, dim=1), types, graph).transpose(
             0, 1
         )  # (nparam, nnode, channels)
         coefficients = self.coefficients.value
@@ -77,33 +79,34 @@ class Factor(torch.nn.Module):
         self.index = Constant(index)
         self.transposed = Constant(torch.nn.functional.one_hot(index, nfactor).T.double())
 
-    def forward(self, factors: torch.Tensor, compiled: bool) -> torch.Tensor:
+    def forward(self, factors: torch.Tensor, graph: AtomGraph) -> torch.Tensor:
         """Gather.
 
         Parameters
         ----------
         factors : torch.Tensor
             Shape (nfactor, nnode, channels).
-        compiled : bool
-            Differentiate with a matrix product, for the reasons given in :mod:`~deepmd_gnn.graph.edge_sums`.
+        graph : AtomGraph
+            Its mode is read: a compiled one differentiates with a matrix product, for the reasons given in
+            :mod:`~deepmd_gnn.graph.edge_sums`.
 
         Returns
         -------
         torch.Tensor
             Shape (nmonomial, nnode, channels).
         """
-        if compiled and not torch.jit.is_scripting():  # type: ignore[attr-defined]
-            return _picked(factors, self.index.value, self.transposed.value, self.training)
+        if is_compiled(graph) and not torch.jit.is_scripting():  # type: ignore[attr-defined]
+            return _picked(factors, self.index.value, self.transposed.value, trains_compiled(graph))
         return factors[self.index.value]
 
 
 @torch.jit.unused
 def _picked(
-    factors: torch.Tensor, index: torch.Tensor, transposed: torch.Tensor, training: bool
+    factors: torch.Tensor, index: torch.Tensor, transposed: torch.Tensor, trains: bool
 ) -> torch.Tensor:
-    if training:  # the gradient will be differentiated once more, by the compiler
+    if trains:  # the gradient will be differentiated once more, by the compiler
         return pick(factors, index, transposed)
-    return _Pick.apply(factors, index, transposed)
+    return _Pick.apply(factors, index, transposed)  # type: ignore[no-untyped-call]
 
 
 class _Pick(torch.autograd.Function):
@@ -137,15 +140,15 @@ class SymmetricContraction(torch.nn.Module):
         self, contractions: list[Contraction], prefixes: list[torch.Tensor], lasts: list[torch.Tensor]
     ) -> None:
         super().__init__()
-        self.contractions = torch.nn.ModuleList(contractions)
+        self.contractions = ModuleList(contractions)
         ncomponent = contractions[0].coefficients.value.shape[2] - sum(len(last) for last in lasts)
         below = [ncomponent, *(len(last) for last in lasts)]  # monomials of the orders 1, 2, …
-        self.prefixes = torch.nn.ModuleList(
+        self.prefixes = ModuleList(
             [Factor(prefix, size) for prefix, size in zip(prefixes, below[:-1], strict=True)]
         )
-        self.lasts = torch.nn.ModuleList([Factor(last, ncomponent) for last in lasts])
+        self.lasts = ModuleList([Factor(last, ncomponent) for last in lasts])
 
-    def forward(self, features: torch.Tensor, types: torch.Tensor, compiled: bool) -> torch.Tensor:
+    def forward(self, features: torch.Tensor, types: torch.Tensor, graph: AtomGraph) -> torch.Tensor:
         """Contract.
 
         Parameters
@@ -154,8 +157,8 @@ class SymmetricContraction(torch.nn.Module):
             Shape (nnode, components, channels).
         types : torch.Tensor
             Shape (nnode,).
-        compiled : bool
-            Whether a compiled graph is being made.
+        graph : AtomGraph
+            Its mode is read.
 
         Returns
         -------
@@ -166,12 +169,12 @@ class SymmetricContraction(torch.nn.Module):
         orders = [components]
         product = components
         for prefix, last in zip(self.prefixes, self.lasts):  # noqa: B905 - TorchScript
-            product = prefix(product, compiled) * last(components, compiled)
+            product = prefix(product, graph) * last(components, graph)
             orders.append(product)
         monomials = torch.cat(orders)
         outputs: list[torch.Tensor] = []
         for contraction in self.contractions:
-            outputs.append(contraction(monomials, types, compiled))
+            outputs.append(contraction(monomials, types, graph))
         return torch.cat(outputs, dim=1)
 
 
@@ -197,7 +200,7 @@ class Product(torch.nn.Module):
         self.agnostic = agnostic
 
     def forward(
-        self, message: torch.Tensor, types: torch.Tensor, one_hot: torch.Tensor, compiled: bool
+        self, message: torch.Tensor, types: torch.Tensor, one_hot: torch.Tensor, graph: AtomGraph
     ) -> torch.Tensor:
         """Compute the node features, without skip connection.
 
@@ -207,8 +210,8 @@ class Product(torch.nn.Module):
             Shape (nnode, components, channels).
         types, one_hot : torch.Tensor
             Elements, shapes (nnode,) and (nnode, ntypes).
-        compiled : bool
-            Whether a compiled graph is being made.
+        graph : AtomGraph
+            Its mode is read.
 
         Returns
         -------
@@ -216,4 +219,4 @@ class Product(torch.nn.Module):
             Shape (nnode, components, channels).
         """
         kinds = torch.zeros_like(types) if self.agnostic else types
-        return self.linear(self.symmetric_contractions(message, kinds, compiled), one_hot)
+        return self.linear(self.symmetric_contractions(message, kinds, graph), one_hot)

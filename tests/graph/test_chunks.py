@@ -6,7 +6,7 @@ from helpers import assert_close, random_frame, tiny_model
 from tolerances import NATIVE
 
 from deepmd_gnn.graph.arrangement import in_chunks
-from deepmd_gnn.graph.atom_graph import make_graph
+from deepmd_gnn.graph.builders import make_graph
 
 
 def uneven_graph(seed=0):
@@ -83,5 +83,5 @@ def test_same_convolution(slots):
 def test_model_uses_chunks():
     model = tiny_model()
     coord, atype, cell = random_frame()
-    graph = model.graph_of_frames(*(torch.tensor(x)[None] for x in (coord, atype, cell.reshape(9))))
+    graph = model.graphs.of_frames(*(torch.tensor(x)[None] for x in (coord, atype, cell.reshape(9))))
     assert graph.chunk_nodes == [len(atype) + 1]  # small enough for one

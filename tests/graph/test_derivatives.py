@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from deepmd_gnn.graph.atom_graph import make_graph
+from deepmd_gnn.graph.builders import make_graph
 from deepmd_gnn.graph.derivatives import Differentiable, atomic_derivatives, edge_gradient
 from deepmd_gnn.graph.neighbor_search import NeighborPairs
 

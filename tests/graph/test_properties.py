@@ -16,7 +16,7 @@ from tolerances import NATIVE
 from deepmd_gnn.config.mace import GATES, INTERACTIONS, RADIAL_TYPES, MaceConfig, parse_irreps
 from deepmd_gnn.config.mm_types import element_of, is_mm, mm_pairs
 from deepmd_gnn.config.options import check_type_map, config_from_options, exclusion_tables
-from deepmd_gnn.graph.atom_graph import graph_from_list, make_graph
+from deepmd_gnn.graph.builders import graph_from_list, make_graph
 from deepmd_gnn.graph.neighbor_search import NeighborPairs
 
 # The same examples in every run; the machine may be busy.

@@ -9,8 +9,8 @@ from helpers import tiny_model
 from native_models import native
 
 from deepmd_gnn import load_mace
+from deepmd_gnn.files.fitting_weights import misfit
 from deepmd_gnn.files.native_file import NotConvertible
-from deepmd_gnn.host.fitting_weights import misfit
 
 # One of every kind of block, readout and layout.
 OPTIONS = architectures("native")

@@ -4,14 +4,13 @@ import json
 import subprocess
 import zipfile
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 from helpers import tiny_model
 
 from deepmd_gnn.host import frozen_check
-from deepmd_gnn.host.freezing import evaluated_by, improve
+from deepmd_gnn.host.freezing import evaluated_by, whole_exports
 from deepmd_gnn.host.frozen_check import ONE_RANK
 
 KEYS = ["atom_energy", "energy", "force", "virial", "atom_virial"]
@@ -36,10 +35,9 @@ def archive(path, library):
 
 def freeze(path, library):
     """Freeze a model through a host that writes this."""
-    host = SimpleNamespace(deserialize_to_file=lambda file, *_: archive(file, library))
-    improve(host)
+    write = whole_exports(lambda file, *_: archive(file, library))
     with evaluated_by("networks"):
-        host.deserialize_to_file(str(path), {"model": tiny_model().serialize()})
+        write(str(path), {"model": tiny_model().serialize()})
 
 
 def crashing_library(folder):

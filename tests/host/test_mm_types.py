@@ -8,7 +8,7 @@ from native_models import default_dtype
 from tolerances import NATIVE
 
 from deepmd_gnn.config.mm_types import element_of, is_mm, mm_pairs
-from deepmd_gnn.host.statistics import average_num_neighbors, count_forces
+from deepmd_gnn.host.counts import average_num_neighbors, count_forces
 from deepmd_gnn.native.writer import native_from
 
 TYPE_MAP = ["O", "H", "mH", "OW", "HW"]

@@ -2,7 +2,6 @@
 
 import contextlib
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,10 +13,10 @@ from other_device import DEVICE, OtherTensor, other_device, to_cpu, to_device, t
 from training_data import loss_of, sampled_frames
 
 from deepmd_gnn.graph.arrangement import arrange_in_chunks, chunks_of, in_chunks
+from deepmd_gnn.graph.compilation import compilation
 from deepmd_gnn.host import frozen_check
-from deepmd_gnn.host.freezing import improve
+from deepmd_gnn.host.freezing import whole_exports
 from deepmd_gnn.kernels import install as freezing
-from deepmd_gnn.kernels.cpu import memory
 from deepmd_gnn.kernels.cpu.generated import radial_tables
 from deepmd_gnn.kernels.tables.lookup import Tables
 
@@ -99,7 +98,7 @@ def test_list_of_edges(tabulated, monkeypatch):
     """What a ``.pt2`` for a GPU is made of."""
     model = tiny_model()
     frames = batch()
-    graph = model.graph_of_frames(*frames)
+    graph = model.graphs.of_frames(*frames)
     count = torch.tensor([9])
     edge_vec = graph.edge_vec[1:]
     edges = (frames[1][0], count, count, graph.edge_index[:, 1:] - 1, edge_vec, torch.ones(len(edge_vec)) > 0)
@@ -118,15 +117,16 @@ def test_kernels_for_both_devices(target, monkeypatch, tmp_path, caplog):
     seen = {}
 
     def compile_it(model_file, data, *rest):
-        enters = ("convolve" in str(inductor_config.aot_inductor.custom_ops_to_c_shims), memory._kept.get())
+        enters = (
+            "convolve" in str(inductor_config.aot_inductor.custom_ops_to_c_shims),
+            compilation().keeps_memory,
+        )
         seen.update(kernels=freezing.calls_kernels(), linked=enters, noted=data["model"]["@kernels"])
         Path(model_file).write_text("compiled", encoding="utf-8")
 
-    host = SimpleNamespace(deserialize_to_file=compile_it)
-    improve(host)
     monkeypatch.setattr(env, "DEVICE", torch.device(target))
     monkeypatch.setattr(frozen_check, "check_file", lambda *_: seen.update(checked=True))
-    host.deserialize_to_file(str(tmp_path / "model.pt2"), {"model": tiny_model().serialize()})
+    whole_exports(compile_it)(str(tmp_path / "model.pt2"), {"model": tiny_model().serialize()})
     on_cpu = target == "cpu"
     assert seen.pop("noted").keys() >= ({"tables", "cpu_features"} if on_cpu else {"tables"})
     # C++ kernels are linked, Triton's are compiled with the rest.
@@ -136,7 +136,7 @@ def test_kernels_for_both_devices(target, monkeypatch, tmp_path, caplog):
 
 def test_chunks_are_chosen_where_the_graph_is(monkeypatch):
     """A frozen model may run on another device than the one it was frozen on."""
-    graph = tiny_model().graph_of_frames(*batch())._replace(chunk_nodes=None, chunk_widths=None)
+    graph = tiny_model().graphs.of_frames(*batch())
     slots, nnode = 8, len(graph.node_types)
     scripted = torch.jit.script(in_chunks)
     for arrange in (in_chunks, scripted):
@@ -163,7 +163,7 @@ def test_default_device():
             model.change_out_bias([sample])
             whole = model(*frames, do_atomic_virial=True)
             lower = model.forward_lower(coord, atype, nlist, owner)
-            graph = model.graph_of_frames(*frames)
+            graph = model.graphs.of_frames(*frames)
             table = arrange_in_chunks(graph.edge_index[1], len(graph.node_types), 5)[2]
             trained = model.train()(*frames)
             (trained["energy"].sum() + trained["force"].square().sum()).backward()

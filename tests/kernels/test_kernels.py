@@ -42,14 +42,14 @@ def grouped(graph):
     counts = torch.bincount(graph.edge_index[1], minlength=len(graph.node_types))
     begin = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
     vectors = graph.edge_vec.detach().requires_grad_(True)
-    return AtomGraph(*graph[:3], vectors, graph.edge_atoms, None, None, order, begin)
+    return AtomGraph(*graph[:3], vectors, graph.edge_atoms, "kernels", order=order, begin=begin)
 
 
 def water_graph(model, nframe=2):
     """Periodic frames, so that some pairs are in the list twice, as one graph."""
     frames = [random_frame(seed=seed, ntypes=len(model.get_type_map())) for seed in range(nframe)]
     coord, atype, box = (torch.tensor(np.stack(part)) for part in zip(*frames, strict=True))
-    return grouped(model.graph_of_frames(coord, atype, box.reshape(nframe, 9)))
+    return grouped(model.graphs.of_frames(coord, atype, box.reshape(nframe, 9)))
 
 
 def energy_and_gradient(model, graph):

@@ -40,7 +40,8 @@ def close(found, expected, tolerance):
 def some_graph(model, natoms=8):
     coord, atype, cell = random_frame(natoms=natoms, box_length=5.0)
     tensors = (torch.tensor(coord[None]), torch.tensor(atype[None]), torch.tensor(cell[None]))
-    return model.graph_of_frames(*tensors, False), tensors[1]
+    model.graphs.for_kernels = True
+    return model.graphs.of_frames(*tensors), tensors[1]
 
 
 @pytest.mark.parametrize("name", OPTIONS)
@@ -50,11 +51,11 @@ def test_reference_equals_torch_code(name):
     precision = OPTIONS[name].get("precision", "float64")
     graph, atype = some_graph(model)
     natoms = atype.shape[1]
-    exact = model._evaluate(graph, atype, natoms, natoms)
+    exact = model.derivatives(graph, atype, natoms, natoms)
     kernels = triton_kernels(model.energy_model)
     assert isinstance(kernels, TritonKernels)
     with kernels.installed(model.energy_model):
-        found = model._evaluate(graph, atype, natoms, natoms)
+        found = model.derivatives(graph, atype, natoms, natoms)
     for ours, theirs in zip(found, exact, strict=True):
         close(ours, theirs, NATIVE[precision])
 
@@ -335,7 +336,7 @@ def test_python_inference_launches_kernels(tmp_path, monkeypatch):
     monkeypatch.setattr(device_inference, "_on_cuda", lambda model: True)
     monkeypatch.setattr(TritonKernels, "compile", lambda self, device: None)
     pot = DeepPot(str(tmp_path / "model.pt"))
-    assert pot.deep_eval.dp.model["Default"].launches_kernels
+    assert pot.deep_eval.dp.model["Default"].graphs.for_kernels
     for _ in range(4):  # a graph cannot be captured here: the evaluation goes on without
         for found, value in zip(pot.eval(*inputs, atomic=True), expected, strict=True):
             close(torch.tensor(found), torch.tensor(value), NATIVE["float64"])

@@ -16,7 +16,7 @@ from torch._inductor.codegen.cpp import TilingSelect
 
 from deepmd_gnn import load_mace
 from deepmd_gnn.config.mace import MaceConfig
-from deepmd_gnn.host.freezing import sound_vectorisation
+from deepmd_gnn.files.torch_fixes import sound_vectorisation
 from deepmd_gnn.mace_construction import _recorded, construction
 from deepmd_gnn.mace_network import build_native
 from deepmd_gnn.native.writer import export_native

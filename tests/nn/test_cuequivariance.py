@@ -13,8 +13,8 @@ from native_models import default_dtype
 from tolerances import LOSS
 from training_data import composition_frames, write_system
 
-from deepmd_gnn import mace_cuequivariance as cuequivariance
-from deepmd_gnn.mace_cuequivariance import CuEquivarianceEvaluator
+from deepmd_gnn import mace_network as cuequivariance
+from deepmd_gnn.mace_network import CuEquivarianceEvaluator
 
 ARCHITECTURES = architectures("cuequivariance")
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from deepmd_run import base_input, run_dp
 from helpers import tiny_model
-from training_data import composition_frames, write_system
+from training_data import composition_frames, label, write_lmdb, write_system
 
 from deepmd_gnn.native.conversion import save_checkpoint
 
@@ -63,24 +63,31 @@ def test_change_bias_on_forces(folder, tmp_path):
         assert LINE in (tmp_path / "change-bias.log").read_text()
 
 
-def test_one_branch_of_several(folder, tmp_path):
-    config = training(change_bias_after_training=True)
-    model = config.pop("model")
-    parts = {"type_map": model.pop("type_map")}
+def two_tasks(config, data, **losses):
+    """Rewrite an input for two branches of a network with data and losses of their own."""
+    model, loss, training = config.pop("model"), config.pop("loss"), config["training"]
+    types = model.pop("type_map")
     fitting = {"MLP_irreps": model.pop("MLP_irreps")}
     branch = {"type": "mace", "type_map": "types", "descriptor": "network", "fitting_net": fitting}
     config["model"] = {
-        "shared_dict": {"types": parts["type_map"], "network": model},
+        "shared_dict": {"types": types, "network": model},
         "model_dict": {"one": branch, "two": branch},
     }
-    loss = config.pop("loss")
-    config["loss_dict"] = {"one": loss, "two": {**loss, "start_pref_e": 1, "limit_pref_e": 1}}
-    del config["training"]["training_data"]
-    config["training"]["model_prob"] = {"one": 1, "two": 1}
-    config["training"]["data_dict"] = {
-        name: {"training_data": {"systems": [str(folder / system)], "batch_size": 1}}
-        for name, system in (("one", "forces"), ("two", "whole"))
+    config["loss_dict"] = {"one": loss, "two": {**loss, **losses}}
+    del training["training_data"]
+    training["model_prob"] = {"one": 1, "two": 1}
+    training["data_dict"] = {
+        name: {
+            f"{kind}_data": {"systems": [str(system)], "batch_size": 1} for kind, system in systems.items()
+        }
+        for name, systems in data.items()
     }
+    return config
+
+
+def test_one_branch_of_several(folder, tmp_path):
+    data = {"one": {"training": folder / "forces"}, "two": {"training": folder / "whole"}}
+    config = two_tasks(training(change_bias_after_training=True), data, start_pref_e=1, limit_pref_e=1)
     run_dp(tmp_path, "train", config)
     assert bias(tmp_path / "model.ckpt.pt", "one") == [0.0, 0.0]
     assert 0.0 not in bias(tmp_path / "model.ckpt.pt", "two")
@@ -102,19 +109,65 @@ def test_data_without_pairs_train(tmp_path, backend):
     assert state["_extra_state"]["model_params"]["sel"] == 1
 
 
+def spoil(system, name, value=np.nan):
+    """Make one number of frame 2 bad."""
+    file = system / "set.000" / f"{name}.npy"
+    values = np.load(file)
+    values.reshape(len(values), -1)[2, 0] = value
+    np.save(file, values)
+    return f"{name} of frame 2 .*{file}"
+
+
 @pytest.mark.parametrize("arguments", [(), ("--skip-neighbor-stat",), ("--finetune", "start.pt")], ids=str)
 def test_bad_labels_are_named_before_the_first_step(folder, tmp_path, arguments):
     system = tmp_path / "bad"
     write_system(system, composition_frames(6, 3, 0, box_length=4.5))
-    force = np.load(system / "set.000" / "force.npy")
-    force[2, 0] = np.nan
-    np.save(system / "set.000" / "force.npy", force)
+    message = spoil(system, "force")
     arguments = [str(folder / a) if a.endswith(".pt") else a for a in arguments]
-    message = (
-        "a sampled frame in system 1"
-        if "--skip-neighbor-stat" in arguments
-        else "frame 2 .*bad/set.000/force.npy"
-    )
-    with pytest.raises(ValueError, match=f"mace model: force of {message}"):
+    if "--skip-neighbor-stat" in arguments:
+        message = "force of a sampled frame in system 1"
+    with pytest.raises(ValueError, match=f"mace model: {message}"):
         run_dp(tmp_path, "train", training(folder / "whole", system, energies=True), *arguments)
     assert not (tmp_path / "model.ckpt.pt").exists()
+
+
+VALIDATION = [("energy", np.nan), ("force", np.inf), ("virial", np.nan), ("coord", np.nan), ("box", np.inf)]
+
+
+@pytest.mark.parametrize("backend", ["--pt", "--pt-expt"])
+@pytest.mark.parametrize(("name", "value"), VALIDATION)
+def test_bad_validation_data_are_named_before_the_first_step(folder, tmp_path, name, value, backend):
+    """Read by nobody else before the training; with or without statistics of neighbours."""
+    write_system(tmp_path / "bad", composition_frames(6, 3, 0, box_length=4.5))
+    message = spoil(tmp_path / "bad", name, value)
+    config = training(folder / "whole", energies=True)
+    config["training"]["validation_data"] = {"systems": [str(folder / "whole"), str(tmp_path / "bad")]}
+    skip = ["--skip-neighbor-stat"] if name in ("force", "box") else []
+    with pytest.raises(ValueError, match=f"mace model: {message}"):
+        run_dp(tmp_path, "train", config, *skip, backend=backend)
+    assert not (tmp_path / "model.ckpt.pt").exists()
+
+
+@pytest.mark.parametrize("backend", ["--pt", "--pt-expt"])
+def test_bad_frames_of_a_database_are_named(folder, tmp_path, backend):
+    frames = composition_frames(5, 3, 300, box_length=5.0)
+    labels = label(frames)
+    labels[1][1][0, 0] = np.nan
+    write_lmdb(tmp_path / "set.lmdb", frames, ["O", "H"], labels)
+    config = training(energies=True)
+    write_lmdb(tmp_path / "good.lmdb", composition_frames(5, 3, 300, box_length=5.0), ["O", "H"])
+    config["training"]["training_data"] = {"systems": str(tmp_path / "good.lmdb"), "batch_size": 1}
+    config["training"]["validation_data"] = {"systems": str(tmp_path / "set.lmdb"), "batch_size": 1}
+    with pytest.raises(ValueError, match="mace model: force of frame 1 .*set.lmdb is not finite"):
+        run_dp(tmp_path, "train", config, backend=backend)
+
+
+def test_bad_data_of_one_task(folder, tmp_path):
+    write_system(tmp_path / "bad", composition_frames(6, 3, 0, box_length=4.5))
+    message = spoil(tmp_path / "bad", "energy")
+    whole = {"training": folder / "whole"}
+    config = two_tasks(
+        training(energies=True), {"one": whole, "two": {**whole, "validation": tmp_path / "bad"}}
+    )
+    with pytest.raises(ValueError, match=f"mace model: {message}"):
+        run_dp(tmp_path, "train", config)

@@ -9,7 +9,7 @@ from deepmd.infer import DeepPot
 from deepmd_run import base_input, run_dp
 from training_data import composition_frames, write_system
 
-from deepmd_gnn.host.statistics import count_neighbors
+from deepmd_gnn.host.counts import count_neighbors
 
 pytestmark = pytest.mark.slow
 

@@ -8,7 +8,7 @@ from deepmd_run import base_input, run_dp
 from helpers import tiny_model
 from training_data import composition_frames, write_mixed_system, write_system
 
-from deepmd_gnn.host.statistics import average_num_neighbors
+from deepmd_gnn.host.counts import average_num_neighbors
 
 pytestmark = pytest.mark.slow
 

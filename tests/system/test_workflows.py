@@ -2,17 +2,15 @@
 
 import json
 
-import lmdb
-import msgpack
 import numpy as np
 import pytest
 import torch
 from deepmd.infer import DeepPot
 from deepmd_run import base_input, run_dp
 from helpers import tiny_model
-from training_data import E0, composition_frames, label, write_system
+from training_data import E0, composition_frames, write_lmdb, write_system
 
-from deepmd_gnn.host.statistics import average_num_neighbors, count_forces
+from deepmd_gnn.host.counts import average_num_neighbors, count_forces
 
 pytestmark = pytest.mark.slow
 
@@ -98,36 +96,6 @@ def test_optimizers(optimizer, data, tmp_path):
     run_dp(tmp_path, "train", config)
     force = column(tmp_path, "rmse_f")
     assert force[-1] < force[0]
-
-
-def write_lmdb(path, frames, type_map):
-    """A database of frames of any sizes, as the host reads it."""
-    labels = label(frames)
-    environment = lmdb.open(str(path), map_size=2**24)
-    with environment.begin(write=True) as transaction:
-        for k, ((coord, atype, cell), (energy, force, virial)) in enumerate(zip(frames, labels, strict=True)):
-            arrays = {
-                "coords": coord, "cells": cell, "energies": energy, "forces": force,
-                "virials": virial.reshape(3, 3), "atom_types": atype.astype("int32"),
-            }  # fmt: skip
-            frame = {
-                name: {
-                    "type": str(a.dtype),
-                    "shape": list(a.shape),
-                    "data": np.ascontiguousarray(a).tobytes(),
-                }
-                for name, a in ((n, np.asarray(v)) for n, v in arrays.items())
-            }
-            frame["atom_numbs"] = [int((atype == i).sum()) for i in range(len(type_map))]
-            transaction.put(f"{k:012d}".encode(), msgpack.packb(frame, use_bin_type=True))
-        metadata = {
-            "nframes": len(frames), "frame_idx_fmt": "012d", "type_map": type_map,
-            "frame_nlocs": [len(atype) for _, atype, _ in frames], "frame_system_ids": [0] * len(frames),
-            "system_info": {"natoms": frame["atom_numbs"]},
-        }  # fmt: skip
-        transaction.put(b"__metadata__", msgpack.packb(metadata, use_bin_type=True))
-    environment.close()
-    return labels
 
 
 @pytest.mark.parametrize("backend", ["--pt", "--pt-expt"])

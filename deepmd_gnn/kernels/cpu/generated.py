@@ -144,7 +144,7 @@ class GeneratedContraction(torch.nn.Module):
         self.register_buffer("coefficients", coefficients)
         self.layer, self.width = layer, width
 
-    def forward(self, features: torch.Tensor, types: torch.Tensor, compiled: bool) -> torch.Tensor:
+    def forward(self, features: torch.Tensor, types: torch.Tensor, graph: AtomGraph) -> torch.Tensor:
         """See :class:`~deepmd_gnn.nn.symmetric_contraction.SymmetricContraction`."""
         return operators.contract(features.contiguous(), self.coefficients, types, self.layer, self.width)
 

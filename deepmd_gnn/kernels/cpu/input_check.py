@@ -1,17 +1,16 @@
 """The check of its input that a ``.pt2`` for CPUs contains, see ``input_check.hpp``."""
 
 import contextlib
-import contextvars
 from collections.abc import Iterator
 from importlib.resources import files
 from typing import Any
 
 import torch
 
+from deepmd_gnn.graph.compilation import compilation, compiling
 from deepmd_gnn.kernels.cpu.compiler import TORCH_HEADERS, Compiled, linked, linked_into_models
 
 NAME = "deepmd_gnn_input_check"
-_linked: contextvars.ContextVar[bool] = contextvars.ContextVar("linked", default=False)
 
 
 @torch.library.custom_op("deepmd_gnn::mace_checked_input", mutates_args=())
@@ -79,7 +78,7 @@ def _(
 
 def checks_input() -> bool:
     """Whether the ``.pt2`` that is being frozen contains the check."""
-    return _linked.get()
+    return compilation().checks_input
 
 
 def compiled_check() -> Compiled:
@@ -102,11 +101,9 @@ def input_check() -> Iterator[None]:
         f"AOTITorchError aoti_torch_cpu_mace_checked_input({tensors}, int64_t, double, "
         "AtenTensorHandle*, AtenTensorHandle*)"
     )
-    token = _linked.set(True)
-    try:
-        with linked_into_models(
-            linked(compiled.archive(NAME, objects)), {checked_input._opoverload: [declaration]}
-        ):
-            yield
-    finally:
-        _linked.reset(token)
+    library = linked(compiled.archive(NAME, objects))
+    with (
+        compiling(checks_input=True),
+        linked_into_models(library, {checked_input._opoverload: [declaration]}),
+    ):
+        yield

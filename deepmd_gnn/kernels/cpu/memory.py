@@ -1,7 +1,6 @@
 """Memory that a ``.pt2`` keeps between evaluations, see ``memory.hpp``."""
 
 import contextlib
-import contextvars
 import sys
 from collections.abc import Iterator
 from importlib.resources import files
@@ -9,10 +8,10 @@ from typing import Any
 
 import torch
 
+from deepmd_gnn.graph.compilation import compilation, compiling
 from deepmd_gnn.kernels.cpu.compiler import TORCH_HEADERS, Compiled, linked, linked_into_models
 
 NAME = "deepmd_gnn_memory"
-_kept: contextvars.ContextVar[bool] = contextvars.ContextVar("kept", default=False)
 
 
 @torch.library.custom_op("deepmd_gnn::mace_result", mutates_args=())
@@ -39,7 +38,7 @@ def _(value: Any) -> torch.Tensor:
 
 def results(values: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Copy all results of a model, if a freeze that keeps memory is under way."""
-    if not _kept.get():
+    if not compilation().keeps_memory:
         return values
     return {name: result(value.contiguous()) for name, value in values.items()}
 
@@ -55,9 +54,5 @@ def kept_memory() -> Iterator[None]:
     archive = compiled.archive(NAME, [compiled.object("memory", TORCH_HEADERS)])
     library = f"{linked(archive)} -Wl,--wrap=aoti_torch_empty_strided"
     declaration = "AOTITorchError aoti_torch_cpu_mace_result(AtenTensorHandle, AtenTensorHandle*)"
-    token = _kept.set(True)
-    try:
-        with linked_into_models(library, {result._opoverload: [declaration]}):
-            yield
-    finally:
-        _kept.reset(token)
+    with compiling(keeps_memory=True), linked_into_models(library, {result._opoverload: [declaration]}):
+        yield

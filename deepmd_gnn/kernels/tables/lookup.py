@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from deepmd_gnn.graph.atom_graph import AtomGraph, rows_of_senders
+from deepmd_gnn.graph.atom_graph import AtomGraph
+from deepmd_gnn.graph.edge_sums import rows_of_senders
 from deepmd_gnn.kernels.cpu.generated import Nothing, swapped_in
 from deepmd_gnn.kernels.tables.radial import RadialTable, kinds_of_edges, slope_factors, value_factors
 from deepmd_gnn.nn.convolution import Convolution, without_guard
@@ -52,12 +53,14 @@ class TabulatedConvolution(torch.nn.Module):
             distance, kind * self.nodes, self.table, self.nodes, self.r_max, sent.shape[2]
         )  # type: ignore[no-untyped-call]
         conv = self.convolution
-        if graph.chunk_nodes is None or graph.chunk_widths is None or len(graph.chunk_nodes) > 1:
+        if graph.mode != "exported":
             return conv(sent, graph, harmonics, torch.cat(weights, dim=1))
-        # A compiled graph has one chunk: the weights of the paths stay apart, and so do their gradients.
+        assert graph.chunk_nodes is not None
+        assert graph.chunk_widths is not None
+        # An exported graph has one chunk: the weights of the paths stay apart, and so do their gradients.
         inputs, harmonics = rows_of_senders(sent, graph), without_guard(harmonics, graph)
         sums = conv.in_chunk(inputs, harmonics, weights, graph.chunk_nodes[0], graph.chunk_widths[0])
-        return conv.mixed(sums if graph.node_place is None else sums.index_select(0, graph.node_place))
+        return conv.mixed(sums)
 
 
 class _Lookup(torch.autograd.Function):

@@ -82,8 +82,11 @@ class Weights:
         index = torch.tensor([[0], [1]]).expand(2, len(distances))
         features, cutoff = self.embedding(distances.unsqueeze(1), one_hot, index, self.atomic_numbers)
         if isinstance(self.interaction, NonLinearInteraction):
-            ends = pair.unsqueeze(1).expand(2, len(distances))
-            features = self.interaction.edge_inputs(features, ends[0], ends[1], one_hot)
+            source, target = self.interaction.element_embeddings(one_hot, features.dtype)
+            ends = [
+                row[kind].expand(len(distances), -1) for row, kind in zip((source, target), pair, strict=True)
+            ]
+            features = torch.cat([features, *ends], dim=1)
         weights = self.interaction.conv_tp_weights(features)
         return weights if cutoff is None else weights * cutoff
 

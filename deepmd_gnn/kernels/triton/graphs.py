@@ -2,7 +2,8 @@
 
 import torch
 
-from deepmd_gnn.graph.atom_graph import AtomGraph, guard_distance
+from deepmd_gnn.graph.atom_graph import AtomGraph
+from deepmd_gnn.graph.builders import guard_distance
 from deepmd_gnn.kernels.triton.neighbors import DeviceEdges, find_edges
 
 
@@ -57,6 +58,7 @@ def graph_on_device(
         edges.edge_index,
         _edge_vectors(coord, box, edges, r_max) if differentiable else edges.edge_vec,
         edges.edge_index,  # every atom is a node
+        "kernels",
         order=edges.order,
         begin=edges.begin,
     )

@@ -124,7 +124,7 @@ class TritonContraction(torch.nn.Module):
         self.register_buffer("coefficients", coefficients)
         self.code = code
 
-    def forward(self, features: torch.Tensor, types: torch.Tensor, compiled: bool) -> torch.Tensor:
+    def forward(self, features: torch.Tensor, types: torch.Tensor, graph: AtomGraph) -> torch.Tensor:
         """See :class:`~deepmd_gnn.nn.symmetric_contraction.SymmetricContraction`."""
         return operators.contract(features.contiguous(), self.coefficients, types, self.code)
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from deepmd_gnn.graph.atom_graph import guard_distance
+from deepmd_gnn.graph.builders import guard_distance
 from deepmd_gnn.graph.neighbor_search import NeighborPairs
 from deepmd_gnn.kernels.triton import neighbor_kernels
 

@@ -121,6 +121,7 @@ def _with_room(graph: AtomGraph, nedge: int) -> AtomGraph:
         index,
         filled(graph.edge_vec.detach(), 0),
         index if graph.edge_atoms is graph.edge_index else filled(graph.edge_atoms, 1),
+        graph.mode,
         order=order,
         begin=graph.begin.clone(),
     )

@@ -1,0 +1,129 @@
+"""From a graph to energies, forces and virials: the one path behind every interface of a model."""
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from deepmd_gnn.graph.atom_graph import AtomGraph, check_fields, with_edge_vec
+from deepmd_gnn.graph.derivatives import Differentiable, atomic_derivatives, edge_gradient
+from deepmd_gnn.graph.edge_sums import rows_between, rows_of_atoms
+from deepmd_gnn.host.inputs import GraphBuilder
+from deepmd_gnn.host.interface import HostInterface
+from deepmd_gnn.kernels.triton.replay import Replay
+
+if TYPE_CHECKING:
+    from deepmd_gnn.kernels.triton.modules import TritonKernels
+
+
+class Evaluation(HostInterface):
+    """A model that evaluates graphs."""
+
+    if TYPE_CHECKING:
+        graphs: GraphBuilder
+
+    def launch_kernels(self, kernels: "TritonKernels") -> None:
+        """Evaluate with generated kernels from now on, on a GPU; the model cannot be trained or scripted any more.
+
+        Parameters
+        ----------
+        kernels : TritonKernels
+            Of this model's network.
+        """
+        kernels.install(self.energy_model)
+        self.graphs.for_kernels = True
+        self.replay = Replay(self.derivatives)
+
+    def evaluate(
+        self,
+        graph: AtomGraph,
+        atype: torch.Tensor,
+        nloc: int,
+        nall: int,
+        comm_dict: dict[str, torch.Tensor] | None,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Energies and derivatives of a graph.
+
+        Parameters
+        ----------
+        graph : AtomGraph
+            The graph.
+        atype : torch.Tensor
+            Types of the owned atoms, shape (nf, nloc).
+        nloc, nall : int
+            Owned atoms and output rows per frame.
+        comm_dict : dict[str, torch.Tensor], optional
+            Communication tensors of a rank.
+
+        Returns
+        -------
+        energy, force, atom_virial : torch.Tensor
+            Shapes (nf, nloc, 1), (nf, nall, 3), (nf, nall, 9).
+        """
+        if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+            check_fields(graph)
+            if self.graphs.for_kernels:
+                return self.replay(graph, atype, nloc, nall)
+        return self.derivatives(graph, atype, nloc, nall, comm_dict)
+
+    def derivatives(
+        self,
+        graph: AtomGraph,
+        atype: torch.Tensor,
+        nloc: int,
+        nall: int,
+        comm_dict: dict[str, torch.Tensor] | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """:meth:`evaluate` itself, without what repeats it."""
+        nf = atype.shape[0]
+        differentiable = self.training or graph.edge_vec.requires_grad
+        with Differentiable():  # forces need autograd also where the caller switched it off
+            # A leaf, unless the coordinates carry a graph themselves (second derivatives).
+            edge_vec = (
+                graph.edge_vec
+                if graph.edge_vec.requires_grad
+                else graph.edge_vec.detach().requires_grad_(True)
+            )
+            leaf = with_edge_vec(graph, edge_vec)
+            energy = self.atom_energies(leaf, atype.reshape(-1), comm_dict)
+            gradient = edge_gradient(energy, edge_vec, differentiable)
+            force, atom_virial = atomic_derivatives(gradient, leaf, nf * nall)
+        if not differentiable:
+            energy, force, atom_virial = energy.detach(), force.detach(), atom_virial.detach()
+        return energy.view(nf, nloc, 1), force.view(nf, nall, 3), atom_virial.view(nf, nall, 9)
+
+    def atom_energies(
+        self, graph: AtomGraph, atype: torch.Tensor, comm_dict: dict[str, torch.Tensor] | None
+    ) -> torch.Tensor:
+        """Energy of each node in eV, E0 included; zero for virtual atoms and excluded types.
+
+        Parameters
+        ----------
+        graph : AtomGraph
+            The graph.
+        atype : torch.Tensor
+            Types of the nodes without the guard, −1 for virtual atoms, shape (natom,).
+        comm_dict : dict[str, torch.Tensor], optional
+            Communication tensors of a rank.
+
+        Returns
+        -------
+        torch.Tensor
+            float64, shape (natom,).
+        """
+        kinds = rows_between(graph.node_types, 1, graph.node_types.shape[0])
+        energy = rows_of_atoms(self.network_energies(graph, comm_dict), graph)
+        energy = energy + self.out_bias[0, :, 0][kinds]
+        counts = atype >= 0
+        if self.excludes_atoms:
+            counts = counts & torch.tensor(self.atom_counts, device=counts.device)[kinds]
+        return torch.where(counts, energy, torch.zeros_like(energy))
+
+    def network_energies(self, graph: AtomGraph, comm_dict: dict[str, torch.Tensor] | None) -> torch.Tensor:
+        """Energies of the nodes as the network gives them, eV, float64, shape (nnode,)."""
+        return self.energy_model(graph, comm_dict)[0]  # type: ignore[no-any-return]
+
+    def lone_energies(self) -> torch.Tensor:
+        """Energy of a lone atom of each type, eV, float64, shape (ntypes,)."""
+        types = torch.arange(len(self.type_map), device=self.out_bias.device)
+        graph = self.graphs.arranged(self.graphs.lone_atoms(types.device))
+        return self.atom_energies(graph, types, None).detach()

@@ -1,0 +1,26 @@
+"""Checkpoints as frozen files."""
+
+from pathlib import Path
+
+from deepmd_gnn.files.whole_file import whole_file
+from deepmd_gnn.host.freezing import evaluated_by
+
+
+def freeze(checkpoint: Path, output: Path, head: str | None = None, evaluation: str = "kernels") -> None:
+    """Freeze a checkpoint.
+
+    Parameters
+    ----------
+    checkpoint, output : Path
+        The suffix of the output, ``.pth``, ``.pt2`` or ``.pte``, tells the kind.
+    head : str, optional
+        Branch of a multi-task checkpoint.
+    evaluation : str
+        Of a ``.pt2``, see :func:`~deepmd_gnn.host.freezing.evaluated_by`.
+    """
+    if output.suffix == ".pth":
+        from deepmd.pt.entrypoints.main import freeze as host_freeze
+    else:
+        from deepmd.pt_expt.entrypoints.main import freeze as host_freeze
+    with evaluated_by(evaluation), whole_file(output) as unfinished:
+        host_freeze(model=str(checkpoint), output=str(unfinished), head=head)

@@ -1,0 +1,58 @@
+"""Enters a model into DeePMD-kit's backends."""
+
+import sys
+from collections.abc import Callable
+from typing import TypeVar
+
+from deepmd.pt.model.descriptor import BaseDescriptor
+from deepmd.pt.model.model.model import BaseModel
+
+from deepmd_gnn.host import classes, patches
+from deepmd_gnn.host.interface import HostInterface
+from deepmd_gnn.host.sharing import Descriptor
+
+Model = TypeVar("Model", bound=HostInterface)
+
+
+def register(type_name: str) -> Callable[[type[Model]], type[Model]]:
+    """Decorate a subclass of :class:`~deepmd_gnn.host.model.GraphModel`: it becomes ``"type": type_name`` for the host.
+
+    Parameters
+    ----------
+    type_name : str
+        Of the model section.
+
+    Returns
+    -------
+    Callable
+        Returns the class.
+    """
+
+    def enter(model_class: type[Model]) -> type[Model]:
+        model_class.type_name = type_name
+        classes.add(type_name, model_class)
+        BaseModel.register(type_name)(model_class)
+        # The host looks up what it shares between tasks by the type of the section.
+        BaseDescriptor.register(type_name)(Descriptor)
+        # If the model is imported before DeePMD-kit, the exportable backend has loaded its entry point meanwhile.
+        if "deepmd.pt_expt" in sys.modules:
+            enter_exportable()
+        # The same for what evaluates models, which needs the host's whole model package.
+        whole = hasattr(sys.modules.get("deepmd.pt.model.model"), "get_model")
+        patches.apply("deepmd.pt" if whole else None)
+        return model_class
+
+    return enter
+
+
+def enter_exportable() -> None:
+    """Enter all models into the exportable backend's own registry, which needs their methods, not a common base class."""
+    try:
+        from deepmd.pt_expt.descriptor.base_descriptor import BaseDescriptor as ExportableDescriptor
+        from deepmd.pt_expt.model.model import BaseModel as ExportableModel
+    except ImportError:  # being imported itself; its own entry point comes later
+        return
+    for name, model_class in classes.all_classes().items():
+        ExportableModel.register(name)(model_class)
+        ExportableDescriptor.register(name)(Descriptor)
+    patches.apply("deepmd.pt_expt")

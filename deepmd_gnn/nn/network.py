@@ -1,0 +1,73 @@
+"""What every network is: energies of atoms as a function of a graph. It knows no derivatives and no host."""
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from deepmd_gnn.graph.atom_graph import AtomGraph
+
+
+class EnergyNetwork(torch.nn.Module):
+    """Energies of atoms on a graph; a subclass has weights and fills in the methods.
+
+    Parts whose names begin with ``readouts``, and ``scale``, turn features into energies and belong to one task; everything
+    else makes the features, which tasks can share.
+
+    Attributes
+    ----------
+    ntypes, channels, nlayers : int
+        Elements, channels of the features, and layers that send messages.
+    dtype : torch.dtype
+        Precision of what is learned.
+    atomic_numbers : torch.Tensor
+        Elements in the order of the type map, int64, shape (ntypes,).
+    avg_num_neighbors, scale : torch.Tensor
+        Statistics of the training data, float64, shape ().
+    """
+
+    if TYPE_CHECKING:
+        dtype: torch.dtype  # TorchScript knows it as a number
+
+    ntypes: int
+    channels: int
+    nlayers: int
+    atomic_numbers: torch.Tensor
+    avg_num_neighbors: torch.Tensor
+    scale: torch.Tensor
+
+    def forward(
+        self, graph: AtomGraph, comm_dict: dict[str, torch.Tensor] | None
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Evaluate the network.
+
+        Parameters
+        ----------
+        graph : AtomGraph
+            Types and edge vectors.
+        comm_dict : dict[str, torch.Tensor], optional
+            Communication tensors if ghosts are senders of their own; layers 2… then exchange features.
+
+        Returns
+        -------
+        energy : torch.Tensor
+            Without E0, eV, float64, shape (nnode,).
+        features : list[torch.Tensor]
+            Node features of each layer, shape (nnode, components, channels); component 0 is a scalar.
+        """
+        raise NotImplementedError
+
+    def feature_columns(self, features: list[torch.Tensor]) -> torch.Tensor:
+        """Put the features of all layers side by side, as users of descriptors expect them; shape (nnode, ·)."""
+        return torch.cat([layer.flatten(1) for layer in features], dim=1)
+
+    @torch.jit.unused
+    def element_axes(self) -> dict[str, tuple[int, bool]]:
+        """Say which weights belong to elements.
+
+        Returns
+        -------
+        dict[str, tuple[int, bool]]
+            Name → product of the sizes before the axis of elements, and whether the weight is divided by the square root of
+            the number of elements when it is used.
+        """
+        raise NotImplementedError
