@@ -7,6 +7,8 @@ and for committees are loaded when they are first used.
 
 from typing import Any
 
+from deepmd_gnn.moved import keep_old_paths
+
 __version__ = "1.0.0"
 __all__ = ["committee", "convert", "export_native", "load_mace"]
 
@@ -16,6 +18,8 @@ _HOMES = {
     "export_native": "deepmd_gnn.native.writer",
     "load_mace": "deepmd_gnn.native.reader",
 }
+
+keep_old_paths()
 
 
 def __getattr__(name: str) -> Any:

@@ -108,7 +108,7 @@ def native_from(model: MaceModel) -> torch.nn.Module:
             "The model has the Soft transform of MACE 0.3.5 to 0.3.8 (distance_transform OldSoft), which the installed "
             "mace-torch does not have. Not exported."
         )
-    if model.excludes_pairs or model.excludes_atoms:
+    if model.graphs.excludes_pairs or model.excludes_atoms:
         raise ValueError(
             "Native MACE has no pair_exclude_types, no atom_exclude_types and no MM types; the model uses them."
         )

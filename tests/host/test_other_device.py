@@ -14,7 +14,6 @@ from training_data import loss_of, sampled_frames
 
 from deepmd_gnn.graph.arrangement import arrange_in_chunks, chunks_of, in_chunks
 from deepmd_gnn.graph.compilation import compilation
-from deepmd_gnn.host import frozen_check
 from deepmd_gnn.host.freezing import whole_exports
 from deepmd_gnn.kernels import install as freezing
 from deepmd_gnn.kernels.cpu.generated import radial_tables
@@ -125,7 +124,7 @@ def test_kernels_for_both_devices(target, monkeypatch, tmp_path, caplog):
         Path(model_file).write_text("compiled", encoding="utf-8")
 
     monkeypatch.setattr(env, "DEVICE", torch.device(target))
-    monkeypatch.setattr(frozen_check, "check_file", lambda *_: seen.update(checked=True))
+    monkeypatch.setattr("deepmd_gnn.host.freezing.check_file", lambda *_: seen.update(checked=True))
     whole_exports(compile_it)(str(tmp_path / "model.pt2"), {"model": tiny_model().serialize()})
     on_cpu = target == "cpu"
     assert seen.pop("noted").keys() >= ({"tables", "cpu_features"} if on_cpu else {"tables"})

@@ -50,6 +50,9 @@ INTERNAL = (
     "evaluation is ",  # an argument in Python
     "generated kernels exist inside a",
     "failed: no such layer",
+    "a graph has mode",
+    "a graph of mode",
+    "no model of type",  # nothing of a user's says which
     "this file ",  # and then what is documented as "was written by"
 )
 

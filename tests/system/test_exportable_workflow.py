@@ -215,15 +215,15 @@ def test_stages_are_logged(files):
 HELD = """
 import sys, time
 from deepmd.main import main
-from deepmd_gnn.host import freezing
+from deepmd_gnn.files.progress import Progress
 
-enter_stage = freezing.enter_stage
+enter = Progress.enter
 
-def stay(stage):
-    enter_stage(stage)
+def stay(self, stage):
+    enter(self, stage)
     time.sleep(600)
 
-freezing.enter_stage = stay
+Progress.enter = stay
 main(sys.argv[1:])
 """
 

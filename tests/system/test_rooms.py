@@ -19,9 +19,11 @@ FLOORS = [
     {"export"},
     {"mace_network"},
     {"mace_modules", "mace_construction", "kernels"},
-    {"nn", "deepmd_ops", "files", "tools"},
+    {"nn", "deepmd_ops", "tools"},
+    {"files"},
     {"config", "graph", "stat_compat"},
     {"__init__"},
+    {"moved"},
 ]
 # Own modules that functions import, and why not at the top.
 LATE = {
