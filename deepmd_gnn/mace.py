@@ -1,5 +1,6 @@
 """``"type": "mace"``: MACE as a model of DeePMD-kit. What is MACE's own; the rest is :class:`~deepmd_gnn.host.model.GraphModel`."""
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,6 +15,8 @@ from deepmd_gnn.host.stored_options import options_of
 from deepmd_gnn.mace_network import CuEquivarianceEvaluator, build_energy, check_available
 from deepmd_gnn.nn.energy import MaceEnergy
 from deepmd_gnn.nn.trainable import freeze_parts
+
+log = logging.getLogger("deepmd.deepmd_gnn")
 
 
 @register("mace")
@@ -77,6 +80,14 @@ class MaceModel(GraphModel):
         if uses_cueq and not torch.jit.is_scripting():  # type: ignore[attr-defined]
             return self.cuequivariance_energies(graph)
         return self.energy_model(graph, comm_dict)[0]  # type: ignore[no-any-return]
+
+    def prepare_compiled_training(self) -> None:
+        """Say that cuEquivariance, whose modules cannot be compiled with second derivatives, is not used."""
+        if self.trains_with_cueq:
+            log.warning(
+                "MACE enable_cueq: not used together with enable_compile, which compiles the model's own code; numbers are the "
+                "same. Leave one of the two out."
+            )
 
     @torch.jit.unused
     def cuequivariance_energies(self, graph: AtomGraph) -> torch.Tensor:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from deepmd_gnn.commands.parsers import add_command, add_json_argument
-from deepmd_gnn.config.mace import UNBOUNDED, MaceConfig
+from deepmd_gnn.config.checks import is_unbounded
+from deepmd_gnn.config.mace import MaceConfig
 from deepmd_gnn.files.summary import summarise
 
 _EXAMPLES = """\
@@ -176,10 +177,8 @@ def _others(config: dict[str, Any]) -> str:
     """Options that have no line of their own and differ from the default."""
     defaults = {option.name: option.default for option in dataclasses.fields(MaceConfig)}
     # Not given, it follows from the blocks.
-    blocks = (
-        f"{config['interaction_first']} {config['interaction'] if config['num_interactions'] > 1 else ''}"
-    )
-    defaults["apply_cutoff"] = not any(word in blocks for word in UNBOUNDED)
+    blocks = [config["interaction_first"], config["interaction"]][: config["num_interactions"]]
+    defaults["apply_cutoff"] = not is_unbounded(blocks)
     return ", ".join(
         f"{key}: {value}"
         for key, value in config.items()

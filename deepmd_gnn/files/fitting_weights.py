@@ -3,7 +3,8 @@
 import math
 from collections.abc import Mapping
 
-from deepmd_gnn.config.mace import MaceConfig, parse_irreps
+from deepmd_gnn.config.checks import parse_irreps
+from deepmd_gnn.config.mace import MaceConfig
 
 Shapes = Mapping[str, tuple[int, ...]]
 

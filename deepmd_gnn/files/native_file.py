@@ -291,7 +291,7 @@ def irreps_of(value: Any) -> list[tuple[int, int, str]]:
         Multiplicity, l and parity (``"e"`` or ``"o"``) of each term.
     """
     if isinstance(value, str):
-        from deepmd_gnn.config.mace import parse_irreps
+        from deepmd_gnn.config.checks import parse_irreps
 
         return parse_irreps(value)
     numbers = _numbers(value)

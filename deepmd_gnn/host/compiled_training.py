@@ -72,6 +72,7 @@ def vectorised(original: Callable[..., Any]) -> Callable[..., Any]:
     def trace_and_compile_graph(model: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
         if not (isinstance(model, HostInterface) and model.training):
             return original(model, *args, **kwargs)
+        model.prepare_compiled_training()
         _look_into_picks()
         remove_broken()
         kwargs["compile_opts"] = {**OPTIONS, **(kwargs.get("compile_opts") or {})}

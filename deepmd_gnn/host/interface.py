@@ -285,6 +285,9 @@ class HostInterface(StoredModel):
         """Whether ghosts need features that their owners compute."""
         return self.nlayers > 1
 
+    def prepare_compiled_training(self) -> None:
+        """Called before a training step is compiled; a subclass says here what will not be as in eager training."""
+
     def supports_native_spin(self) -> bool:
         """No spins."""
         return False

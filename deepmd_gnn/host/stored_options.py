@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from deepmd_gnn.config.mace import UNBOUNDED, MaceConfig, parse_irreps, spelling_hint
+from deepmd_gnn.config.checks import is_unbounded, parse_irreps
+from deepmd_gnn.config.mace import MaceConfig, spelling_hint
 from deepmd_gnn.config.sections import SECTIONS, is_default
 
 log = logging.getLogger("deepmd.deepmd_gnn")
@@ -202,9 +203,7 @@ def _check_older(given: dict[str, torch.Tensor], stored: dict[str, torch.Tensor]
         )
     options = unpack(given["network_options"])
     kinds = options.get("interaction_first"), options.get("interaction")
-    if options.get("apply_cutoff") is False and any(
-        word in str(kind) for word in UNBOUNDED for kind in kinds
-    ):
+    if options.get("apply_cutoff") is False and is_unbounded(kinds):
         log.warning(
             "MACE apply_cutoff: false as in the model section; the file does not say what it was trained with. If its "
             "input did not have this key it was true."

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from ase.data import chemical_symbols
 
-from deepmd_gnn.config.mace import INTERACTIONS, READOUTS
+from deepmd_gnn.config.checks import INTERACTIONS, READOUTS
 from deepmd_gnn.files.native_file import NativeModule, NotConvertible, irreps_of, irreps_text
 from deepmd_gnn.files.safe_pickle import Record
 

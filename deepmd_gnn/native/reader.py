@@ -9,7 +9,8 @@ from pathlib import Path
 from ase.data import atomic_numbers
 from deepmd.pt.utils import env
 
-from deepmd_gnn.config.mace import PRECISIONS, MaceConfig, fail
+from deepmd_gnn.config.checks import PRECISIONS
+from deepmd_gnn.config.mace import MaceConfig, fail
 from deepmd_gnn.files.archives import FileError
 from deepmd_gnn.files.fitting_weights import misfit
 from deepmd_gnn.files.native_file import NativeModule, NotConvertible, read_native

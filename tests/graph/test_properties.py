@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from matscipy.neighbours import neighbour_list
 from tolerances import NATIVE
 
-from deepmd_gnn.config.mace import GATES, INTERACTIONS, RADIAL_TYPES, MaceConfig, parse_irreps
+from deepmd_gnn.config.checks import GATES, INTERACTIONS, RADIAL_TYPES, parse_irreps
+from deepmd_gnn.config.mace import MaceConfig
 from deepmd_gnn.config.mm_types import element_of, is_mm, mm_pairs
 from deepmd_gnn.config.options import check_type_map, config_from_options, exclusion_tables
 from deepmd_gnn.graph.builders import graph_from_list, make_graph

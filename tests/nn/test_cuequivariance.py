@@ -11,9 +11,11 @@ from helpers import assert_close, native_model, random_frame, tiny_model
 from mace.cli import convert_cueq_e3nn, convert_e3nn_cueq
 from native_models import default_dtype
 from tolerances import LOSS
+from torch.fx.experimental.proxy_tensor import make_fx
 from training_data import composition_frames, write_system
 
 from deepmd_gnn import mace_network as cuequivariance
+from deepmd_gnn.host.compiled_training import vectorised
 from deepmd_gnn.mace_network import CuEquivarianceEvaluator
 
 ARCHITECTURES = architectures("cuequivariance")
@@ -109,3 +111,26 @@ def test_training_resumes_without_it_and_freezes(monkeypatch, tmp_path):
     config["training"]["numb_steps"] = 3
     run_dp(tmp_path / "without", "train", config, "--restart", str(tmp_path / "with" / "model.ckpt.pt"))
     assert np.isfinite(np.loadtxt(tmp_path / "without" / "lcurve.out")[-1]).all()
+
+
+def test_compiled_training_has_our_code(monkeypatch, caplog):
+    """cuEquivariance cannot be compiled with second derivatives: the log says so, and the numbers are the same."""
+    monkeypatch.setattr(cuequivariance, "build_cuequivariance", None)
+    model = tiny_model(enable_cueq=True).train()
+    expected = tiny_model().train()
+    coord, atype, cell = random_frame()
+    graph = model.graphs.of_frames(*(torch.tensor(x[None]) for x in (coord, atype, cell)))
+    count = torch.tensor([len(atype)])
+    edges = (torch.tensor(atype), count, count, graph.edge_index[:, 1:] - 1, graph.edge_vec.detach()[1:])
+    inputs = (*edges, torch.ones(len(edges[4]), dtype=torch.bool))
+
+    def step(*inputs):
+        return model.forward_common_lower_graph(*inputs)["energy_derv_r"]
+
+    traced = make_fx(step, tracing_mode="symbolic", _allow_non_fake_inputs=True)(*inputs)
+    found = expected.forward_common_lower_graph(*inputs)["energy_derv_r"]
+    torch.testing.assert_close(traced(*inputs), found, rtol=0, atol=1e-10)
+    compiled = vectorised(lambda model, **options: (torch.nn.Identity(), {}))
+    with caplog.at_level("WARNING"):
+        compiled(model)
+    assert "enable_cueq: not used together with enable_compile" in caplog.text
