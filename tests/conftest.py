@@ -79,10 +79,6 @@ def kept(pytestconfig, shared_folder):
     return kept_folder(pytestconfig, shared_folder)
 
 
-# Distances with which the search for tables of many pairs of elements begins; most of it would be grids that are too coarse.
-NEAR_THE_END = {torch.float32: 256, torch.float64: 2048}
-
-
 def _add_module(digest, module):
     """Everything that a module's numbers depend on: classes, plain attributes, parameters and buffers."""
     for name, part in module.named_modules():
@@ -95,9 +91,8 @@ def _add_module(digest, module):
 
 @pytest.fixture(autouse=True, scope="session")
 def _tables_once(kept):
-    """Look for the coarsest table of a layer once: for every layer that a test has kernels or tables for, it is a minute."""
+    """Look for the coarsest table of a layer once: seconds for every layer that a test has kernels or tables for."""
     from deepmd_gnn.kernels.cpu import generated
-    from deepmd_gnn.kernels.tables import radial
 
     search = generated.radial_table
 
@@ -108,10 +103,7 @@ def _tables_once(kept):
             _add_module(digest, part)
 
         def make(path):
-            with pytest.MonkeyPatch.context() as begin:
-                if radial.kinds_of_pairs(energy_model, interaction) > 1:  # the others do it as a freeze does
-                    begin.setattr(radial, "FEWEST", NEAR_THE_END)
-                torch.save(search(energy_model, interaction, dtype)._asdict(), path)
+            torch.save(search(energy_model, interaction, dtype)._asdict(), path)
 
         path = once(kept / "tables" / f"{digest.hexdigest()[:32]}.pt", make)
         return generated.RadialTable(**torch.load(path, weights_only=True))

@@ -1,6 +1,7 @@
 """Radial weights of a layer as a table: quintic Hermite interpolation on a uniform grid."""
 
 import copy
+import functools
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -34,6 +35,12 @@ class RadialTable(NamedTuple):
         """Whether the errors are within the tolerance of a precision."""
         tolerance, derivative_tolerance = TOLERANCE[dtype]
         return self.error <= tolerance and self.derivative_error <= derivative_tolerance
+
+    def refinement(self, dtype: torch.dtype) -> float:
+        """How many times more nodes should be fine: the errors go with the sixth and fifth power of the spacing."""
+        tolerance, derivative_tolerance = TOLERANCE[dtype]
+        value, derivative = self.error / tolerance, self.derivative_error / derivative_tolerance
+        return float(max(value ** (1 / 6), derivative ** (1 / 5)))
 
     def description(self) -> dict[str, Any]:
         """What a frozen file says about it; plain values."""
@@ -212,10 +219,25 @@ def radial_table(energy_model: Any, interaction: Any, dtype: torch.dtype) -> Rad
     RadialTable
         The coarsest grid whose error is within the tolerance, or the finest one tried.
     """
-    weights = Weights(energy_model, interaction)
-    nodes = FEWEST[dtype]
-    while True:
-        table = _tabulated(weights, energy_model.r_max, kinds_of_pairs(energy_model, interaction), nodes)
-        if table.fine(dtype) or nodes >= MOST:
-            return table
-        nodes = min(nodes + nodes // 8, MOST)
+    weights, kinds = Weights(energy_model, interaction), kinds_of_pairs(energy_model, interaction)
+    sizes = [FEWEST[dtype]]
+    while sizes[-1] < MOST:
+        sizes.append(min(sizes[-1] + sizes[-1] // 8, MOST))
+
+    @functools.cache
+    def table(place: int) -> RadialTable:
+        return _tabulated(weights, energy_model.r_max, kinds, sizes[place])
+
+    def fine(place: int) -> bool:
+        return place == len(sizes) - 1 or table(place).fine(dtype)
+
+    place = 0
+    if not fine(0):
+        # Not one size after the other: where quintic interpolation should be fine, and from there up or down.
+        wanted = sizes[0] * table(0).refinement(dtype)
+        place = next((k for k, size in enumerate(sizes) if size >= wanted), len(sizes) - 1)
+        while not fine(place):
+            place += 1
+        while place > 1 and fine(place - 1):
+            place -= 1
+    return table(place)
