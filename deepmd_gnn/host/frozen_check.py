@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
+from deepmd_gnn.files.opening import ANSWER, REQUEST
 from deepmd_gnn.host.classes import model_of
-from deepmd_gnn.host.opening import ANSWER, REQUEST
 from deepmd_gnn.kernels.tables.probe import compared, probe_atoms
 
 log = logging.getLogger("deepmd.deepmd_gnn")
@@ -151,7 +151,7 @@ def _no_ghosts(natom: int) -> list[torch.Tensor]:
 
 def _run(folder: Path) -> None:
     """Start the process, and say why it ended if that was too early."""
-    command = [sys.executable, "-m", "deepmd_gnn.host.opening"]
+    command = [sys.executable, "-m", "deepmd_gnn.files.opening"]
     try:
         done = subprocess.run(
             command, input=str(folder), capture_output=True, text=True, check=False, timeout=LONGEST

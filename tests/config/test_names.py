@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from deepmd_gnn.config.argcheck import mace_model_args
+from deepmd_gnn.config.checks import is_unbounded
 from deepmd_gnn.config.mace import MaceConfig
 from deepmd_gnn.config.mm_types import element_of, is_mm, mm_pairs
 from deepmd_gnn.config.versions import check_versions, package_versions
@@ -30,3 +31,15 @@ def test_versions_of_this_environment_are_right():
 def test_the_host_knows_every_option():
     known = {argument.name for argument in mace_model_args()}
     assert {option.name for option in dataclasses.fields(MaceConfig)} <= known
+
+
+@pytest.mark.parametrize(
+    ("blocks", "unbounded"),
+    [
+        (["RealAgnosticInteractionBlock", "RealAgnosticDensityResidualInteractionBlock"], False),
+        (["RealAgnosticInteractionBlock", "RealAgnosticAttResidualInteractionBlock"], True),
+        (["RealAgnosticResidualNonLinearInteractionBlock", None], True),
+    ],
+)
+def test_blocks_with_messages_at_the_cutoff(blocks, unbounded):
+    assert is_unbounded(blocks) == unbounded

@@ -55,7 +55,7 @@ TORCH = [
     ("torch._subclasses.fake_tensor", "FakeTensor", None, "nn/linear.py"),
     ("torch._utils", "_rebuild_tensor_v2", None, "files/safe_pickle.py"),
     ("torch._utils", "_rebuild_parameter", None, "files/safe_pickle.py"),
-    ("torch._C._aoti", "AOTIModelPackageLoader", None, "host/opening.py"),
+    ("torch._C._aoti", "AOTIModelPackageLoader", None, "files/opening.py"),
 ]  # fmt: skip
 
 

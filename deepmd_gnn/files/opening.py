@@ -1,4 +1,4 @@
-"""Open the programs of a ``.pt2`` and evaluate them: ``python -m deepmd_gnn.host.opening``.
+"""Open the programs of a ``.pt2`` and evaluate them: ``python -m deepmd_gnn.files.opening``.
 
 A process of its own, because a program that cannot be opened may end the one that tries. It imports nothing but torch,
 so that it takes three seconds. :mod:`~deepmd_gnn.host.frozen_check` writes the folder and reads the answer.
