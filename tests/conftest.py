@@ -40,6 +40,7 @@ LONGEST = (
 )
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items):
     """Workers take whole files, whose fixtures are expensive, or single tests of files whose tests share files only."""
     for item in items:
