@@ -15,7 +15,7 @@ export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= passive
 
 # Two processes, see tests/conftest.py for what each takes and in which order.
-WORKERS = -n 2 --dist loadgroup --no-loadscope-reorder
+WORKERS = -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: quickstart test test-room soak gpu-check lint docs figures dist install clean
 

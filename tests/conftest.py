@@ -40,12 +40,8 @@ LONGEST = (
 )
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items):
-    """Workers take whole files, whose fixtures are expensive, or single tests of files whose tests share files only."""
-    for item in items:
-        if not hasattr(item.module, "TESTS_BY_THEMSELVES"):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    """Sort the files."""
     places = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path.stem, len(places)))
 

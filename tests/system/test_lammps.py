@@ -26,7 +26,6 @@ from shared_files import once
 from tolerances import NOTICEABLE, PRINTED, RANKS
 
 pytestmark = pytest.mark.lammps
-TESTS_BY_THEMSELVES = True  # see conftest.py
 KINDS = [".pth", pytest.param(".pt2", marks=pytest.mark.slow)]
 SUFFIXES = (".pth", ".pt2")
 RUNS = [
