@@ -10,13 +10,14 @@ class Architecture(NamedTuple):
     tags: tuple[str, ...]
 
 
-# native: numbers of native MACE; training, loss: gradients; physics: invariances and derivatives; cuequivariance; type map:
+# conformance: the suite of every model of the host; native: numbers of native MACE; training, loss: gradients; physics: invariances and derivatives; cuequivariance; type map:
 # elements dropped and added; written: as a native model; kernels, triton: generated code; frozen: into a .pt2 for two
 # threads; lammps: in LAMMPS on ranks.
 ARCHITECTURES = {
     "default": Architecture(
         {},
         (
+            "conformance",
             "native",
             "training",
             "loss",
@@ -28,27 +29,77 @@ ARCHITECTURES = {
             "triton",
         ),
     ),
-    "one layer": Architecture({"num_interactions": 1}, ("native",)),
-    "three layers": Architecture({"num_interactions": 3}, ("native", "training")),
-    "scalars only": Architecture({"max_L": 0}, ("native",)),
-    "max_L 2": Architecture({"max_L": 2, "max_ell": 3}, ("native",)),
-    "max_ell 1": Architecture({"max_ell": 1, "max_L": 1}, ("native",)),
+    "one layer": Architecture(
+        {"num_interactions": 1},
+        (
+            "conformance",
+            "native",
+        ),
+    ),
+    "three layers": Architecture({"num_interactions": 3}, ("conformance", "native", "training")),
+    "scalars only": Architecture(
+        {"max_L": 0},
+        (
+            "conformance",
+            "native",
+        ),
+    ),
+    "max_L 2": Architecture(
+        {"max_L": 2, "max_ell": 3},
+        (
+            "conformance",
+            "native",
+        ),
+    ),
+    "max_ell 1": Architecture(
+        {"max_ell": 1, "max_L": 1},
+        (
+            "conformance",
+            "native",
+        ),
+    ),
     "pseudoscalars": Architecture(
         {"num_channels": None, "max_L": None, "hidden_irreps": "4x0e + 4x0o + 4x1o + 4x1e"},
-        ("native", "kernels", "triton"),
+        ("conformance", "native", "kernels", "triton"),
     ),
-    "correlation 1": Architecture({"correlation": 1}, ("native",)),
-    "correlation 3": Architecture({"correlation": 3}, ("native", "cuequivariance")),
-    "correlation per layer": Architecture({"correlation": [3, 1]}, ("native",)),
+    "correlation 1": Architecture(
+        {"correlation": 1},
+        (
+            "conformance",
+            "native",
+        ),
+    ),
+    "correlation 3": Architecture({"correlation": 3}, ("conformance", "native", "cuequivariance")),
+    "correlation per layer": Architecture(
+        {"correlation": [3, 1]},
+        (
+            "conformance",
+            "native",
+        ),
+    ),
     "residual first": Architecture({"interaction_first": "RealAgnosticResidual"}, ("native",)),
-    "plain blocks": Architecture({"interaction": "RealAgnostic"}, ("native",)),
+    "plain blocks": Architecture(
+        {"interaction": "RealAgnostic"},
+        (
+            "conformance",
+            "native",
+        ),
+    ),
     "density": Architecture({"interaction": "RealAgnosticDensity"}, ("native",)),
-    "density residual": Architecture({"interaction": "RealAgnosticDensityResidual"}, ("native",)),
+    "density residual": Architecture(
+        {"interaction": "RealAgnosticDensityResidual"},
+        (
+            "conformance",
+            "native",
+        ),
+    ),
     "density residual first": Architecture(
         {"interaction": "RealAgnosticDensityResidual", "interaction_first": "RealAgnosticDensityResidual"},
         ("native",),
     ),
-    "attentive": Architecture({"interaction": "RealAgnosticAttResidual"}, ("native", "cuequivariance")),
+    "attentive": Architecture(
+        {"interaction": "RealAgnosticAttResidual"}, ("conformance", "native", "cuequivariance")
+    ),
     "attentive first": Architecture(
         {
             "interaction": "RealAgnosticAttResidual",
@@ -57,7 +108,9 @@ ARCHITECTURES = {
         },
         ("native",),
     ),
-    "non-linear": Architecture({"interaction": "RealAgnosticResidualNonLinear"}, ("native", "kernels")),
+    "non-linear": Architecture(
+        {"interaction": "RealAgnosticResidualNonLinear"}, ("conformance", "native", "kernels")
+    ),
     "non-linear first": Architecture(
         {
             "interaction": "RealAgnosticResidualNonLinear",

@@ -289,7 +289,9 @@ class Conformance:
         assert all(p.grad is not None for p in model.parameters() if p.requires_grad and p.numel())
         assert any(p.grad.abs().max() > 0 for p in model.parameters() if p.grad is not None)
 
-    # --- files and ranks ---
+
+class ConformanceOfFiles:
+    """Frozen files of a model in Python and in LAMMPS; a subclass has the fixture ``model``."""
 
     @pytest.mark.lammps
     @pytest.mark.parametrize("kind", [".pth", pytest.param(".pt2", marks=pytest.mark.slow)])
