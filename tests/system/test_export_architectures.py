@@ -18,9 +18,10 @@ KEYS = ("energy", "force", "virial", "atom_energy", "atom_virial")
 
 
 def check(path, model, precision):
+    opened = DeepPot(str(path))
     for natoms in (2, 17):
         coord, atype, cell = random_frame(natoms=natoms, box_length=6.5, seed=natoms)
-        found = DeepPot(str(path)).eval(coord[None], cell[None], atype, atomic=True)
+        found = opened.eval(coord[None], cell[None], atype, atomic=True)
         expected = model(
             torch.tensor(coord[None]),
             torch.tensor(atype[None]),

@@ -1,5 +1,6 @@
 """`dp --pt-expt`: training, freezing, converting and changing the bias; the same numbers in every kind of file."""
 
+import functools
 import os
 import signal
 import sys
@@ -72,10 +73,16 @@ def files(trained, tmp_path_factory):
     return folder
 
 
+@functools.cache
+def opened(path):
+    """A file in Python; a ``.pte`` takes ten seconds to open."""
+    return DeepPot(str(path))
+
+
 def evaluate(path, frames, periodic=True):
     coord = np.stack([frame[0] for frame in frames])
     cell = np.stack([frame[2] for frame in frames]) if periodic else None
-    return DeepPot(str(path)).eval(coord, cell, frames[0][1], atomic=True)
+    return opened(path).eval(coord, cell, frames[0][1], atomic=True)
 
 
 def test_training_falls_and_leaves_the_same_files(trained):
@@ -145,7 +152,7 @@ def test_atoms_at_the_same_place_are_refused(name, distance, files):
     """A compiled graph cannot raise; in Python its edges come from the search that does."""
     coord = np.array([[[0.0, 0.0, 0.0], [0.0, 0.0, distance], [1.0, 0.0, 0.0]]])
     with pytest.raises(ValueError, match="two atoms are at the same place"):
-        DeepPot(str(files / name)).eval(coord, None, [0, 1, 1])
+        opened(files / name).eval(coord, None, [0, 1, 1])
 
 
 @pytest.mark.parametrize("suffix", ["pte", "pt2", "pth"])
@@ -154,7 +161,7 @@ def test_dp_test_and_model_devi(suffix, files, data, tmp_path):
     model = str(files / f"m.{suffix}")
     run_dp(tmp_path, "test", None, "-m", model, "-s", data[1], "-n", "2", "-d", "detail", backend=backend)
     columns = np.loadtxt(tmp_path / "detail.f.out")
-    prediction = DeepPot(model)
+    prediction = opened(files / f"m.{suffix}")
     coord = np.load(f"{data[1]}/set.000/coord.npy")[:2]
     cell = np.load(f"{data[1]}/set.000/box.npy")[:2]
     atype = np.loadtxt(f"{data[1]}/type.raw", dtype=int)
