@@ -306,13 +306,12 @@ ARCHITECTURES = {
     "float32, correlation 3": Architecture(
         {"precision": "float32", "max_ell": 3, "correlation": 3}, ("triton",)
     ),
-    "non-linear, three layers, agnostic product": Architecture(
+    "non-linear in both layers, agnostic product": Architecture(
         {
             "interaction": "RealAgnosticResidualNonLinearInteractionBlock",
             "interaction_first": "RealAgnosticResidualNonLinearInteractionBlock",
             "use_agnostic_product": True,
             "apply_cutoff": False,
-            "num_interactions": 3,
             "correlation": 2,
         },
         ("frozen",),

@@ -7,6 +7,7 @@ import pytest
 import torch
 from deepmd.pt.utils.nlist import extend_input_and_build_neighbor_list
 from helpers import assert_close, our_results, random_frame
+from lammps_cases import freeze
 from lammps_runner import run_lammps, write_data
 from tolerances import FINITE_DIFFERENCE, NATIVE, RANKS
 
@@ -293,19 +294,19 @@ class Conformance:
 class ConformanceOfFiles:
     """Frozen files of a model in Python and in LAMMPS; a subclass has the fixture ``model``."""
 
+    def frozen(self, model, kind, request):
+        """A file of the model."""
+        path = request.getfixturevalue("tmp_path") / f"model{kind}"
+        freeze(model, path)
+        return path
+
     @pytest.mark.lammps
     @pytest.mark.parametrize("kind", [".pth", pytest.param(".pt2", marks=pytest.mark.slow)])
-    def test_file_on_two_ranks(self, model, kind, tmp_path):
+    def test_file_on_two_ranks(self, model, kind, tmp_path, request):
         """A frozen file on two ranks, on one and in Python gives the numbers of the model."""
         from deepmd.infer import DeepPot
 
-        path = tmp_path / f"model{kind}"
-        if kind == ".pth":
-            torch.jit.script(model).save(str(path))
-        else:
-            from deepmd.pt_expt.utils import serialization
-
-            serialization.deserialize_to_file(str(path), {"model": model.serialize(), "model_def_script": {}})
+        path = self.frozen(model, kind, request)
         coord, atype, cell = random_frame(40, 8.0, seed=4)
         expected = our_results(model, coord, atype, cell)
         energy, force, virial = DeepPot(str(path)).eval(coord.reshape(1, -1), cell.reshape(1, 9), atype)

@@ -6,6 +6,7 @@ import pytest
 from architectures import architectures
 from conformance import Conformance, ConformanceOfFiles
 from helpers import tiny_model
+from lammps_cases import MODELS, STRONG
 from toy_network import ToyModel
 
 MACE = architectures("conformance")
@@ -32,7 +33,11 @@ class TestMace(Conformance):
 class TestFilesOfMace(ConformanceOfFiles):
     @pytest.fixture
     def model(self):
-        return tiny_model(num_interactions=3)
+        return tiny_model(**STRONG, **MODELS["three_layers"])
+
+    def frozen(self, model, kind, request):
+        """The file of the LAMMPS cases, of the same model."""
+        return request.getfixturevalue("model_files")(kind)["three_layers"]
 
 
 def test_thirteen_architectures():
