@@ -7,6 +7,9 @@ from typing import Any
 
 # TorchInductor 2.11 lets vectorised code for the rest of a loop read beyond the end of a tensor.
 PLAIN_TAILS = {"cpp.enable_loop_tail_vec": False}
+# Settings of tracing: torch's cache of fake tensors, whose sizes are symbols here, costs more than it spares (30 instead of
+# 22 s of CPU for a small model).
+PLAIN_TRACING = {"fake_tensor_cache_enabled": False}
 # TorchInductor's settings, and what is replaced in it, belong to the process: one thread at a time compiles.
 _compiling = threading.RLock()
 

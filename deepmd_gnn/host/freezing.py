@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from deepmd_gnn.files.progress import Progress, enter_stage
-from deepmd_gnn.files.torch_fixes import PLAIN_TAILS, sound_vectorisation
+from deepmd_gnn.files.torch_fixes import PLAIN_TAILS, PLAIN_TRACING, sound_vectorisation
 from deepmd_gnn.files.whole_file import whole_file
 from deepmd_gnn.graph.compilation import compilation, compiling
 from deepmd_gnn.host.classes import is_ours, model_of
@@ -126,6 +126,7 @@ def whole_exports(original: Callable[..., None]) -> Callable[..., None]:
 
         data = {**data, "model": with_arrays(data["model"])}
 
+        import torch._dynamo.config as dynamo_config
         import torch._inductor.config as inductor_config  # half a second, for those who compile
 
         # Whatever was asked for: a padded list could truncate neighbours, and has no form for several ranks.
@@ -133,6 +134,7 @@ def whole_exports(original: Callable[..., None]) -> Callable[..., None]:
             with (
                 sound_vectorisation(),
                 inductor_config.patch(PLAIN_TAILS),
+                dynamo_config.patch(PLAIN_TRACING),
                 _for_this_machine(path.suffix),
                 _with_kernels(data, path.suffix) as content,
             ):

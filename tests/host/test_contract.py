@@ -51,6 +51,7 @@ TORCH = [
     ("torch._inductor.exc", "InvalidCxxCompiler", None, "kernels/cpu/compiler.py"),
     ("torch._inductor.codecache", "get_lock_dir", "", "kernels/cpu/kept.py"),
     ("torch._inductor.runtime.cache_dir_utils", "cache_dir", "", "kernels/cpu/cache.py"),
+    ("torch._dynamo.config", "fake_tensor_cache_enabled", None, "files/torch_fixes.py"),
     ("torch._functorch.config", "force_non_lazy_backward_lowering", None, "host/compiled_training.py"),
     ("torch._subclasses.fake_tensor", "FakeTensor", None, "nn/linear.py"),
     ("torch._utils", "_rebuild_tensor_v2", None, "files/safe_pickle.py"),
