@@ -20,6 +20,10 @@ class Evaluation(HostInterface):
 
     if TYPE_CHECKING:
         graphs: GraphBuilder
+        replay: Replay | None
+    else:
+        # Of a model that launches generated kernels; without annotation, which TorchScript would read.
+        replay = None
 
     def launch_kernels(self, kernels: "TritonKernels") -> None:
         """Evaluate with generated kernels from now on, on a GPU; the model cannot be trained or scripted any more.
@@ -61,7 +65,7 @@ class Evaluation(HostInterface):
         """
         if not torch.jit.is_scripting():  # type: ignore[attr-defined]
             check_fields(graph)
-            if self.graphs.for_kernels:
+            if self.replay is not None:
                 return self.replay(graph, atype, nloc, nall)
         return self.derivatives(graph, atype, nloc, nall, comm_dict)
 
