@@ -42,7 +42,7 @@ MISSING = {
     "host": "backend deepmd_ops export host.bias host.checkpoint_files host.classes host.data_types host.device_inference host.edge_lower host.embedding host.evaluation host.freeze host.hessian host.inference_graphs host.inputs host.interface host.lowers host.model host.padded_lower host.protocol host.registry host.results host.sharing host.statistics host.storage host.stored_names pt pt_expt stat_compat",
     "commands": "commands.bench commands.check commands.convert commands.freeze commands.info commands.parsers commands.plot",
     "files": "files.fitting_weights files.import_order files.model_files files.native_file files.opening files.programs files.progress files.torch_fixes",
-    "graph": "graph.atom_graph graph.compilation graph.edge_operators graph.list_checks graph.padding",
+    "graph": "graph.edge_operators graph.list_checks",
     "kernels": "kernels.cpu.library kernels.cpu.memory kernels.cpu.mixing_code kernels.cpu.vectors kernels.triton.contraction_code kernels.triton.geometry_code kernels.triton.probe_kernel kernels.triton.replay",
     "nn": "mace_modules nn.convolution nn.modules nn.network",
     "native": "native.committees native.couplings native.description native.reader native.weights native.writer",
