@@ -165,3 +165,31 @@ def extended(frames, rcut):
     box = torch.tensor(np.stack([f[2].reshape(9) for f in frames]))
     lower = extend_input_and_build_neighbor_list(coord, atype, rcut, [400], mixed_types=True, box=box)
     return (coord, atype, box), lower
+
+
+def rotation(seed=0):
+    """A random proper rotation."""
+    q, r = np.linalg.qr(np.random.default_rng(seed).normal(size=(3, 3)))
+    q = q * np.sign(np.diag(r))
+    return q * np.sign(np.linalg.det(q))
+
+
+def self_send(nloc, owner):
+    """Communication tensors of one rank that sends to itself; the first result has to be kept alive."""
+    rows = owner[0, nloc:].to(torch.int32).contiguous()
+    one = torch.ones(1, dtype=torch.int32)
+    lists = torch.tensor([rows.data_ptr()], dtype=torch.int64)
+    none = torch.zeros(1, dtype=torch.int64)
+    sent, received = one * len(rows), one * len(rows)  # two tensors: a test changes one
+    names = ("send_list", "send_proc", "recv_proc", "send_num", "recv_num", "communicator")
+    return rows, dict(zip(names, (lists, one * 0, one * 0, sent, received, none), strict=True))
+
+
+def folded(out, owner, nloc):
+    """Bring forces and virials of ghosts home and use the names of ``forward``."""
+    result = {key: out[key].detach() for key in ("energy", "atom_energy", "virial")}
+    for key, width, name in (("extended_force", 3, "force"), ("extended_virial", 9, "atom_virial")):
+        index = owner.unsqueeze(2).expand(-1, -1, width)
+        zeros = torch.zeros(len(owner), nloc, width, dtype=torch.float64)
+        result[name] = zeros.scatter_add(1, index, out[key].detach())
+    return result

@@ -24,6 +24,8 @@ from deepmd_gnn.config.versions import check_versions, newer_writer, package_ver
 from deepmd_gnn.files.summary import summarise
 from deepmd_gnn.mace import MaceModel
 
+# Files of before are evaluated as users evaluate them.
+pytestmark = pytest.mark.optimised
 LADDER = sorted((Path(__file__).parents[1] / "data" / "versions").glob("[0-9]*"))
 FILES = [file for folder in LADDER for file in sorted(folder.glob("model.*"))]
 

@@ -5,49 +5,13 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
-from deepmd.pt.utils.nlist import extend_input_and_build_neighbor_list
-from helpers import assert_close, our_results, random_frame
+from helpers import assert_close, extended, folded, our_results, random_frame, rotation, self_send
 from lammps_cases import freeze
 from lammps_runner import run_lammps, write_data
 from tolerances import FINITE_DIFFERENCE, NATIVE, RANKS
 
 EXACT = NATIVE["float64"]
 KEYS = ("energy", "atom_energy", "force", "virial", "atom_virial")
-
-
-def rotation(seed=0):
-    """A random proper rotation."""
-    q, r = np.linalg.qr(np.random.default_rng(seed).normal(size=(3, 3)))
-    q = q * np.sign(np.diag(r))
-    return q * np.sign(np.linalg.det(q))
-
-
-def extended(frames, rcut):
-    """Arguments of ``forward`` and of ``forward_lower`` for frames."""
-    coord, atype, box = (torch.tensor(np.stack(part)) for part in zip(*frames, strict=True))
-    box = box.reshape(len(frames), 9)
-    lower = extend_input_and_build_neighbor_list(coord, atype, rcut, [400], mixed_types=True, box=box)
-    return (coord, atype, box), lower
-
-
-def self_send(nloc, owner):
-    """Communication tensors of one rank that sends to itself; the first result has to be kept alive."""
-    rows = owner[0, nloc:].to(torch.int32).contiguous()
-    one = torch.ones(1, dtype=torch.int32)
-    lists = torch.tensor([rows.data_ptr()], dtype=torch.int64)
-    number, none = one * len(rows), torch.zeros(1, dtype=torch.int64)
-    names = ("send_list", "send_proc", "recv_proc", "send_num", "recv_num", "communicator")
-    return rows, dict(zip(names, (lists, one * 0, one * 0, number, number, none), strict=True))
-
-
-def folded(out, owner, nloc):
-    """Bring forces and virials of ghosts home and use the names of ``forward``."""
-    result = {key: out[key].detach() for key in ("energy", "atom_energy", "virial")}
-    for key, width, name in (("extended_force", 3, "force"), ("extended_virial", 9, "atom_virial")):
-        index = owner.unsqueeze(2).expand(-1, -1, width)
-        zeros = torch.zeros(len(owner), nloc, width, dtype=torch.float64)
-        result[name] = zeros.scatter_add(1, index, out[key].detach())
-    return result
 
 
 def assert_equal(found, expected, tolerance=EXACT, keys=KEYS):
@@ -203,6 +167,7 @@ class Conformance:
         assert_equal(folded(out, owner, nlist.shape[1]), model(*whole, do_atomic_virial=True))
         assert len(kept) > 0
 
+    @pytest.mark.optimised
     def test_torchscript(self, model, tmp_path):
         whole, _ = extended([random_frame(seed=s) for s in range(2)], model.get_rcut())
         torch.jit.script(model).save(str(tmp_path / "model.pth"))

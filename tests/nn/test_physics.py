@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from architectures import architectures
-from helpers import assert_close, our_results, random_frame, tiny_model
+from helpers import assert_close, our_results, random_frame, rotation, tiny_model
 from tolerances import FINITE_DIFFERENCE, NATIVE
 
 VARIANTS = architectures("physics")
@@ -13,12 +13,6 @@ VARIANTS = architectures("physics")
 @pytest.fixture(scope="module", params=list(VARIANTS))
 def model(request):
     return tiny_model(**VARIANTS[request.param])
-
-
-def rotation(seed=0):
-    q, r = np.linalg.qr(np.random.default_rng(seed).normal(size=(3, 3)))
-    q = q * np.sign(np.diag(r))
-    return q * np.sign(np.linalg.det(q))
 
 
 @pytest.mark.parametrize("inverted", [False, True])
