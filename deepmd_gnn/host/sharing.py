@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from deepmd_gnn.config.sections import SECTIONS
+from deepmd_gnn.files.tensor_names import NETWORK, model_name
 from deepmd_gnn.host.interface import HostInterface
 
 # Not part of the architecture: where they differ the network is the same.
@@ -31,7 +32,9 @@ class Part:
         """Torch's tools for sharded models walk to a tensor by its name in the checkpoint."""
         if name.startswith("_") or name == "model":
             raise AttributeError(name)
-        return getattr(self.model.energy_model, name)
+        ours = model_name(f"{self.section}.{name}")
+        inner = ours.removeprefix(NETWORK)
+        return getattr(self.model if ours == inner else self.model.energy_model, inner)
 
     def share_params(
         self,

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from deepmd_gnn.graph.edge_sums import edge_lists, rows_of_edges, sum_over_edges
+from deepmd_gnn.graph.atom_graph import AtomGraph
+from deepmd_gnn.graph.edge_sums import edge_lists, rows_of_receivers, sum_at_receivers
 from deepmd_gnn.graph.input_checks import check_coordinates, check_types, farthest
 
 RECEIVERS = torch.tensor([2, 0, 2, 2, 0])
@@ -24,13 +25,20 @@ def test_padded_lists_have_every_edge_once():
         assert (RECEIVERS[edges[edges >= 0]] == row).all()
 
 
-@pytest.mark.parametrize("listed", [False, True])
-def test_sums_and_their_inverse(listed):
+def graph(mode):
+    """Three nodes that are also the senders; node 1 sends and receives nothing."""
+    types = torch.zeros(3, dtype=torch.int64)
+    index = torch.stack([RECEIVERS, RECEIVERS])
+    plain = AtomGraph(types, types, index, torch.zeros(5, 3), index, mode)
+    return plain._replace(incoming=edge_lists(*lists())) if mode == "exported" else plain
+
+
+@pytest.mark.parametrize("mode", ["plain", "exported", "compiled training"])
+def test_sums_and_their_inverse(mode):
     values = torch.arange(10.0).view(5, 2)
-    padded = edge_lists(*lists()) if listed else None
     expected = torch.zeros(3, 2).index_add(0, RECEIVERS, values)
-    assert torch.equal(sum_over_edges(values, RECEIVERS, 3, padded), expected)
-    assert torch.equal(rows_of_edges(expected, RECEIVERS, padded), expected[RECEIVERS])
+    assert torch.equal(sum_at_receivers(values, graph(mode)), expected)
+    assert torch.equal(rows_of_receivers(expected, graph(mode)), expected[RECEIVERS])
 
 
 def test_types_and_coordinates_are_looked_at():
