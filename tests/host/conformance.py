@@ -10,6 +10,9 @@ from lammps_cases import freeze
 from lammps_runner import run_lammps, write_data
 from tolerances import FINITE_DIFFERENCE, NATIVE, RANKS
 
+from deepmd_gnn.graph.builders import make_graph
+from deepmd_gnn.graph.neighbor_search import NeighborPairs
+
 EXACT = NATIVE["float64"]
 KEYS = ("energy", "atom_energy", "force", "virial", "atom_virial")
 
@@ -87,8 +90,27 @@ class Conformance:
         found = our_results(model, coord, atype, None, do_atomic_virial=True)
         moments = np.einsum("ia,ib->ab", found["force"], coord).reshape(9)
         assert_close(found["virial"], moments, EXACT)
-        # One strained atom after the other: only edges to it change, so the sum over atoms is exact for each.
         assert_close(found["atom_virial"].sum(axis=0), moments, EXACT)
+
+    def test_atomic_virial_of_each_atom(self, model):
+        """Central differences: strain the edges to one neighbour, to which the host gives the whole term of an edge."""
+        coord, atype, cell = (torch.from_numpy(part) for part in random_frame(natoms=6, box_length=4.5))
+        found = our_results(model, coord.numpy(), atype.numpy(), cell.numpy(), do_atomic_virial=True)
+        center, neighbor, vectors = NeighborPairs(model.get_rcut())(coord[None], atype[None], cell[None])
+        index = torch.stack([neighbor, center])
+        step = 1e-4
+
+        def energy(strained, strain):
+            moved = vectors + (neighbor == strained).unsqueeze(1) * (vectors @ strain)
+            graph = make_graph(atype, atype, *index, moved, index, model.get_rcut())
+            return float(model.atom_energies(model.graphs.arranged(graph), atype, None).detach().sum())
+
+        for atom, a, b in ((0, 0, 0), (0, 1, 2), (2, 2, 1), (5, 1, 1)):
+            strain = torch.zeros(3, 3, dtype=torch.float64)
+            strain[b, a] = step
+            difference = -(energy(atom, strain) - energy(atom, -strain)) / (2 * step)
+            error = abs(difference - found["atom_virial"][atom].reshape(3, 3)[a, b])
+            assert error <= FINITE_DIFFERENCE * np.abs(found["atom_virial"]).max()
 
     # --- invariances ---
 
