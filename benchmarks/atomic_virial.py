@@ -50,7 +50,7 @@ def build_model(folder, size, precision):
     folder : pathlib.Path
         Where to.
     size, precision : str
-        Keys of `workload.MODELS` and `workload.DTYPES`.
+        Keys of `workload.IRREPS` and `workload.DTYPES`.
     """
     torch.jit.script(workload.our_model(size, precision, workload.system("water"))).save(
         str(folder / "model.pth")
@@ -93,7 +93,7 @@ def run_turns(folder, steps, turns):
 def main():
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--model", choices=list(workload.MODELS), default="S")
+    parser.add_argument("--model", choices=list(workload.IRREPS), default="S")
     parser.add_argument("--precision", choices=list(workload.DTYPES), default="float32")
     parser.add_argument("--steps", type=int, default=5, help="steps of each run")
     parser.add_argument("--turns", type=int, default=5)

@@ -30,7 +30,7 @@ def prepare(folder, size, precision, structure):
     folder : pathlib.Path
         Where to.
     size, precision : str
-        Keys of `workload.MODELS` and `workload.DTYPES`.
+        Keys of `workload.IRREPS` and `workload.DTYPES`.
     structure : workload.System
         What the model is for.
     """
@@ -214,7 +214,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("task", choices=["prepare", "freeze", "freeze plain", *TASKS])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("size", choices=list(workload.MODELS))
+    parser.add_argument("size", choices=list(workload.IRREPS))
     parser.add_argument("precision", choices=list(workload.DTYPES))
     parser.add_argument("system", choices=workload.SYSTEMS)
     parser.add_argument("calls", type=int)

@@ -189,7 +189,7 @@ def table(summary, args):
 def parse_arguments():
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--model", choices=["S", "M"], default="S", help="S: 64x0e, M: 128x0e + 128x1o")
+    parser.add_argument("--model", choices=list(workload.IRREPS), default="S", help=str(workload.IRREPS))
     parser.add_argument("--precision", choices=["float32", "float64"], default="float32")
     parser.add_argument("--system", choices=workload.SYSTEMS, default="water")
     parser.add_argument("--rounds", type=int, default=3, help="turns of all tasks")

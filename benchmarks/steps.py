@@ -19,7 +19,7 @@ FILES = {"`.pth`": "model.pth", "`.pt2`": "model.pt2"}
 def main():
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--model", choices=["S", "M"], default="S", help="S: 64x0e, M: 128x0e + 128x1o")
+    parser.add_argument("--model", choices=list(workload.IRREPS), default="S", help=str(workload.IRREPS))
     parser.add_argument("--precision", choices=["float32", "float64"], default="float32")
     parser.add_argument("--rounds", type=int, default=1, help="turns; the best of each counts")
     parser.add_argument(

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 
 MODELS = {"S": "64x0e", "M": "128x0e + 128x1o"}
+# T: the small one of the tutorials, and of the tests that only ask whether a benchmark runs.
+IRREPS = {**MODELS, "T": "8x0e + 8x1o"}
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 OURS_ONLY = ("scale", "avg_num_neighbors")
 
@@ -73,7 +75,7 @@ def model_options(size, precision, structure):
     Parameters
     ----------
     size : str
-        Key of `MODELS`.
+        Key of `IRREPS`.
     precision : str
         Key of `DTYPES`.
     structure : System
@@ -88,7 +90,7 @@ def model_options(size, precision, structure):
         "type": "mace",
         "type_map": structure.type_map,
         "r_max": structure.r_max,
-        "hidden_irreps": MODELS[size],
+        "hidden_irreps": IRREPS[size],
         "precision": precision,
         "avg_num_neighbors": structure.avg_num_neighbors,
         "scale": 1.0,
@@ -136,7 +138,7 @@ def native_model(size, precision, structure, weights):
             interaction_cls_first=modules.interaction_classes["RealAgnosticInteractionBlock"],
             num_interactions=2,
             num_elements=len(structure.type_map),
-            hidden_irreps=o3.Irreps(MODELS[size]),
+            hidden_irreps=o3.Irreps(IRREPS[size]),
             MLP_irreps=o3.Irreps("16x0e"),
             atomic_energies=np.zeros(len(structure.type_map)),
             avg_num_neighbors=structure.avg_num_neighbors,

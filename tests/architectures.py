@@ -12,7 +12,7 @@ class Architecture(NamedTuple):
 
 # conformance: the suite of every model of the host; native: numbers of native MACE; training, loss: gradients; physics: invariances and derivatives; cuequivariance; type map:
 # elements dropped and added; written: as a native model; kernels, triton: generated code; frozen: into a .pt2 for two
-# threads; lammps: in LAMMPS on ranks.
+# threads; lammps: in LAMMPS on ranks. Names of the latter are names of files in its inputs, without blanks.
 ARCHITECTURES = {
     "default": Architecture(
         {},
@@ -306,47 +306,12 @@ ARCHITECTURES = {
     "float32, correlation 3": Architecture(
         {"precision": "float32", "max_ell": 3, "correlation": 3}, ("triton",)
     ),
-    "non-linear in both layers, agnostic product": Architecture(
-        {
-            "interaction": "RealAgnosticResidualNonLinearInteractionBlock",
-            "interaction_first": "RealAgnosticResidualNonLinearInteractionBlock",
-            "use_agnostic_product": True,
-            "apply_cutoff": False,
-            "correlation": 2,
-        },
-        ("frozen",),
-    ),
-    "density, MM type, float32": Architecture(
-        {
-            "interaction": "RealAgnosticDensityResidualInteractionBlock",
-            "interaction_first": "RealAgnosticDensityInteractionBlock",
-            "pair_repulsion": True,
-            "distance_transform": "Agnesi",
-            "correlation": [3, 1],
-            "gate": "tanh",
-            "type_map": ["O", "HW"],
-            "atomic_energies": {"O": -5.0},
-            "pair_exclude_types": [[0, 0]],
-            "precision": "float32",
-        },
-        ("frozen",),
-    ),
-    "attentive, soft, gaussian": Architecture(
-        {
-            "interaction": "RealAgnosticAttResidualInteractionBlock",
-            "interaction_first": "RealAgnosticResidualInteractionBlock",
-            "distance_transform": "Soft",
-            "radial_type": "gaussian",
-            "num_radial_basis": 16,
-            "use_last_readout_only": True,
-            "atom_exclude_types": [1],
-        },
-        ("frozen",),
-    ),
     "SO(3), all irreps last": Architecture(
         {
             "interaction": "RealAgnosticInteractionBlock",
             "use_so3": True,
+            # Not in LAMMPS: random atoms would fly past the skin between two lists.
+            "pair_repulsion": True,
             "keep_last_layer_irreps": True,
             "readout_cls": "NonLinearBiasReadoutBlock",
             "edge_irreps": "2x0e + 2x1o",
@@ -361,18 +326,42 @@ ARCHITECTURES = {
     "three_layers": Architecture({"num_interactions": 3}, ("lammps",)),
     "float32": Architecture({"precision": "float32"}, ("lammps",)),
     "attentive_layers": Architecture(
-        {"interaction": "RealAgnosticAttResidual", "num_interactions": 3}, ("lammps",)
+        {
+            "interaction": "RealAgnosticAttResidualInteractionBlock",
+            "interaction_first": "RealAgnosticResidualInteractionBlock",
+            "num_interactions": 3,
+            "distance_transform": "Soft",
+            "radial_type": "gaussian",
+            "num_radial_basis": 16,
+            "use_last_readout_only": True,
+            "atom_exclude_types": [1],
+        },
+        ("frozen", "lammps"),
     ),
     "non_linear": Architecture(
         {
-            "interaction": "RealAgnosticResidualNonLinear",
-            "interaction_first": "RealAgnosticResidualNonLinear",
+            "interaction": "RealAgnosticResidualNonLinearInteractionBlock",
+            "interaction_first": "RealAgnosticResidualNonLinearInteractionBlock",
             "edge_irreps": "2x0e + 2x1o",
+            "use_agnostic_product": True,
+            "apply_cutoff": False,
+            "correlation": 2,
         },
-        ("lammps",),
+        ("frozen", "lammps"),
     ),
-    "qm_mm": Architecture({"type_map": ["O", "HW"], "atomic_energies": {"O": -5.0}}, ("lammps",)),
-    "second": Architecture({"seed": 4}, ("lammps",)),
+    "qm_mm": Architecture(
+        {
+            "interaction": "RealAgnosticDensityResidualInteractionBlock",
+            "interaction_first": "RealAgnosticDensityInteractionBlock",
+            "distance_transform": "Agnesi",
+            "correlation": [3, 1],
+            "gate": "tanh",
+            "type_map": ["O", "HW"],
+            "atomic_energies": {"O": -5.0},
+            "pair_exclude_types": [[0, 0]],
+        },
+        ("frozen", "lammps"),
+    ),
     "third": Architecture({"seed": 5}, ("lammps",)),
 }
 

@@ -4,6 +4,9 @@ import shutil
 import sys
 from pathlib import Path
 
+# Half of the time for the part of a `.pt2` that calls one kernel after the other; the kernels are compiled as for users.
+os.environ.setdefault("AOT_INDUCTOR_COMPILE_WRAPPER_OPT_LEVEL", "O0")
+
 import pytest
 import torch
 import torch._inductor.config as inductor_config
@@ -107,6 +110,16 @@ def _tables_once(kept):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(generated, "radial_table", radial_table)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _not_opened_twice():
+    """Skip what a freeze does at its end, a process that opens the file: these tests open it. See test_frozen_check.py."""
+    from deepmd_gnn.host import freezing
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(freezing, "check_file", lambda path, data: None)
         yield
 
 

@@ -6,6 +6,7 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
+import torch._inductor.config as inductor_config
 from architectures import architectures
 from helpers import TINY, random_frame, tiny_model
 from lammps_runner import PRESSURE_ORDER, Frame, Run, python_frame, read_frames, run_lammps, write_data
@@ -17,10 +18,16 @@ NULL = 2  # a type that the model does not have
 # Random weights, scaled to forces of about 1 eV/Å; the second layer's messages make up a good part of them.
 STRONG = {"scale": 60.0, "avg_num_neighbors": 4.0}
 MODELS = architectures("lammps")
+THREADED = architectures("frozen")
+# Beside the model of a case, whose deviation from it is printed.
+DEVIATING = {"second": "one_layer", "third": "third"}
 
 
 class ModelFiles:
-    """Frozen models by name, written on demand; ``blind_…`` is the same model without the feature exchange."""
+    """Frozen models by name, written on demand; ``blind_…`` is the same model without the feature exchange.
+
+    Those that are tagged as frozen are compiled for two threads.
+    """
 
     def __init__(self, folder, kind):
         self.folder, self.kind = folder, kind
@@ -31,7 +38,8 @@ class ModelFiles:
         blind = name.startswith("blind_")
 
         def make(path):
-            freeze(tiny_model(**STRONG, **MODELS[name.removeprefix("blind_")]), path, blind)
+            with inductor_config.patch({"cpp.threads": 2 if name in THREADED else 1}):
+                freeze(tiny_model(**STRONG, **MODELS[name.removeprefix("blind_")]), path, blind)
 
         return once(self.folder / f"{name}{kind}", make)
 
@@ -309,7 +317,7 @@ def input_script(case, models):
         types = " ".join(MODELS[case.model].get("type_map", TINY["type_map"])) + " NULL" * null
         words = {"model": models[name], "types": types, **OVERLAY}
         if "{second}" in case.pair_style:
-            words.update({name: models[name] for name in ("second", "third")})
+            words.update({word: models[name] for word, name in DEVIATING.items()})
         return template.format(
             boundary=" ".join(case.boundary),
             setup=case.setup,

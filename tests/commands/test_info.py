@@ -8,7 +8,7 @@ import torch
 from deepmd.main import main as dp
 from deepmd_run import base_input, run_dp, working_directory
 from helpers import TINY, tiny_model
-from lammps_cases import freeze
+from lammps_cases import MODELS, STRONG, freeze
 from training_data import composition_frames, write_system
 
 from deepmd_gnn import __version__
@@ -159,12 +159,16 @@ def test_frozen_after_training(trained, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".pte"])
-@pytest.mark.parametrize("options", [{}, RICH], ids=["plain", "rich"])
-def test_frozen(suffix, options, tmp_path):
+@pytest.mark.parametrize("options", [None, RICH], ids=["plain", "rich"])
+def test_frozen(suffix, options, tmp_path, model_files):
     # By way of serialize, so that no section of an input is at hand.
-    model = MaceModel.deserialize(tiny_model(**options).serialize()).eval()
-    path = tmp_path / f"mace{suffix}"
-    freeze(model, path)
+    given = options or {**STRONG, **MODELS["one_layer"]}
+    model = MaceModel.deserialize(tiny_model(**given).serialize()).eval()
+    if suffix == ".pte" and options is None:
+        path = model_files(suffix)["one_layer"]
+    else:
+        path = tmp_path / f"mace{suffix}"
+        freeze(model, path)
     summary = summarise(path)
     assert_describes(summary["models"][0], model)
     assert summary["versions"]["deepmd-gnn"] == __version__
@@ -235,10 +239,9 @@ def test_wrong_suffix_is_noticed(trained, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".pte"])
-def test_damaged_file(suffix, tmp_path, capsys):
+def test_damaged_file(suffix, tmp_path, capsys, model_files):
     path = tmp_path / f"mace{suffix}"
-    freeze(tiny_model(), path)
-    content = path.read_bytes()
+    content = model_files(suffix)["one_layer"].read_bytes()
     path.write_bytes(content[: len(content) // 2])
     assert main(["info", str(path)]) == 1
     assert f"{path}: is a truncated archive" in capsys.readouterr().err

@@ -9,12 +9,17 @@ import pytest
 import torch
 from helpers import tiny_model
 
-from deepmd_gnn.host import frozen_check
+from deepmd_gnn.host import freezing, frozen_check
 from deepmd_gnn.host.freezing import evaluated_by, whole_exports
 from deepmd_gnn.host.frozen_check import ONE_RANK
 
 KEYS = ["atom_energy", "energy", "force", "virial", "atom_virial"]
 CRASHES = "#include <csignal>\n__attribute__((constructor)) static void crash() { std::raise(SIGSEGV); }\n"
+
+
+@pytest.fixture(autouse=True)
+def _opened(monkeypatch):
+    monkeypatch.setattr(freezing, "check_file", frozen_check.check_file)
 
 
 def archive(path, library):

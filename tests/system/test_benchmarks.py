@@ -28,13 +28,13 @@ def test_neighbor_search():
 
 @pytest.mark.lammps
 def test_atomic_virial():
-    out = run("atomic_virial.py", "--steps", "1", "--turns", "1")
+    out = run("atomic_virial.py", "--model", "T", "--steps", "1", "--turns", "1")
     assert [line.split()[0] for line in out.splitlines()] == ["plain", "with", "ratio"]
 
 
 @pytest.mark.lammps
 def test_against_native():
-    options = ["--system", "benzene", "--rounds", "1", "--calls", "1", "--steps", "1"]
+    options = ["--model", "T", "--system", "benzene", "--rounds", "1", "--calls", "1", "--steps", "1"]
     out = run("run.py", *options, "--tasks", "native force", "ours force", "ours LAMMPS")
     first, *others = re.findall(r"^\| [^|]+ \| [\d.e+]+ \| ([\d.e-]+) \|", out, re.MULTILINE)
     assert float(first) == 1
@@ -43,7 +43,7 @@ def test_against_native():
 
 @pytest.mark.lammps
 def test_steps():
-    out = run("steps.py", "--steps", "1")
+    out = run("steps.py", "--model", "T", "--steps", "1")
     rows = re.findall(r"^\| `(\.pt.)` \|((?: [\d.e+]+ \|){6})$", out, re.MULTILINE)
     assert [name for name, _ in rows] == [".pth", ".pt2"]
 
@@ -72,8 +72,8 @@ def test_training(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.lammps
 def test_growth():
-    """One size of the smaller model; the `.pt2` takes most of the time."""
-    out = run("growth.py", "--sizes", "1", "--rounds", "1", "--steps", "4")
+    """One size of the smallest model; the `.pt2` takes most of the time."""
+    out = run("growth.py", "--model", "T", "--sizes", "1", "--rounds", "1", "--steps", "4")
     assert re.search(r"^\| 192 \| \d+ \| \d+ \| \d+ \|", out, re.MULTILINE)
     assert re.search(r"^\| 1536 \| \d+ \| \d+ \| [\d.]+ \|$", out, re.MULTILINE)
 

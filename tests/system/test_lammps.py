@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from lammps_cases import (
     CASES,
+    DEVIATING,
     HOST_REFUSES,
     MODELS,
     NULL,
@@ -137,7 +138,7 @@ def test_model_deviation(kind, simulated, model_files):
     assert table[:, 0].tolist() == [0, 4, 8]
     for row in table:
         frame = next(frame for frame in result.frames if frame.step == row[0])
-        models = [model_files(kind)[name] for name in (case.model, "second", "third")]
+        models = [model_files(kind)[name] for name in (case.model, *DEVIATING.values())]
         python = [python_frame(model, frame) for model in models]
         forces = np.array([[p.force] for p in python])
         virials = np.array([[p.atom_virial.sum(axis=0)] for p in python]) / len(frame.coord)
