@@ -112,8 +112,11 @@ class NativeModule:
             prefix, module = waiting.pop()
             for name, tensor in module.tensors.items():
                 yield prefix + name, tensor
-            new = [(f"{prefix}{name}.", one) for name, one in module.children.items() if id(one) not in seen]
-            seen.update(id(one) for _, one in new)
+            new = []
+            for name, child in module.children.items():
+                if id(child) not in seen:
+                    seen.add(id(child))
+                    new.append((f"{prefix}{name}.", child))
             waiting += reversed(new)
 
 
