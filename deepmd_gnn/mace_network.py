@@ -261,7 +261,7 @@ class CuEquivarianceEvaluator:
         Returns
         -------
         dict[str, torch.Tensor]
-            By name; gradients flow back.
+            By name, in that module's shapes; gradients flow back.
         """
         ours = dict(network.named_parameters())
         arranged = {

@@ -105,7 +105,7 @@ class NativeModule:
         return [children[name] for name in sorted(children, key=int)]
 
     def named_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """All parameters and buffers, named as in a state dict; those of a module with several parents once."""
+        """All parameters and buffers, of any shape, named as in a state dict; those of a module with several parents once."""
         seen = {id(self)}
         waiting = [("", self)]
         while waiting:

@@ -167,7 +167,20 @@ class GraphModel(Lowers):
         charge_spin: Any = None,
         spin: Any = None,
     ) -> dict[str, torch.Tensor]:
-        """Atomic energies of frames, for the regression of E0; arrays or tensors."""
+        """Evaluate frames for the regression of E0.
+
+        Parameters
+        ----------
+        coord, atype, box : array_like
+            As in ``forward``, arrays or tensors: Å, shapes (nf, nloc, 3), (nf, nloc) and (nf, 9).
+        fparam, aparam, charge_spin, spin : Any
+            Not used.
+
+        Returns
+        -------
+        dict[str, torch.Tensor]
+            ``energy`` of the atoms, eV, shape (nf, nloc, 1).
+        """
         coord = torch.as_tensor(coord, device=env.DEVICE)
         atype = torch.as_tensor(atype, device=env.DEVICE).long()
         box = None if box is None else torch.as_tensor(box, device=env.DEVICE)
