@@ -42,6 +42,12 @@ def test_no_test_imports_another():
         assert not [name for name in imported(path) if re.match(r"test_\w+$", name)], path
 
 
+def test_no_two_files_have_one_name():
+    """pytest takes the second for the first, once both are collected."""
+    names = [path.name for path in (ROOT / "tests").glob("*/test_*.py")]
+    assert sorted(names) == sorted(set(names))
+
+
 @pytest.mark.parametrize("room", sorted({*ROOMS, *BESIDE.values()}))
 def test_modules_of_a_room_are_imported_by_its_tests(room):
     tests = [imported(path) for path in (ROOT / "tests" / room).glob("test_*.py")]
