@@ -66,7 +66,7 @@ def check_lists(comm_dict: dict[str, torch.Tensor], nghost: int) -> None:
     Parameters
     ----------
     comm_dict : dict[str, torch.Tensor]
-        The host's communication tensors.
+        The host's communication tensors; ``recv_num`` has the ghosts of every message, int32, shape (nmessage,).
     nghost : int
         Ghosts of this rank.
 

@@ -22,7 +22,7 @@ class EdgeLower(Protocol):
     def __call__(
         self, *inputs: torch.Tensor, do_atomic_virial: bool, comm_dict: dict[str, torch.Tensor] | None
     ) -> dict[str, torch.Tensor]:
-        """Evaluate the first ten inputs of the host's order."""
+        """Evaluate the first ten inputs of the host's order, see :func:`~deepmd_gnn.host.edge_lower.evaluate_edges`."""
 
 
 def traced_edge_lower(
@@ -41,7 +41,8 @@ def traced_edge_lower(
     network : EnergyNetwork
         Its network, in which the kernels replace modules meanwhile.
     samples : tuple
-        Sample inputs in the host's order: thirteen, and for several ranks eight communication tensors.
+        Sample inputs in the host's order: thirteen, and for several ranks eight communication tensors. The shapes are
+        those of :func:`~deepmd_gnn.host.edge_lower.evaluate_edges`, of any number of atoms and edges.
     do_atomic_virial : bool
         Whether the program returns the virial of each atom.
     options : dict[str, Any]
@@ -82,7 +83,7 @@ def traced_program(
     program : Callable
         The function.
     samples : tuple
-        Its arguments.
+        Its arguments, of any shape.
     options : dict[str, Any]
         For ``make_fx``.
 

@@ -91,7 +91,7 @@ class MaceModel(GraphModel):
 
     @torch.jit.unused
     def cuequivariance_energies(self, graph: AtomGraph) -> torch.Tensor:
-        """Energies of the nodes by cuEquivariance; builds the evaluator at the first training step."""
+        """Energies of the nodes by cuEquivariance, eV, float64, shape (nnode,); builds the evaluator at the first step."""
         evaluator = self.__dict__.get("_cuequivariance")
         if evaluator is None or evaluator.elements != self.energy_model.atomic_numbers.tolist():
             evaluator = CuEquivarianceEvaluator(self.config, self.energy_model)

@@ -6,7 +6,7 @@ values of ``mace.modules.ScaleShiftMACE``, so that they travel between the two u
 
 import importlib.util
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from deepmd_gnn.mace_construction import construction, without_side_effects
 from deepmd_gnn.mace_modules import interaction_from, product_from, readout_from, spherical_harmonics_up_to
 from deepmd_gnn.nn.energy import Blocks, MaceEnergy
 from deepmd_gnn.nn.linear import Weight
+from deepmd_gnn.nn.modules import ModuleList
 from deepmd_gnn.nn.repulsion import Repulsion
 from deepmd_gnn.nn.soft_transform import OldSoftTransform
 
@@ -28,6 +29,31 @@ from e3nn import o3  # noqa: E402
 from mace import modules as mace_modules  # noqa: E402
 
 without_side_effects(mace_modules)
+
+if TYPE_CHECKING:
+    # What is read and set of native MACE's modules, which have no types.
+
+    class NativeInteraction(torch.nn.Module):
+        """An interaction block."""
+
+        avg_num_neighbors: float | torch.Tensor
+
+    class ScaleShift(torch.nn.Module):
+        """Scale and shift of the energies of the network."""
+
+        scale: torch.Tensor
+
+    class AtomicEnergies(torch.nn.Module):
+        """E0 of each element."""
+
+        atomic_energies: torch.Tensor
+
+    class NativeMace(torch.nn.Module):
+        """``mace.modules.ScaleShiftMACE``."""
+
+        interactions: ModuleList[NativeInteraction]
+        scale_shift: ScaleShift
+        atomic_energies_fn: AtomicEnergies
 
 
 def _seed(seed: int | list[int] | None) -> int | None:
@@ -74,7 +100,7 @@ def build_energy(config: MaceConfig, atomic_numbers: list[int]) -> MaceEnergy:
 
 def build_native(
     config: MaceConfig, atomic_numbers: list[int], cueq_config: Any = None, *, to_run: bool = True
-) -> torch.nn.Module:
+) -> "NativeMace":
     """Build native MACE for a configuration.
 
     Parameters
@@ -134,7 +160,7 @@ def build_native(
     return native.double()
 
 
-def build_cuequivariance(config: MaceConfig, atomic_numbers: list[int], fused: bool) -> torch.nn.Module:
+def build_cuequivariance(config: MaceConfig, atomic_numbers: list[int], fused: bool) -> "NativeMace":
     """Build native MACE on cuEquivariance, as native's own conversion configures it.
 
     Parameters
@@ -235,7 +261,7 @@ class CuEquivarianceEvaluator:
         Returns
         -------
         dict[str, torch.Tensor]
-            By name; gradients flow back.
+            By name, in that module's shapes; gradients flow back.
         """
         ours = dict(network.named_parameters())
         arranged = {
@@ -246,7 +272,7 @@ class CuEquivarianceEvaluator:
         for index in range(len(network.products)):
             prefix = f"products.{index}.symmetric_contractions."
             name = f"{prefix}weight"
-            parts = [p for key, p in _ordered(ours, prefix) if p.numel()]
+            parts: list[torch.Tensor] = [p for _, p in _ordered(ours, prefix) if p.numel()]
             if name in self.shapes and parts:
                 arranged[name] = torch.cat(parts, dim=1).reshape(self.shapes[name])
         return arranged

@@ -32,7 +32,7 @@ def observed_elements(
     Returns
     -------
     list[str]
-        In the order of `type_map`.
+        By atomic number, as the host sorts them.
     """
     observed = _restore_observed_type_from_file(path)
     if observed is None:

@@ -105,15 +105,18 @@ class NativeModule:
         return [children[name] for name in sorted(children, key=int)]
 
     def named_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """All parameters and buffers, named as in a state dict; those of a module with several parents once."""
+        """All parameters and buffers, of any shape, named as in a state dict; those of a module with several parents once."""
         seen = {id(self)}
         waiting = [("", self)]
         while waiting:
             prefix, module = waiting.pop()
             for name, tensor in module.tensors.items():
                 yield prefix + name, tensor
-            new = [(f"{prefix}{name}.", one) for name, one in module.children.items() if id(one) not in seen]
-            seen.update(id(one) for _, one in new)
+            new = []
+            for name, child in module.children.items():
+                if id(child) not in seen:
+                    seen.add(id(child))
+                    new.append((f"{prefix}{name}.", child))
             waiting += reversed(new)
 
 

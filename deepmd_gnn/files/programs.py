@@ -25,14 +25,18 @@ def check_program(archive: Archive) -> None:
     FileError
         If a tensor is stored as a pickle, or a pickle holds something else than tensors.
     """
+    _check_members(archive)
+    for name in archive.ending(".pt2"):  # unpacked by the host; itself it has no others
+        with opened(Path(f"{archive.path}/{name}"), archive.read(name)) as inner:
+            _check_members(inner)
+
+
+def _check_members(archive: Archive) -> None:
     for name in archive.names:
         if name.endswith(_TABLES):
             _check_table(archive, name)
         elif PurePosixPath(name).suffix == ".pt" and str(PurePosixPath(name).parent).endswith(_PICKLES):
             _check_pickle(archive, name)
-        elif name.endswith(".pt2"):  # unpacked by the host; itself it has no others
-            with opened(Path(f"{archive.path}/{name}"), archive.read(name)):
-                pass
 
 
 def _check_table(archive: Archive, name: str) -> None:

@@ -175,7 +175,18 @@ def _(receiver: torch.Tensor, nnode: int, slots: int) -> tuple[torch.Tensor, tor
 
 
 def chunks_of(table: torch.Tensor) -> tuple[list[int], list[int]]:
-    """Receivers of each chunk and edges of each of its receivers, from the table of :func:`arrange_in_chunks`."""
+    """Read the table of :func:`arrange_in_chunks`.
+
+    Parameters
+    ----------
+    table : torch.Tensor
+        int64, shape (nnode,).
+
+    Returns
+    -------
+    tuple[list[int], list[int]]
+        Receivers of each chunk, and edges of each of its receivers.
+    """
     first = table.nonzero().flatten()
     nodes = torch.diff(first, append=first.new_tensor([table.shape[0]]))
     return nodes.tolist(), table[first].tolist()

@@ -297,7 +297,8 @@ def with_lists(graph: AtomGraph, lists: tuple[torch.Tensor, ...], nowned: int) -
     graph : AtomGraph
         The graph.
     lists : tuple[torch.Tensor, ...]
-        Edges grouped by centre, where each centre's begin, and the same by neighbour; int64.
+        Edges grouped by centre, shape (nedge,), where each centre's begin, shape (natom + 1,), and the same by
+        neighbour; int64.
     nowned : int
         Owned atoms.
 

@@ -130,12 +130,12 @@ class NeighborPairs(torch.nn.Module):
         Parameters
         ----------
         box : torch.Tensor
-            Shape (nf, 3, 3).
+            Å, shape (nf, 3, 3).
 
         Returns
         -------
         torch.Tensor
-            Shape (nf, 3, 3).
+            1/Å, shape (nf, 3, 3).
         """
         volume = torch.abs(torch.linalg.det(box))
         if not bool(torch.isfinite(box).all()) or bool((volume < 1e-9).any()):

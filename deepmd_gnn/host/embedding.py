@@ -27,7 +27,7 @@ class Embedding(Evaluation):
         Parameters
         ----------
         coord, atype, box : torch.Tensor
-            As in ``forward``.
+            As in ``forward``: Å, shapes (nf, nloc, 3), (nf, nloc) and (nf, 9).
         fparam, aparam, charge_spin : torch.Tensor, optional
             Not used.
 
@@ -135,5 +135,5 @@ class LastLayer:
         gr: torch.Tensor,
         **unused: Any,  # noqa: ARG002
     ) -> dict[str, torch.Tensor]:
-        """Return the second result of :meth:`ExtendedFeatures.descriptor`."""
+        """Return the second result of :meth:`ExtendedFeatures.descriptor`, shape (nf, nloc, channels)."""
         return {"middle_output": gr}

@@ -61,7 +61,7 @@ class Evaluation(HostInterface):
         Returns
         -------
         energy, force, atom_virial : torch.Tensor
-            Shapes (nf, nloc, 1), (nf, nall, 3), (nf, nall, 9).
+            eV, eV/Å and eV, shapes (nf, nloc, 1), (nf, nall, 3) and (nf, nall, 9).
         """
         if not torch.jit.is_scripting():  # type: ignore[attr-defined]
             check_fields(graph)

@@ -113,7 +113,7 @@ def evaluated(file: Path, inputs: list[torch.Tensor], device: str) -> dict[str, 
     Returns
     -------
     dict[str, dict[str, torch.Tensor]]
-        For each program its results, on the CPU.
+        For each program its results on the CPU, in shape as of :func:`~deepmd_gnn.host.results.public_results`.
 
     Raises
     ------

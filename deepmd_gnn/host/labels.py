@@ -94,7 +94,20 @@ def warn_of_ignored_cells(data: Any) -> None:
 
 
 def cell_of_batch(coord: torch.Tensor, box: torch.Tensor | None) -> torch.Tensor | None:
-    """The cells of a batch, None for data without: `dp --pt-expt train` then has zeros, and coordinates with a gradient."""
+    """Find out whether a batch has cells: `dp --pt-expt train` has zeros for data without, and coordinates with a gradient.
+
+    Parameters
+    ----------
+    coord : torch.Tensor
+        Å, shape (nf, nloc, 3).
+    box : torch.Tensor, optional
+        Cells, Å, shape (nf, 9).
+
+    Returns
+    -------
+    torch.Tensor or None
+        `box`; None for data without cells.
+    """
     if box is not None and coord.requires_grad and not bool(box.any()):
         return None
     return box

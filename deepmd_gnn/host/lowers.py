@@ -210,7 +210,8 @@ class Lowers(Embedding):
         Parameters
         ----------
         *inputs : torch.Tensor
-            Sample inputs: the first ten arguments of :meth:`forward_common_lower_graph`.
+            Sample inputs: the first ten arguments of :meth:`forward_common_lower_graph`, in the shapes of
+            :func:`~deepmd_gnn.host.edge_lower.evaluate_edges`.
         fparam, aparam, charge_spin : torch.Tensor, optional
             Further inputs of the host's order, not used.
         do_atomic_virial : bool
@@ -228,7 +229,7 @@ class Lowers(Embedding):
     def forward_lower_graph_exportable_with_comm(
         self, *inputs: torch.Tensor | None, do_atomic_virial: bool = False, **options: Any
     ) -> torch.nn.Module:
-        """Trace the edge-list lower for several ranks: eight communication tensors follow the other inputs."""
+        """:meth:`forward_lower_graph_exportable` for several ranks: eight communication tensors follow, see :mod:`~deepmd_gnn.export`."""
         return self._traced(inputs, do_atomic_virial, options)
 
     def _traced(

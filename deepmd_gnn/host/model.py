@@ -33,6 +33,8 @@ from deepmd_gnn.nn.network import EnergyNetwork
 
 # Where the number of neighbours was not looked up (--skip-neighbor-stat): only a hint.
 _DEFAULT_SEL = 128
+# A hint, and where the initial weights came from: weights that are loaded do not depend on them.
+_FREE = ("sel", "seed")
 
 
 class GraphModel(Lowers):
@@ -116,8 +118,9 @@ class GraphModel(Lowers):
 
     def described_options(self) -> dict[str, dict[str, Any]]:
         """What must not change under the weights, in two parts, see :mod:`~deepmd_gnn.host.stored_options`."""
+        options = {key: value for key, value in self.config.to_dict().items() if key not in _FREE}
         return {
-            "network_options": {**self.config.to_dict(), "type_map": list(self.type_map)},
+            "network_options": {**options, "type_map": list(self.type_map)},
             "readout_options": {},
         }
 
@@ -164,7 +167,20 @@ class GraphModel(Lowers):
         charge_spin: Any = None,
         spin: Any = None,
     ) -> dict[str, torch.Tensor]:
-        """Atomic energies of frames, for the regression of E0; arrays or tensors."""
+        """Evaluate frames for the regression of E0.
+
+        Parameters
+        ----------
+        coord, atype, box : array_like
+            As in ``forward``, arrays or tensors: Å, shapes (nf, nloc, 3), (nf, nloc) and (nf, 9).
+        fparam, aparam, charge_spin, spin : Any
+            Not used.
+
+        Returns
+        -------
+        dict[str, torch.Tensor]
+            ``energy`` of the atoms, eV, shape (nf, nloc, 1).
+        """
         coord = torch.as_tensor(coord, device=env.DEVICE)
         atype = torch.as_tensor(atype, device=env.DEVICE).long()
         box = None if box is None else torch.as_tensor(box, device=env.DEVICE)

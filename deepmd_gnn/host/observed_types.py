@@ -23,7 +23,7 @@ def observed_record(names: list[str], type_map: list[str]) -> torch.Tensor:
 
 
 def observed_names(record: torch.Tensor, type_map: list[str]) -> list[str] | None:
-    """Elements of a record in the order of `type_map`, None if unknown."""
+    """Elements of a record, shape (ntypes,), in the order of `type_map`; None if unknown."""
     flags = record.tolist()
     if UNKNOWN in flags:
         return None

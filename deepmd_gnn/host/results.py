@@ -36,7 +36,18 @@ def internal_results(
 def results_of_frames(
     energy: torch.Tensor, force: torch.Tensor, atom_virial: torch.Tensor
 ) -> dict[str, torch.Tensor]:
-    """Sum over the atoms of each frame, axis 1, and name, see :func:`internal_results`."""
+    """Sum over the atoms of each frame, and name.
+
+    Parameters
+    ----------
+    energy, force, atom_virial : torch.Tensor
+        Of atoms: eV, eV/Å and eV, shapes (nf, nloc, 1), (nf, nall, 3) and (nf, nall, 9).
+
+    Returns
+    -------
+    dict[str, torch.Tensor]
+        See :func:`internal_results`.
+    """
     return internal_results(energy, force, atom_virial, energy.sum(dim=1), atom_virial.sum(dim=1))
 
 
@@ -55,7 +66,7 @@ def public_results(
     inner : dict[str, torch.Tensor]
         From :func:`internal_results`.
     mask : torch.Tensor
-        From :func:`mask_of`.
+        From :func:`mask_of`, shape (nf, nloc).
     prefix : str
         ``""`` for atoms, ``"extended_"`` for atoms and ghosts.
     do_atomic_virial : bool
@@ -64,8 +75,8 @@ def public_results(
     Returns
     -------
     dict[str, torch.Tensor]
-        ``atom_energy``, ``energy``, ``[extended_]force``, ``virial``, ``mask`` and perhaps ``atom_virial`` or
-        ``extended_virial``.
+        ``atom_energy`` (nf, nloc, 1) and ``energy`` (nf, 1) in eV, ``[extended_]force`` (nf, nall, 3) in eV/Å,
+        ``virial`` (nf, 9) in eV, ``mask`` and perhaps ``atom_virial`` or ``extended_virial`` (nf, nall, 9) in eV.
     """
     result = {
         "atom_energy": inner["energy"],

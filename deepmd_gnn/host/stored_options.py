@@ -84,7 +84,7 @@ def _spelled(irreps: str) -> str:
 
 
 def pack(options: dict[str, Any]) -> torch.Tensor:
-    """Options as a tensor of bytes, the same for equal options; tuples become lists."""
+    """Options as a tensor of bytes, uint8, shape (nbyte,), the same for equal options; tuples become lists."""
     return torch.tensor(list(json.dumps(options, sort_keys=True).encode()), dtype=torch.uint8, device="cpu")
 
 
@@ -99,7 +99,7 @@ def compare_options(given: dict[str, torch.Tensor], stored: dict[str, torch.Tens
     Parameters
     ----------
     given, stored : dict[str, torch.Tensor]
-        Tensors by name of the model and of the file.
+        Tensors of any shape by name, of the model and of the file.
 
     Returns
     -------

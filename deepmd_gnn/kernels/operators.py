@@ -137,7 +137,7 @@ def convolve_backward(
     Parameters
     ----------
     gradient : torch.Tensor
-        With respect to the result.
+        With respect to the result, shape (nnode, width, channels).
     vectors, sent, table, sender, kind, order, begin, layer, mixed, r_max :
         As there.
     matrices, paths : torch.Tensor
@@ -148,7 +148,7 @@ def convolve_backward(
     Returns
     -------
     vectors, sent : torch.Tensor
-        Derivatives, like the inputs.
+        Derivatives, in the shapes of the inputs.
     """
     d_vectors = torch.empty_like(vectors)
     d_sent = sent.new_empty(sent.shape if senders else (0,))
@@ -232,7 +232,20 @@ def _(features: Any, coefficients: Any, kind: Any, layer: int, width: int) -> to
 def contract_backward(
     gradient: torch.Tensor, features: torch.Tensor, coefficients: torch.Tensor, kind: torch.Tensor, layer: int
 ) -> torch.Tensor:
-    """Differentiate :func:`contract` with respect to the features."""
+    """Differentiate :func:`contract` with respect to the features.
+
+    Parameters
+    ----------
+    gradient : torch.Tensor
+        With respect to the result, shape (nnode, width, channels).
+    features, coefficients, kind, layer :
+        See :func:`contract`.
+
+    Returns
+    -------
+    torch.Tensor
+        Shape (nnode, components, channels).
+    """
     out = torch.empty_like(features)
     sizes = (features.shape[0], coefficients.shape[1], features.shape[2])
     current().call("mace_contract_backward", layer, gradient, features, coefficients, kind, *sizes, out)

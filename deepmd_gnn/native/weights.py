@@ -1,6 +1,7 @@
 """The weights of a native MACE file for our network: one head, one normalisation, our couplings."""
 
 import re
+from typing import Any
 
 import torch
 
@@ -94,7 +95,8 @@ def _check_gaussians(network: MaceEnergy, model: NativeModule) -> None:
     theirs = model["radial_embedding.bessel_fn"].settings.get("coeff")
     if theirs is None:
         return
-    ours = network.radial_embedding.bessel_fn.coeff
+    basis: Any = network.radial_embedding.bessel_fn  # native's module, which has no types
+    ours = basis.coeff
     if abs(ours - theirs) > 1e-12 * abs(ours):
         raise NotConvertible(
             f"The Gaussians' coefficient is {theirs}, but r_max implies {ours}. Not converted."

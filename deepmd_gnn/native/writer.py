@@ -1,6 +1,7 @@
 """Models of this package as native MACE models."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from deepmd.pt.model.model import get_model
@@ -9,6 +10,9 @@ from deepmd_gnn.files.summary import summarise
 from deepmd_gnn.files.whole_file import refuse_same, whole_file
 from deepmd_gnn.mace import MaceModel
 from deepmd_gnn.mace_network import build_native
+
+if TYPE_CHECKING:
+    from deepmd_gnn.mace_network import NativeMace
 
 
 def export_native(model: str | Path | MaceModel, output: str | Path, branch: str | None = None) -> None:
@@ -85,7 +89,7 @@ def load_checkpoint(path: str | Path, branch: str | None = None) -> MaceModel:
     return model.eval()
 
 
-def native_from(model: MaceModel) -> torch.nn.Module:
+def native_from(model: MaceModel) -> "NativeMace":
     """Build the native model.
 
     Parameters

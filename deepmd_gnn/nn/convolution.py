@@ -157,7 +157,20 @@ class Convolution(torch.nn.Module):
     def edge_by_edge(
         self, rows: torch.Tensor, graph: AtomGraph, harmonics: torch.Tensor, radial: torch.Tensor
     ) -> torch.Tensor:
-        """Convolve where no size may depend on the data: over the host's padded list."""
+        """Convolve where no size may depend on the data: over the host's padded list.
+
+        Parameters
+        ----------
+        rows : torch.Tensor
+            Features of the sender of every edge, shape (nedge, components, channels).
+        graph, harmonics, radial :
+            As in :meth:`forward`.
+
+        Returns
+        -------
+        torch.Tensor
+            Shape (nnode, Σ_p d3, channels).
+        """
         channels = rows.shape[2]
         nedge = radial.shape[0]
         weights = torch.split(radial, channels, dim=1)

@@ -48,7 +48,8 @@ def reorder_elements(
     Parameters
     ----------
     tensors : dict[str, torch.Tensor]
-        By name, as in :meth:`~deepmd_gnn.mace.MaceModel.state_dict` before its names are those of checkpoints.
+        Of any shape by name, as in :meth:`~deepmd_gnn.mace.MaceModel.state_dict` before its names are those of
+        checkpoints.
     model : torch.nn.Module
         A model with the new order.
     order : list[int]

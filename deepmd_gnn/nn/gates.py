@@ -65,7 +65,7 @@ class NormedNetwork(torch.nn.Module):
         self.net = net
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Apply the layers."""
+        """Apply the layers, shape (nedge, inputs) → (nedge, outputs)."""
         return self.net(inputs)
 
 
@@ -84,5 +84,5 @@ class Affine(torch.nn.Module):
         self.bias = torch.nn.Parameter(bias.detach().clone())
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Apply the map."""
+        """Apply the map, shape (n, inputs) → (n, outputs)."""
         return matmul(inputs, self.weight.t()) + self.bias

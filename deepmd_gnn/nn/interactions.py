@@ -90,7 +90,20 @@ class Interaction(torch.nn.Module):
         return self.linear_up(features, one_hot).flatten(1)
 
     def skip(self, features: torch.Tensor, one_hot: torch.Tensor) -> torch.Tensor:
-        """Skip connection, or with ``residual`` False the map that ends the message."""
+        """Skip connection, or with ``residual`` False the map that ends the message.
+
+        Parameters
+        ----------
+        features : torch.Tensor
+            Shape (nnode, components, channels).
+        one_hot : torch.Tensor
+            Elements, shape (nnode, ntypes).
+
+        Returns
+        -------
+        torch.Tensor
+            Shape (nnode, components, channels).
+        """
         return self.skip_tp(features, one_hot)
 
     def messages(
@@ -177,7 +190,7 @@ class AttentiveInteraction(torch.nn.Module):
         return torch.cat([up, self.linear_down(features, one_hot).flatten(1)], dim=1)
 
     def skip(self, features: torch.Tensor, one_hot: torch.Tensor) -> torch.Tensor:
-        """Skip connection around the product."""
+        """Skip connection around the product, see :meth:`Interaction.skip`."""
         return self.skip_linear(features, one_hot)
 
     def messages(
@@ -261,7 +274,7 @@ class NonLinearInteraction(torch.nn.Module):
         return self.linear_up(features, one_hot).flatten(1)
 
     def skip(self, features: torch.Tensor, one_hot: torch.Tensor) -> torch.Tensor:
-        """Skip connection around the product."""
+        """Skip connection around the product, see :meth:`Interaction.skip`."""
         return self.skip_tp(features, one_hot)
 
     def element_embeddings(

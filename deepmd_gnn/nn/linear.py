@@ -79,7 +79,7 @@ class SphericalHarmonics(torch.nn.Module):
         Parameters
         ----------
         vectors : torch.Tensor
-            Non-zero vectors, shape (nedge, 3).
+            Non-zero vectors, Å (only their directions count), shape (nedge, 3).
 
         Returns
         -------
@@ -146,7 +146,7 @@ class RadialNetwork(torch.nn.Module):
             self.add_module(name, Weight(weight))
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Apply the layers, the last one without activation."""
+        """Apply the layers, the last one without activation; shape (nedge, inputs) → (nedge, outputs)."""
         hidden = inputs
         first = True
         for layer in self.children():
@@ -239,7 +239,7 @@ class Linear(torch.nn.Module):
         return total
 
     def mix(self, features: torch.Tensor, kind: int) -> torch.Tensor:
-        """Apply the matrices of one element to all nodes."""
+        """Apply the matrices of one element to all nodes, shape (nnode, components, channels) → the same."""
         outputs: list[torch.Tensor] = []
         last = -1
         ntypes = max(1, self.ntypes)

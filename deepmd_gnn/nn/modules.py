@@ -16,5 +16,8 @@ if TYPE_CHECKING:
 
         def __iter__(self) -> Iterator[Item]: ...
 
+        # torch's own also takes slices, which nobody needs here.
+        def __getitem__(self, index: int) -> Item: ...  # type: ignore[override]
+
 else:
     ModuleList = torch.nn.ModuleList

@@ -291,7 +291,7 @@ def compare_ranks(
     Parameters
     ----------
     one, other : tuple[float, numpy.ndarray]
-        Energy and forces of LAMMPS on one and on several ranks.
+        Energy, eV, and forces, eV/Å, shape (natom, 3), of LAMMPS on one and on several ranks.
     python : Results
         Of the same file in Python.
     precision : str

@@ -190,7 +190,7 @@ def _run(
         file.seek(0)
         output = file.read().decode(errors="replace")
     if process.returncode:
-        words = [line for line in output.splitlines() if "rror" in line] or output.splitlines()[-3:]
+        words = [line for line in output.splitlines() if "error" in line.lower()] or output.splitlines()[-3:]
         raise LammpsError(
             f"LAMMPS on {ranks} rank(s) ended with {process.returncode}: {' '.join(words)[-500:]}"
         )

@@ -41,7 +41,7 @@ class Structure:
         return np.array([atomic_masses[number] for number in check_type_map(self.type_map, ATOMIC_NUMBERS)])
 
     def moved(self, coord: np.ndarray, cell: np.ndarray | None = None) -> "Structure":
-        """The same atoms elsewhere, with the same or another cell."""
+        """The same atoms at `coord`, Å, shape (natom, 3), in the same cell or another, shape (3, 3)."""
         return replace(self, coord=coord, cell=self.cell if cell is None else cell)
 
     def with_type_map(self, type_map: list[str]) -> "Structure":

@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+from pathlib import Path
 
 import pytest
 
@@ -29,12 +30,12 @@ HOST = [
     ("deepmd.pt.utils.update_sel", "UpdateSel.update_one_sel", "self train_data type_map rcut sel mixed_type", "host/model.py"),
     ("deepmd.dpmodel.utils.neighbor_graph", "pad_and_guard_edges", "edge_index edge_vec capacity min_edges pad_value", "host/inference_graphs.py"),
     ("deepmd.dpmodel.utils.neighbor_graph", "canonicalize_neighbor_graph", "graph n_nodes", "host/inference_graphs.py"),
-    ("deepmd.backend.pytorch", "PyTorchBackend.deep_eval", None, "host/guarded_files.py"),
-    ("deepmd.backend.pytorch", "PyTorchBackend.serialize_hook", None, "host/guarded_files.py"),
-    ("deepmd.backend.pytorch", "PyTorchBackend.entry_point_hook", None, "host/guarded_files.py"),
-    ("deepmd.backend.pt_expt", "PyTorchExportableBackend.deep_eval", None, "host/guarded_files.py"),
-    ("deepmd.backend.pt_expt", "PyTorchExportableBackend.serialize_hook", None, "host/guarded_files.py"),
-    ("deepmd.backend.pt_expt", "PyTorchExportableBackend.entry_point_hook", None, "host/guarded_files.py"),
+    ("deepmd.backend.pytorch", "PyTorchBackend.deep_eval", None, "files/backend_guard.py"),
+    ("deepmd.backend.pytorch", "PyTorchBackend.serialize_hook", None, "files/backend_guard.py"),
+    ("deepmd.backend.pytorch", "PyTorchBackend.entry_point_hook", None, "files/backend_guard.py"),
+    ("deepmd.backend.pt_expt", "PyTorchExportableBackend.deep_eval", None, "files/backend_guard.py"),
+    ("deepmd.backend.pt_expt", "PyTorchExportableBackend.serialize_hook", None, "files/backend_guard.py"),
+    ("deepmd.backend.pt_expt", "PyTorchExportableBackend.entry_point_hook", None, "files/backend_guard.py"),
 ]  # fmt: skip
 # torch 2.11.
 TORCH = [
@@ -84,6 +85,11 @@ def test_private_name(module, name, arguments, file):
         raise AssertionError(advice) from error
     if arguments is not None:
         assert [*inspect.signature(found).parameters] == arguments.split(), advice
+
+
+def test_files_to_change_are_there():
+    package = Path(patches.__file__).parents[1]
+    assert [file for *_, file in HOST + TORCH if not (package / file).is_file()] == []
 
 
 def test_every_patch_is_in_the_contract():

@@ -11,7 +11,10 @@ from deepmd_run import run_dp
 from e3nn.o3 import Irreps
 from helpers import assert_close, random_frame, tiny_model
 from tolerances import NATIVE
+from toy_network import ToyModel
 
+from deepmd_gnn.host.embedding import ExtendedFeatures
+from deepmd_gnn.host.interface import HostInterface
 from deepmd_gnn.host.model_size import parameter_counts
 from deepmd_gnn.host.observed_types import note_in_checkpoint, observed_record
 from deepmd_gnn.native.conversion import save_checkpoint
@@ -64,6 +67,22 @@ def test_selected_types(own):
     assert torch.jit.script(without).get_sel_type() == [1]
 
 
+QUESTIONS = ("get_", "has_", "is_", "need_", "mixed_types", "model_output_type")
+
+
+def test_scripted_models_answer_what_the_hosts_do(own):
+    """Questions of the C++ interface: all that the host's own model answers, with answers of the same type."""
+    # Of the host's Python alone, and the distance that is no number there if it is unknown.
+    others = {"get_fitting_net", "get_default_chg_spin", "get_min_nbor_dist", "get_model_def_script"}
+    theirs, ours = torch.jit.script(own), torch.jit.script(ToyModel(["O", "H"]))
+    questions = {name for name in theirs._c._method_names() if name.startswith(QUESTIONS)} - others
+    assert len(questions) > 15
+    for name in sorted(questions):
+        assert hasattr(HostInterface, name)
+        found, expected = (getattr(scripted, name)() for scripted in (ours, theirs))
+        assert type(found) is type(expected), name
+
+
 def test_size(files):
     network = tiny_model().energy_model
     readouts = sum(parameter.numel() for parameter in network.readouts.parameters())
@@ -102,7 +121,8 @@ def test_features_of_extended_atoms(options, periodic):
     box = np.stack([frame[2].ravel() for frame in frames]) if periodic else None
     inside = coord if box is None else normalize_coord(coord, box.reshape(2, 3, 3))
     extended, kinds, mapping = extend_coord_with_ghosts(inside.reshape(2, -1), atype, box, model.rcut)
-    view = model.get_dp_atomic_model()
+    view = ExtendedFeatures(model)
+    assert type(model.get_dp_atomic_model()) is ExtendedFeatures
     nlist = torch.zeros(2, 9, 1, dtype=torch.int64)
     inputs = [torch.tensor(np.asarray(value)) for value in (extended.reshape(2, -1, 3), kinds, mapping)]
     features, last, *_ = view.descriptor(inputs[0], inputs[1], nlist, mapping=inputs[2])

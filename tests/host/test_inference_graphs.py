@@ -11,6 +11,7 @@ from deepmd.dpmodel.utils.neighbor_graph import build_neighbor_graph
 from deepmd.infer import DeepPot
 from helpers import random_frame, tiny_model
 
+from deepmd_gnn.host.inference_graphs import keeping_types, neighbor_graph
 from deepmd_gnn.native.conversion import save_checkpoint
 
 
@@ -46,6 +47,36 @@ def test_edges_are_the_hosts(model, natoms, periodic):
         theirs = build_neighbor_graph(coord[None], types[None], box, model.get_rcut(), canonicalize=True)
         expected = rows(theirs.edge_index, theirs.edge_vec, theirs.edge_mask)
         np.testing.assert_allclose(rows(ours.edge_index, ours.edge_vec, ours.edge_mask), expected, atol=1e-7)
+
+
+def test_edges_of_several_frames(model):
+    """Atoms are counted through all frames, and no edge leads from one into another."""
+    frames = [random_frame(9, 4.5, seed=seed) for seed in (1, 2)]
+    coord, types, cell = (torch.tensor(np.stack(part)) for part in zip(*frames, strict=True))
+    found = neighbor_graph(model, coord, types, cell.reshape(2, 9))
+    assert found.n_node.tolist() == [9, 9]
+    index, vectors = found.edge_index[:, found.edge_mask], found.edge_vec[found.edge_mask]
+    assert torch.equal(index[0] // 9, index[1] // 9)
+    for frame in range(2):
+        alone = neighbor_graph(model, *(part[frame : frame + 1] for part in (coord, types, cell)))
+        inside = index[0] // 9 == frame
+        expected = rows(alone.edge_index, alone.edge_vec, alone.edge_mask)
+        np.testing.assert_array_equal(
+            rows(index[:, inside] - 9 * frame, vectors[inside], torch.ones(int(inside.sum())) > 0), expected
+        )
+
+
+@pytest.mark.parametrize(("types", "words"), [([0.5, 1], "atom type 0.5"), ([0, 2**40], "out of range")])
+def test_types_of_others_are_the_hosts(model, types, words):
+    """What is refused for our models is handed on for those of the host."""
+    handed = []
+    standard = keeping_types(lambda self, coords, cells, kinds, *others: handed.append(kinds))
+    theirs = SimpleNamespace(get_model_def_script=lambda: {"type": "standard"}, get_type_map=lambda: ["O"])
+    standard(SimpleNamespace(deep_eval=theirs), None, None, types)
+    assert handed == [types]
+    ours = SimpleNamespace(_dpmodel=model, get_type_map=model.get_type_map)
+    with pytest.raises(ValueError, match=words):
+        standard(SimpleNamespace(deep_eval=ours), None, None, types)
 
 
 @pytest.mark.parametrize("case", BAD)

@@ -10,6 +10,7 @@ from deepmd.utils.path import DPPath
 from helpers import tiny_model
 from training_data import composition_frames, sampled_frames, write_mixed_system, write_system
 
+from deepmd_gnn.host.data_types import check_atom_types
 from deepmd_gnn.host.labels import check_files
 from deepmd_gnn.mace import MaceModel
 
@@ -106,6 +107,20 @@ def test_types_that_the_host_would_take_for_others(wrong, tmp_path):
     (tmp_path / "s" / "type.raw").write_text(f"0\n1\n{wrong}\n1\n")
     with pytest.raises(ValueError, match=f"mace model: .*type.raw has atom type {float(wrong)}. "):
         section_of(tmp_path / "s")
+
+
+def test_types_of_a_set_and_of_its_system(tmp_path):
+    """One file for all sets, or one for each frame, where -1 is padding."""
+    folder = tmp_path / "s" / "set.000"
+    folder.mkdir(parents=True)
+    check_atom_types(DPPath(str(folder)))  # the host says what is missing
+    (tmp_path / "s" / "type.raw").write_text("0 1 1\n")
+    np.save(folder / "real_atom_types.npy", np.array([[0, 1, -1], [1, 1, 0]]))
+    check_atom_types(DPPath(str(folder)))
+    for types, wrong in (([[0, 1, -2]], "-2"), ([[0.0, 1.5, 0.0]], "1.5"), ([[np.nan, 0.0, 0.0]], "nan")):
+        np.save(folder / "real_atom_types.npy", np.array(types))
+        with pytest.raises(ValueError, match=f"real_atom_types.npy has atom type {wrong}. Give each atom"):
+            check_atom_types(DPPath(str(folder)))
 
 
 def test_mixed_types_that_the_host_would_take_for_others(tmp_path):

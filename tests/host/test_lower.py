@@ -1,11 +1,17 @@
 """The interfaces with a host's neighbour list give the numbers of ``forward``."""
 
+import inspect
+
 import pytest
 import torch
 from conformance import assert_equal
+from deepmd.pt.model.model.ener_model import EnergyModel
+from deepmd.pt_expt.model.ener_model import EnergyModel as ExportableModel
 from helpers import assert_close, extended, folded, random_frame, self_send, tiny_model
 from lammps_cases import NoExchange
 from tolerances import NATIVE
+
+from deepmd_gnn.host.lowers import Lowers
 
 
 def in_lower(model, lower, comm_dict=None, mapping=True):
@@ -15,6 +21,23 @@ def in_lower(model, lower, comm_dict=None, mapping=True):
         coord, atype, nlist, owner if mapping else None, None, None, True, comm_dict, None
     )
     return folded(out, owner, nlist.shape[1])
+
+
+@pytest.mark.parametrize(
+    ("host", "name"),
+    [
+        (EnergyModel, "forward"),
+        (EnergyModel, "forward_lower"),
+        (EnergyModel, "forward_common_lower"),
+        (ExportableModel, "forward_common_lower_graph"),
+    ],
+)
+def test_arguments_are_the_hosts(host, name):
+    """Its C++ interface hands over arguments by their place."""
+    ours, theirs = (inspect.signature(getattr(kind, name)).parameters for kind in (Lowers, host))
+    assert list(ours)[: len(theirs)] == list(theirs)
+    # What we add has a default.
+    assert all(ours[key].default is not inspect.Parameter.empty for key in list(ours)[len(theirs) :])
 
 
 @pytest.mark.parametrize("layers", [1, 2])

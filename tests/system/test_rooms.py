@@ -29,7 +29,6 @@ FLOORS = [
 LATE = {
     "commands": "help and bad arguments need no torch, whose import takes seconds",
     "files": "a file is looked at without torch, which only some kinds of file need",
-    "host.guarded_files": "imported by every `dp` process before a backend, and with it torch, is chosen",
     "pt": "the host imports this entry point while it is being imported itself",
     "pt_expt": "as pt",
     "host.inputs": "not every build of torch has Triton",

@@ -145,7 +145,7 @@ class GeneratedContraction(torch.nn.Module):
         self.layer, self.width = layer, width
 
     def forward(self, features: torch.Tensor, types: torch.Tensor, graph: AtomGraph) -> torch.Tensor:
-        """See :class:`~deepmd_gnn.nn.symmetric_contraction.SymmetricContraction`."""
+        """See :meth:`~deepmd_gnn.nn.symmetric_contraction.SymmetricContraction.forward`."""
         return operators.contract(features.contiguous(), self.coefficients, types, self.layer, self.width)
 
 
@@ -153,12 +153,27 @@ class Nothing(torch.nn.Module):
     """Stands for a radial network whose outputs nobody reads, and for a linear map that the convolution applies."""
 
     def forward(self, features: torch.Tensor, *_: torch.Tensor) -> torch.Tensor:
-        """Return the input."""
+        """Return the input, any shape."""
         return features
 
 
 def contraction_tables(module: Any, lanes: int) -> tuple[Polynomials, torch.Tensor]:
-    """Polynomials of a layer, and their coefficients for every element and channel."""
+    """Write the symmetric contraction of a layer as polynomials.
+
+    Parameters
+    ----------
+    module : SymmetricContraction
+        The contraction.
+    lanes : int
+        Numbers in a vector of the CPU.
+
+    Returns
+    -------
+    Polynomials
+        Of all output components.
+    torch.Tensor
+        Their coefficients for every element and channel, float64, shape (channel blocks, ntypes, terms, lanes).
+    """
     parts = [contraction.coefficients.value.double().cpu() for contraction in module.contractions]
     prefixes = [factor.index.value.tolist() for factor in module.prefixes]
     lasts = [factor.index.value.tolist() for factor in module.lasts]

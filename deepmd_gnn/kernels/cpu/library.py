@@ -66,7 +66,7 @@ class Library:
         name : str
             See ``entries.hpp``.
         *arguments : torch.Tensor | int | float
-            Contiguous tensors (their data), integers and floats, as declared there.
+            Contiguous tensors of any shape (their data), integers and floats, as declared there.
 
         Raises
         ------

@@ -37,7 +37,7 @@ def _(value: Any) -> torch.Tensor:
 
 
 def results(values: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Copy all results of a model, if a freeze that keeps memory is under way."""
+    """Copy all results of a model, of any shape, if a freeze that keeps memory is under way."""
     if not compilation().keeps_memory:
         return values
     return {name: result(value.contiguous()) for name, value in values.items()}

@@ -113,7 +113,7 @@ class GeneratedLinear(torch.nn.Module):
         return mix(features.contiguous(), *self.tensors(), kind, self.width, self.channels)
 
     def tensors(self) -> tuple[torch.Tensor, ...]:
-        """The map and its derivative, as the kernels take them."""
+        """The map and its derivative, as :func:`mix` takes them."""
         return self.matrices, self.paths, self.backward_matrices, self.backward_paths
 
 

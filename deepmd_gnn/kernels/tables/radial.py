@@ -82,7 +82,7 @@ class Weights:
         self.atomic_numbers = energy_model.atomic_numbers.cpu()
 
     def __call__(self, distances: torch.Tensor, kind: int) -> torch.Tensor:
-        """Evaluate for one pair of elements, shape (n,) → (n, weights)."""
+        """Evaluate for distances of one pair of elements, Å, shape (n,) → (n, weights)."""
         ntypes = self.model.ntypes
         pair = torch.tensor([kind // ntypes, kind % ntypes])
         one_hot = torch.nn.functional.one_hot(pair, ntypes).double()
@@ -98,13 +98,13 @@ class Weights:
         return weights if cutoff is None else weights * cutoff
 
     def slope(self, distances: torch.Tensor, kind: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Value and first derivative."""
+        """Value, and first derivative per Å, both as of :meth:`__call__`: shape (n,) → (n, weights)."""
         one = torch.ones_like(distances)
         value, slope = torch.func.jvp(lambda r: self(r, kind), (distances,), (one,))  # type: ignore[misc]
         return value.detach(), slope.detach()
 
     def curvature(self, distances: torch.Tensor, kind: int) -> torch.Tensor:
-        """Second derivative, at the cutoff that from inside: the third one jumps there.
+        """Second derivative per Å², shape (n,) → (n, weights), at the cutoff that from inside: the third one jumps there.
 
         Differences of the first, because torch 2.11's nested ``jvp`` of a layer normalisation is wrong. A table needs
         it to a few digits only: its weight is the squared spacing.

@@ -57,7 +57,7 @@ def harmonics(steps: list[Array]) -> list[Harmonic]:
 
 
 def number_of_harmonics(steps: list[Array]) -> int:
-    """Harmonics up to the degree that the steps reach."""
+    """Harmonics up to the degree that the steps, see :func:`harmonics`, reach."""
     return (len(steps) + 2) ** 2
 
 
@@ -118,7 +118,7 @@ def _horner(coefficients: npt.NDArray[np.float64]) -> str:
 
 
 def row_width(steps: list[Array]) -> int:
-    """Numbers in the row of an edge, a power of two."""
+    """Numbers in the row of an edge, a power of two, given the steps of :func:`harmonics`."""
     needed = 2 * WEIGHTS + number_of_harmonics(steps) - 1
     return 1 << (needed - 1).bit_length()
 

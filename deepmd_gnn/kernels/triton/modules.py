@@ -125,7 +125,7 @@ class TritonContraction(torch.nn.Module):
         self.code = code
 
     def forward(self, features: torch.Tensor, types: torch.Tensor, graph: AtomGraph) -> torch.Tensor:
-        """See :class:`~deepmd_gnn.nn.symmetric_contraction.SymmetricContraction`."""
+        """See :meth:`~deepmd_gnn.nn.symmetric_contraction.SymmetricContraction.forward`."""
         return operators.contract(features.contiguous(), self.coefficients, types, self.code)
 
 
@@ -133,7 +133,7 @@ class NoHarmonics(torch.nn.Module):
     """Stands for spherical harmonics that nobody reads."""
 
     def forward(self, vectors: torch.Tensor) -> torch.Tensor:
-        """Return no columns."""
+        """Return no columns, Å, shape (nedge, 3) → (nedge, 0)."""
         return vectors.detach()[:, :0]
 
 
@@ -141,7 +141,7 @@ class NoRadialFeatures(torch.nn.Module):
     """Stands for radial features that nobody reads."""
 
     def forward(self, lengths: torch.Tensor, *_: torch.Tensor) -> tuple[torch.Tensor, None]:
-        """Return no columns and no envelope."""
+        """Return no columns, shape (nedge, 1) → (nedge, 0), and no envelope."""
         return lengths.detach()[:, :0], None
 
 

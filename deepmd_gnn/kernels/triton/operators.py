@@ -23,7 +23,7 @@ def launched(kernel: Any) -> Any:
 
 
 def on_cpu(tensor: torch.Tensor) -> bool:
-    """Whether the reference is to be evaluated."""
+    """Whether the reference is to be evaluated for a tensor of any shape."""
     return tensor.device.type == "cpu" and not reference.interprets()
 
 
@@ -77,7 +77,7 @@ def geometry(
 def empty_geometry(
     vectors: torch.Tensor, order: torch.Tensor, module: Any
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Room for the results of :func:`geometry`."""
+    """Room for the results of :func:`geometry`, of which it has the shapes."""
     count = order.shape[0]
     packed = torch.empty(count, module.ROW, dtype=getattr(torch, module.DTYPE), device=vectors.device)
     row = torch.empty(count, dtype=torch.int32, device=vectors.device)
@@ -155,7 +155,24 @@ def convolve_backward(
     code: str,
     senders: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Differentiate :func:`convolve` with respect to the vectors and, with `senders`, what is sent."""
+    """Differentiate :func:`convolve` with respect to the vectors and, with `senders`, what is sent.
+
+    Parameters
+    ----------
+    gradient : torch.Tensor
+        With respect to the result, shape (nnode, Σ_p d3, channels).
+    vectors, sent, packed, row, source, order, begin, table, code :
+        See :func:`convolve`.
+    senders : bool
+        Whether somebody needs the second result.
+
+    Returns
+    -------
+    d_vectors : torch.Tensor
+        Per Å, float64, shape (nedge, 3).
+    d_sent : torch.Tensor
+        Shape (nsender, components, channels); (0,) without `senders`.
+    """
     module = generated_module(code)
     if on_cpu(vectors):
         return reference.convolve_backward(
@@ -248,7 +265,20 @@ def _(features: Any, coefficients: Any, kind: Any, code: str) -> torch.Tensor:
 def contract_backward(
     gradient: torch.Tensor, features: torch.Tensor, coefficients: torch.Tensor, kind: torch.Tensor, code: str
 ) -> torch.Tensor:
-    """Differentiate :func:`contract` with respect to the features."""
+    """Differentiate :func:`contract` with respect to the features.
+
+    Parameters
+    ----------
+    gradient : torch.Tensor
+        With respect to the result, shape (nnode, components of the result, channels).
+    features, coefficients, kind, code :
+        See :func:`contract`.
+
+    Returns
+    -------
+    torch.Tensor
+        Shape (nnode, components, channels).
+    """
     module = generated_module(code)
     if on_cpu(features):
         return reference.contract_backward(gradient, features, coefficients, kind, module)

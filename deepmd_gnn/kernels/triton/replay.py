@@ -45,7 +45,22 @@ class Replay:
         self.works = True
 
     def __call__(self, graph: AtomGraph, atype: torch.Tensor, nloc: int, nall: int) -> Result:
-        """Evaluate."""
+        """Evaluate a graph.
+
+        Parameters
+        ----------
+        graph : AtomGraph
+            For generated kernels, with `order` and `begin`.
+        atype : torch.Tensor
+            Types of the atoms, shape (nf, nloc).
+        nloc, nall : int
+            Atoms and output rows per frame.
+
+        Returns
+        -------
+        energy, force, atom_virial : torch.Tensor
+            eV, eV/Å and eV, shapes (nf, nloc, 1), (nf, nall, 3) and (nf, nall, 9).
+        """
         size = (*atype.shape, nloc, nall)
         if not self.works or graph.node_types.shape[0] > MOST_NODES:
             return self.evaluate(graph, atype, nloc, nall)
