@@ -13,6 +13,7 @@ COMMANDS = (
     "deepmd_gnn.commands.bench",
     "deepmd_gnn.commands.check",
     "deepmd_gnn.commands.convert",
+    "deepmd_gnn.commands.data",
     "deepmd_gnn.commands.freeze",
     "deepmd_gnn.commands.info",
     "deepmd_gnn.commands.plot",

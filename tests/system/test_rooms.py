@@ -20,6 +20,7 @@ FLOORS = [
     {"mace_network"},
     {"mace_modules", "mace_construction", "kernels"},
     {"nn", "deepmd_ops", "tools"},
+    {"datasets"},
     {"files"},
     {"config", "graph", "stat_compat"},
     {"__init__"},

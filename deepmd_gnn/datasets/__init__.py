@@ -1,0 +1,1 @@
+"""Labelled structures on their way between users' files and DeePMD-kit's folders."""

@@ -1,0 +1,197 @@
+"""What is probably wrong in data: duplicates, units, atoms on top of each other."""
+
+import hashlib
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from deepmd_gnn.datasets.distances import CLOSEST
+from deepmd_gnn.datasets.frames import Frame
+from deepmd_gnn.datasets.labels import Labels
+
+LARGEST_FORCE = 200.0  # eV/Å, far above what a first-principles calculation of a sensible structure gives
+LARGEST_STRESS = 1.0  # eV/Å³, 160 GPa
+_LISTED = 5
+_SMALL_STEP = 0.5  # Å: the energy between two frames is then about the work of the mean force
+_PAIRS = 20
+
+
+@dataclass
+class Suspicion:
+    """One kind of doubt, and which frames it is about."""
+
+    sentence: str
+    count: int = 0
+    frames: list[str] = field(default_factory=list)
+    """The first few."""
+
+    def add(self, where: str) -> None:
+        """Count a frame."""
+        self.count += 1
+        if len(self.frames) < _LISTED:
+            self.frames.append(where)
+
+
+class Inspector:
+    """Looks at frame after frame; keeps a digest of each, not its atoms."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, Suspicion] = {}
+        self._seen: dict[bytes, tuple[str, float | None]] = {}
+        self.digest = b""
+        """Of the last frame; equal for equal structures."""
+        self._previous: tuple[Frame, Labels] | None = None
+        self._slopes: list[float] = []
+        self._force_sum, self._force_count = 0.0, 0
+        self._per_atom: list[tuple[int, float]] = []
+
+    def inspect(self, frame: Frame, labels: Labels, distance: float | None = None) -> set[str]:
+        """Look at a frame.
+
+        Parameters
+        ----------
+        frame : Frame
+            Periodic in all directions or in none.
+        labels : Labels
+            Its labels.
+        distance : float, optional
+            Its :func:`~deepmd_gnn.datasets.distances.shortest_distance`, Å.
+
+        Returns
+        -------
+        set[str]
+            "duplicates", "overlaps" or "forces", if it is one of these.
+        """
+        kinds = set()
+        if self._is_duplicate(frame, labels):
+            kinds.add("duplicates")
+        if distance is not None:
+            self._add("overlaps", f"atoms closer than {CLOSEST} Å", f"{frame.where} ({distance:.2g} Å)")
+            kinds.add("overlaps")
+        if labels.forces is not None:
+            largest = float(np.abs(labels.forces).max(initial=0.0))
+            self._force_sum += float((labels.forces**2).sum())
+            self._force_count += labels.forces.size
+            if largest > LARGEST_FORCE:
+                sentence = (
+                    f"forces above {LARGEST_FORCE:g} eV/Å: another unit, or a calculation that went wrong"
+                )
+                self._add("forces", sentence, f"{frame.where} ({largest:.3g} eV/Å)")
+                kinds.add("forces")
+        if labels.virial is not None:
+            stress = float(np.abs(labels.virial).max()) / abs(float(np.linalg.det(frame.cell)))
+            if stress > LARGEST_STRESS:
+                sentence = f"stress above {LARGEST_STRESS:g} eV/Å³ (160 GPa): GPa or kbar instead of eV/Å³?"
+                self._add("stress", sentence, f"{frame.where} ({stress:.3g} eV/Å³)")
+        self._compare_with_previous(frame, labels)
+        if labels.energy is not None:
+            self._per_atom.append((frame.natoms, labels.energy))
+        return kinds
+
+    def _add(self, kind: str, sentence: str, where: str) -> None:
+        self.found.setdefault(kind, Suspicion(sentence)).add(where)
+
+    def _is_duplicate(self, frame: Frame, labels: Labels) -> bool:
+        digest = hashlib.blake2b(frame.numbers.tobytes(), digest_size=16)
+        digest.update((np.round(frame.positions, 5) + 0.0).tobytes())
+        if any(frame.pbc):
+            digest.update((np.round(frame.cell, 5) + 0.0).tobytes())
+        self.digest = digest.digest()
+        before = self._seen.setdefault(self.digest, (frame.where, labels.energy))
+        if before[0] == frame.where:
+            return False
+        self._add("duplicates", "the same structure as another frame", f"{frame.where} (as {before[0]})")
+        energies = (before[1], labels.energy)
+        if None not in energies and abs(energies[0] - energies[1]) > 1e-4 * frame.natoms:  # type: ignore[operator]
+            self._add(
+                "contradictions",
+                "the same structure with another energy",
+                f"{frame.where} ({energies[1]} eV; {before[0]}: {energies[0]} eV)",
+            )
+        return True
+
+    def _compare_with_previous(self, frame: Frame, labels: Labels) -> None:
+        """Two frames close to each other, such as of a trajectory: the energy changes by minus the work of the force."""
+        previous, self._previous = self._previous, (frame, labels)
+        if previous is None or len(self._slopes) >= 2000:
+            return
+        other, before = previous
+        if labels.forces is None or before.forces is None or labels.energy is None or before.energy is None:
+            return
+        if not np.array_equal(frame.numbers, other.numbers) or not np.array_equal(frame.cell, other.cell):
+            return
+        step = frame.positions - other.positions
+        if np.abs(step).max() > _SMALL_STEP:
+            return
+        work = -float((step * (labels.forces + before.forces)).sum()) / 2
+        ends = -float((step * labels.forces).sum()), -float((step * before.forces).sum())
+        # Only where the force is about the same at both ends does the mean say something.
+        if work and abs(ends[0] - ends[1]) < abs(work):
+            self._slopes.append((labels.energy - before.energy) / work)
+
+    def conclude(self) -> list[Suspicion]:
+        """Judge all frames together.
+
+        Returns
+        -------
+        list[Suspicion]
+        """
+        found = list(self.found.values())
+        if self._force_count:
+            rms = (self._force_sum / self._force_count) ** 0.5
+            if rms > 20:
+                found.append(
+                    Suspicion(
+                        f"the root mean square of the force components is {rms:.3g} eV/Å, usual are 0.1 to 5: are they in eV/Å?"
+                    )
+                )
+        if len(self._slopes) >= _PAIRS:
+            found += self._judge_slope(float(np.median(self._slopes)))
+        if len({natoms for natoms, _ in self._per_atom}) > 1:
+            found += self._judge_sizes()
+        return found
+
+    def _judge_slope(self, slope: float) -> list[Suspicion]:
+        if 0.5 < slope < 2:
+            return []
+        sizes = {natoms for natoms, _ in self._per_atom}
+        meaning = "do both have the units eV and eV/Å?"
+        guesses = {
+            -1.0: "do the forces have the wrong sign (gradients)?",
+            1000.0: "energies in meV?",
+            27.2114: "energies in Hartree?" if slope < 1 else "forces in Hartree/Å?",
+            51.422: "forces in Hartree/Bohr?",
+            1 / 27.2114: "energies in Hartree?",
+            23.06: "energies in kcal/mol?",
+            1 / 23.06: "forces in kcal/mol/Å?",
+            96.485: "energies in kJ/mol?",
+        }
+        for natoms in sizes:
+            guesses |= {
+                1 / natoms: "energies per atom instead of per frame?",
+                1000 / natoms: "energies per atom in meV?",
+            }
+        near = min(guesses, key=lambda value: abs(slope / value - 1))
+        if abs(slope / near - 1) < 0.3:
+            meaning = guesses[near]
+        return [
+            Suspicion(
+                f"between neighbouring frames the energy changes by {slope:.3g} times the work of the forces: {meaning}"
+            )
+        ]
+
+    def _judge_sizes(self) -> list[Suspicion]:
+        """Energies of frames grow with the number of atoms."""
+        natoms, energies = (np.array(one, dtype=float) for one in zip(*self._per_atom, strict=True))
+        if natoms.max() < 2 * natoms.min() or np.abs(energies).mean() < 1e-6:
+            return []
+        size, energy = np.log(natoms), np.log(np.abs(energies) + 1e-12)
+        exponent = float(np.polyfit(size, energy, 1)[0])
+        if exponent < 0.2:
+            return [
+                Suspicion(
+                    f"energies do not grow with the number of atoms ({int(natoms.min())} to {int(natoms.max())}): are they "
+                    "per atom, or binding energies?"
+                )
+            ]
+        return []
