@@ -16,6 +16,7 @@ COMMANDS = (
     "deepmd_gnn.commands.data",
     "deepmd_gnn.commands.freeze",
     "deepmd_gnn.commands.info",
+    "deepmd_gnn.commands.init",
     "deepmd_gnn.commands.plot",
 )
 
