@@ -17,6 +17,7 @@ COMMANDS = (
     "deepmd_gnn.commands.freeze",
     "deepmd_gnn.commands.info",
     "deepmd_gnn.commands.init",
+    "deepmd_gnn.commands.lammps",
     "deepmd_gnn.commands.plot",
 )
 
