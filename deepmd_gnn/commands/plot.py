@@ -24,6 +24,9 @@ examples:
 
   deepmd-gnn plot parity water ice -o parity.png      two runs of dp test, a colour each
 
+  deepmd-gnn evaluate mace.pt2 test.xyz -o out.xyz
+  deepmd-gnn plot parity out.xyz -o parity.png --by element
+
 A quantity without reference values (zeros in the file) gets no panel.
 """
 
@@ -43,8 +46,15 @@ def add_parsers(subparsers: Any) -> None:
     lcurve.set_defaults(func=run_lcurve)
     parity = _add(kinds, "parity", "predictions against references", _PARITY_EXAMPLES)
     parity.add_argument(
-        "prefix", type=Path, nargs="+", help="PREFIX of `dp test -d PREFIX`; several get a colour each"
+        "prefix",
+        type=Path,
+        nargs="+",
+        help="PREFIX of `dp test -d PREFIX`; several get a colour each; or .xyz of `deepmd-gnn evaluate`",
     )
+    parity.add_argument(
+        "--by", choices=("system", "element"), default="system",
+        help="of .xyz files: a colour for each config_type or composition, or for each element (default: %(default)s)",
+    )  # fmt: skip
     parity.set_defaults(func=run_parity)
 
 
@@ -81,20 +91,24 @@ def run_parity(arguments: argparse.Namespace) -> int:
     Parameters
     ----------
     arguments : argparse.Namespace
-        With ``prefix`` (a list) and ``output``.
+        With ``prefix`` (a list), ``by`` and ``output``.
 
     Returns
     -------
     int
         Exit code.
     """
+    from deepmd_gnn.tools.evaluated_files import read_evaluated
     from deepmd_gnn.tools.plots import parity_figure
 
     _check_format(arguments.output)
     quantities: dict[str, list[Series]] = {}
+    prefixes = [prefix for prefix in arguments.prefix if prefix.suffix != ".xyz"]
+    evaluated = [read_evaluated(path, arguments.by) for path in arguments.prefix if path.suffix == ".xyz"]
     for quantity in DETAILS:
-        read = [read_details(prefix, quantity) for prefix in arguments.prefix]
+        read = [read_details(prefix, quantity) for prefix in prefixes]
         quantities[quantity] = [series for group, _ in read for series in group]
+        quantities[quantity] += [series for file in evaluated for series in file[quantity]]
         left_out = sum(count for _, count in read)
         if left_out:
             sys.stderr.write(f"deepmd-gnn: {quantity}: {left_out} rows without reference are left out\n")

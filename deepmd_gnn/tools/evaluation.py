@@ -5,7 +5,7 @@ import sys
 import warnings
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -32,7 +32,7 @@ def quiet() -> "Iterator[None]":
             logging.disable(before)
 
 
-def load_evaluation(path: Path, head: str | None = None) -> Evaluate:
+def load_potential(path: Path, head: str | None = None) -> Any:
     """Load a model file with the host's Python inference.
 
     Parameters
@@ -44,8 +44,8 @@ def load_evaluation(path: Path, head: str | None = None) -> Evaluate:
 
     Returns
     -------
-    Callable
-        From a structure to its results.
+    deepmd.infer.DeepPot
+        Evaluates as many frames at once as it is given.
 
     Raises
     ------
@@ -62,7 +62,7 @@ def load_evaluation(path: Path, head: str | None = None) -> Evaluate:
         from deepmd.infer import DeepPot
 
         try:
-            model = DeepPot(str(path), auto_batch_size=False, **({} if head is None else {"head": head}))
+            return DeepPot(str(path), auto_batch_size=False, **({} if head is None else {"head": head}))
         except RuntimeError as error:
             if "mace model:" in str(error) or "memory" in str(error):
                 raise  # the command has words of its own for these
@@ -70,6 +70,22 @@ def load_evaluation(path: Path, head: str | None = None) -> Evaluate:
             raise ModelFileError(
                 f"{path}: torch cannot load it ({reason}). The file is probably damaged; write or copy it again."
             ) from error
+
+
+def load_evaluation(path: Path, head: str | None = None) -> Evaluate:
+    """Load a model file for one structure at a time.
+
+    Parameters
+    ----------
+    path, head
+        As for :func:`load_potential`.
+
+    Returns
+    -------
+    Callable
+        From a structure to its results.
+    """
+    model = load_potential(path, head)
 
     def evaluate(structure: "Structure") -> Results:
         box = None if structure.cell is None or not structure.periodic else structure.cell.reshape(1, 9)
