@@ -16,6 +16,8 @@ from documented import ROOT, PageRun, blocks, commands, copy_example
 from lammps_runner import write_data
 from native_models import native
 
+from deepmd_gnn.datasets.export import export
+
 pytestmark = [pytest.mark.slow, pytest.mark.lammps]
 
 
@@ -188,3 +190,20 @@ def test_heat_flux(water):
     assert "W/(m K)" in outputs["python green_kubo.py flux.txt"]
     assert np.loadtxt(folder / "flux.txt").shape == (11, 6)
     assert (folder / "conductivity.png").exists()
+
+
+def test_data(tmp_path):
+    """From extended XYZ to parity plot and two ranks; the file that the page takes for granted is made of an example's data."""
+    export([ROOT / "examples/acac/data/valid_300K"], tmp_path / "train.xyz")
+    quick = "--size small --set training.numb_steps=2 --set model.num_channels=2 --set model.max_ell=1 --set model.correlation=1"
+    rules = {
+        r"init data -o input.json$": f"init data -o input.json {quick}",
+        # Compiling takes a minute; test_model_files in test_documented.py does it.
+        r"mace\.pt2": "mace.pth",
+        r"(lammps data/valid .*)": r"\1 --steps 2",
+        r"max_num_epochs: 40": "max_num_epochs: 1",
+    }
+    run = PageRun(ROOT / "docs/data.md", tmp_path, rules)
+    assert len(run()) == 9
+    assert (tmp_path / "md/final.data").exists()
+    assert json.loads((tmp_path / "native.json").read_text())["training"]["numb_steps"] == 9
