@@ -14,6 +14,8 @@ LARGEST_STRESS = 1.0  # eV/Å³, 160 GPa
 _LISTED = 5
 _SMALL_STEP = 0.5  # Å: the energy between two frames is then about the work of the mean force
 _PAIRS = 20
+# Scatter of the energies of one composition over that of forces times 0.1 Å; molecular dynamics has about 0.2.
+_SCATTER = (0.002, 50.0)
 
 
 @dataclass
@@ -44,6 +46,8 @@ class Inspector:
         self._slopes: list[float] = []
         self._force_sum, self._force_count = 0.0, 0
         self._per_atom: list[tuple[int, float]] = []
+        # By composition: frames, sums of energies, of their squares (both from the first one), of squared forces, and atoms.
+        self._scatter: dict[bytes, list[float]] = {}
 
     def inspect(self, frame: Frame, labels: Labels, distance: float | None = None) -> set[str]:
         """Look at a frame.
@@ -86,6 +90,12 @@ class Inspector:
         self._compare_with_previous(frame, labels)
         if labels.energy is not None:
             self._per_atom.append((frame.natoms, labels.energy))
+            if labels.forces is not None:
+                first = [0.0, 0.0, 0.0, 0.0, float(frame.natoms), labels.energy]
+                sums = self._scatter.setdefault(frame.numbers.tobytes(), first)
+                energy = labels.energy - sums[5]
+                for place, value in enumerate((1.0, energy, energy**2, float((labels.forces**2).sum()))):
+                    sums[place] += value
         return kinds
 
     def _add(self, kind: str, sentence: str, where: str) -> None:
@@ -147,6 +157,8 @@ class Inspector:
                 )
         if len(self._slopes) >= _PAIRS:
             found += self._judge_slope(float(np.median(self._slopes)))
+        else:
+            found += self._judge_scatter()
         if len({natoms for natoms, _ in self._per_atom}) > 1:
             found += self._judge_sizes()
         return found
@@ -177,6 +189,22 @@ class Inspector:
         return [
             Suspicion(
                 f"between neighbouring frames the energy changes by {slope:.3g} times the work of the forces: {meaning}"
+            )
+        ]
+
+    def _judge_scatter(self) -> list[Suspicion]:
+        """Without neighbouring frames: energies of one composition scatter about as forces make them."""
+        ratios = []
+        for count, total, squares, forces, _, _ in self._scatter.values():
+            if count >= _PAIRS and forces > 0:
+                variance = max(squares / count - (total / count) ** 2, 0.0)
+                ratios.append((variance / (forces / count)) ** 0.5 / 0.1)
+        if not ratios or _SCATTER[0] < float(np.median(ratios)) < _SCATTER[1]:
+            return []
+        return [
+            Suspicion(
+                f"energies of one composition scatter {float(np.median(ratios)):.3g} times as much as forces times 0.1 Å (0.1 to 5 is "
+                "usual): are they in eV and eV/Å, and of whole frames?"
             )
         ]
 

@@ -288,6 +288,26 @@ def test_units_of_a_trajectory(factor, words):
     assert (sentences == []) if words is None else (words in sentences[0])
 
 
+@pytest.mark.parametrize(("factor", "found"), [(1.0, False), (1000.0, True), (1e-3, True)])
+def test_units_without_a_trajectory(factor, found):
+    """Of harmonic molecules far from each other: their energies scatter as their forces make them, in any unit but eV not."""
+    rng, inspector = np.random.default_rng(0), Inspector()
+    for k in range(60):
+        x = rng.normal(0, 0.1, (3, 3))
+        frame = Frame(
+            "x",
+            k,
+            np.array([8, 1, 1]),
+            x + np.arange(3)[:, None] * 2 + 5 * (k % 2),
+            np.zeros((3, 3)),
+            (False,) * 3,
+        )
+        inspector.inspect(frame, Labels(energy=factor * (20.0 * (x**2).sum() - 50), forces=-40.0 * x))
+    sentences = [doubt.sentence for doubt in inspector.conclude()]
+    assert bool(sentences) == found
+    assert not found or "energies of one composition scatter" in sentences[0]
+
+
 def test_energies_per_atom_of_several_sizes():
     inspector = Inspector()
     for k, natoms in enumerate((3, 6, 30, 60)):
