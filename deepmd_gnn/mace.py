@@ -11,7 +11,7 @@ from deepmd_gnn.graph.atom_graph import AtomGraph, is_compiled
 from deepmd_gnn.host.model import GraphModel
 from deepmd_gnn.host.protocol import Options
 from deepmd_gnn.host.registry import register
-from deepmd_gnn.host.stored_options import options_of
+from deepmd_gnn.config.described import options_of
 from deepmd_gnn.mace_network import CuEquivarianceEvaluator, build_energy, check_available
 from deepmd_gnn.nn.energy import MaceEnergy
 from deepmd_gnn.nn.trainable import freeze_parts

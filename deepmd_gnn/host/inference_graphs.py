@@ -7,6 +7,7 @@ search that a ``.pth`` contains, with its messages.
 
 import functools
 from collections.abc import Callable
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -58,7 +59,8 @@ def _not_whole(types: np.ndarray) -> str | None:
     if types.dtype.kind in "biu":
         return None
     for given in types.ravel().tolist():
-        if not isinstance(given, int | float) or not float(given).is_integer():
+        whole = isinstance(given, Integral) or (isinstance(given, Real) and float(given).is_integer())
+        if not whole:
             return repr(given)
     return None
 

@@ -61,6 +61,17 @@ def test_far_and_flat_input_is_no_obstacle(model, case):
     assert graph(model, coord, types, cell).edge_mask.sum() >= 2
 
 
+def test_the_wrong_one_of_several_objects_is_named(tmp_path):
+    """An array of Python's numbers holds whole ones, too."""
+    save_checkpoint(tiny_model(), tmp_path / "m.pt")
+    evaluator = DeepPot(str(tmp_path / "m.pt"))
+    coord = np.eye(3)[None, :2]
+    right = evaluator.eval(coord, None, np.array([0, 1]))[0]
+    assert evaluator.eval(coord, None, np.array([np.int64(0), 1.0], dtype=object))[0] == right
+    with pytest.raises(ValueError, match=r"atom type 0\.5 is no whole number"):
+        evaluator.eval(coord, None, np.array([np.int64(0), 0.5], dtype=object))
+
+
 @pytest.mark.parametrize("wrong", [2**32 + 1, -(2**32) + 1, 2**63 - 1])
 def test_types_are_not_wrapped(wrong, tmp_path):
     """The host casts to 32 bits, where these are other types."""
