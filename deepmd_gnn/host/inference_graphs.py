@@ -149,4 +149,7 @@ def neighbor_graph(
     index, edge_vec, mask = pad_and_guard_edges(index, edge_vec, None, 2)
     n_node = torch.full((nf,), nloc, dtype=torch.int64, device=coord.device)
     graph = NeighborGraph(n_node=n_node, edge_index=index, edge_vec=edge_vec, edge_mask=mask)
-    return canonicalize_neighbor_graph(graph, nf * nloc)
+    graph = canonicalize_neighbor_graph(graph, nf * nloc)
+    # The length of guards tells the check in a .pt2 that these edges are all there are (input_check.hpp).
+    graph.edge_vec[~graph.edge_mask] = 1.0
+    return graph

@@ -41,6 +41,9 @@ def test_edges_are_the_hosts(model, natoms, periodic):
     ours = graph(model, coord, types, cell if periodic else None)
     box = cell.reshape(1, 9) if periodic else None
     assert ours.edge_mask[-2:].tolist() == [False, False]
+    assert (
+        ours.edge_vec[~ours.edge_mask] == 1.0
+    ).all()  # known to the check in a .pt2 as edges that are all there are
     assert torch.equal(ours.edge_index[1], ours.edge_index[1][ours.destination_order])
     if natoms:
         theirs = build_neighbor_graph(coord[None], types[None], box, model.get_rcut(), canonicalize=True)
