@@ -188,17 +188,22 @@ class Triangles {
       if (parts.leads(i)) ++groups;
     }
     if (real < 2 || (lone == 0 && (!single || groups < 2))) return false;
-    std::fputs("mace model: warning: ", stderr);
+    char joined[200] = "", left[200] = "";
     if (single && groups > 1)
-      std::fprintf(stderr, "the neighbour list joins %ld atoms into %ld groups without pairs within %g Å between them. ", real,
-                   groups, r_max);
+      std::snprintf(joined, sizeof joined,
+                    "the neighbour list joins %ld atoms into %ld groups without pairs within %g Å between them. ", real, groups,
+                    r_max);
     if (lone > 0)
-      std::fprintf(stderr, "In the neighbour list %ld of %ld atoms, such as atom %ld of the rank, have no neighbour within %g Å. ",
-                   lone, atoms_.owned, first, r_max);
-    std::fputs("This is right for separate molecules and atoms. If they are closer, pairs were left out and the energy is "
-               "another substance's: in LAMMPS write special_bonds lj/coul 1 1 1, remove neigh_modify exclude, and use pair_style "
-               "hybrid/overlay, not hybrid; a .pth compares the list with the positions. This is said once.\n",
-               stderr);
+      std::snprintf(left, sizeof left,
+                    "In the neighbour list %ld of %ld atoms, such as atom %ld of the rank, have no neighbour within %g Å. ", lone,
+                    atoms_.owned, first, r_max);
+    // At once, or the ranks' words would mix.
+    std::fprintf(stderr,
+                 "mace model: warning: %s%sThis is right for separate molecules and atoms. If they are closer, pairs were left "
+                 "out and the energy is another substance's: in LAMMPS write special_bonds lj/coul 1 1 1, remove neigh_modify "
+                 "exclude, and use pair_style hybrid/overlay, not hybrid; a .pth compares the list with the positions. This is "
+                 "said once.\n",
+                 joined, left);
     return true;
   }
 
