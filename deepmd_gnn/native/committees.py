@@ -5,6 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
+
+from deepmd_gnn.graph.input_checks import check_types
+from deepmd_gnn.host.inference_graphs import refuse_types
 
 if TYPE_CHECKING:
     from deepmd.infer import DeepPot
@@ -45,11 +49,6 @@ class _WithTypesOf:
 
     def _translated(self, atom_types: Any) -> Any:
         """The model's own numbers for types, which are checked as it would check them."""
-        import torch
-
-        from deepmd_gnn.graph.input_checks import check_types
-        from deepmd_gnn.host.inference_graphs import refuse_types
-
         refuse_types(atom_types, self._type_map)
         types = np.asarray(atom_types).astype(int)
         check_types(torch.as_tensor(types), self._type_map)
