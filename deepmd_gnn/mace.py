@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from deepmd_gnn.config.described import options_of
 from deepmd_gnn.config.mace import MaceConfig
 from deepmd_gnn.config.options import check_mm_types, config_from_options, warn_of_jumps
 from deepmd_gnn.graph.atom_graph import AtomGraph, is_compiled
 from deepmd_gnn.host.model import GraphModel
 from deepmd_gnn.host.protocol import Options
 from deepmd_gnn.host.registry import register
-from deepmd_gnn.host.stored_options import options_of
 from deepmd_gnn.mace_network import CuEquivarianceEvaluator, build_energy, check_available
 from deepmd_gnn.nn.energy import MaceEnergy
 from deepmd_gnn.nn.trainable import freeze_parts

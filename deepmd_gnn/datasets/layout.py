@@ -56,7 +56,7 @@ def type_map_of(records: Iterable[Record], wanted: Sequence[str] | None = None) 
 
 
 def formula(numbers: np.ndarray, type_map: Sequence[str]) -> str:
-    """Spell a composition in the order of a type map, such as O64H128."""
+    """Spell a composition, atomic numbers of shape (natom,), in the order of a type map, such as O64H128."""
     counts = Counter(chemical_symbols[number] for number in numbers.tolist())
     return "".join(
         name + (str(counts[name]) if counts[name] > 1 else "") for name in type_map if counts[name]

@@ -34,7 +34,15 @@ def check_program(archive: Archive) -> None:
 def _check_members(archive: Archive) -> None:
     for name in archive.names:
         if name.endswith(_TABLES):
-            _check_table(archive, name)
+            try:
+                _check_table(archive, name)
+            except (RecursionError, ValueError, KeyError, TypeError, AttributeError) as error:
+                if isinstance(error, FileError):
+                    raise
+                raise FileError(
+                    f"{archive.path}: is damaged: '{name}' inside it is no table of tensors ({type(error).__name__}: {error}). "
+                    "Copy the file again, or write it anew."
+                ) from error
         elif PurePosixPath(name).suffix == ".pt" and str(PurePosixPath(name).parent).endswith(_PICKLES):
             _check_pickle(archive, name)
 

@@ -1,8 +1,10 @@
 """From the content of a model file to plain values about it."""
 
+import json
 from pathlib import Path
 from typing import Any
 
+from deepmd_gnn.config.described import STATISTICS, options_of
 from deepmd_gnn.config.mace import MaceConfig
 from deepmd_gnn.config.options import config_from_options
 from deepmd_gnn.config.versions import newer_writer
@@ -109,7 +111,7 @@ def choose_model(summary: dict[str, Any], head: str | None) -> dict[str, Any]:
 
 
 def _model(stored: StoredFile, model: StoredModel) -> dict[str, Any]:
-    kind = model.section.get("type", "standard")
+    kind = str(model.section.get("type", "standard"))
     if kind != "mace":
         return {"head": model.head, "type": kind}
     where = str(stored.path) if model.head is None else f"{stored.path}, head {model.head}"
@@ -155,12 +157,26 @@ def _architecture(model: StoredModel, where: str, versions: Any) -> dict[str, An
         ) from error
     prefix = "energy_model."
     shapes = {k.removeprefix(prefix): v.shape for k, v in model.state.items() if k.startswith(prefix)}
-    wrong = misfit(config, len(model.section["type_map"]), shapes)
+    wrong = misfit(config, len(model.section["type_map"]), shapes) or _contradiction(config, model)
     if wrong:
         raise ModelFileError(
             f"{where}: its options do not fit its weights ({wrong}); the file is damaged or forged."
         )
     return {key: value for key, value in config.to_dict().items() if key not in _NO_ARCHITECTURE}
+
+
+def _contradiction(config: MaceConfig, model: StoredModel) -> str | None:
+    """The first option that is another one in the description than beside the weights."""
+    section = model.section
+    excluded = (section.get(f"{kind}_exclude_types") or [] for kind in ("pair", "atom"))
+    described = options_of(config, list(section["type_map"]), *excluded)
+    for tensor, options in described.items():
+        # Older files do not have it.
+        kept = json.loads(bytes(model.state[tensor].tolist())) if tensor in model.state else {}
+        for name, value in json.loads(json.dumps(options)).items():
+            if name in kept and kept[name] != value and name not in STATISTICS:
+                return f"'{name}' is {value!r} in its description, but the weights are of a model with {kept[name]!r}"
+    return None
 
 
 def _parameters(model: StoredModel) -> int:

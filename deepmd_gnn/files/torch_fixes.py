@@ -1,4 +1,4 @@
-"""What TorchInductor 2.11 gets wrong on CPUs, mended while something of ours is compiled."""
+"""What torch 2.11 gets wrong, mended while something of ours is compiled: TorchInductor on CPUs, TorchScript in threads."""
 
 import contextlib
 import threading
@@ -12,6 +12,9 @@ PLAIN_TAILS = {"cpp.enable_loop_tail_vec": False}
 PLAIN_TRACING = {"fake_tensor_cache_enabled": False}
 # TorchInductor's settings, and what is replaced in it, belong to the process: one thread at a time compiles.
 _compiling = threading.RLock()
+# TorchScript fails with "Can't redefine method" if two threads compile the same class.
+scripting = threading.RLock()
+"""Held while the host scripts a model."""
 
 
 @contextlib.contextmanager

@@ -85,6 +85,7 @@ def _what_is_there(named: str | Path, target: Path) -> os.stat_result | None:
         return None
     if not stat.S_ISREG(before.st_mode):
         raise OSError(f"mace model: cannot write {named}: it is a folder, device or pipe, not a file.")
-    if not os.access(target, os.W_OK):
+    # Root may write everything, but somebody took all permissions to write away.
+    if not os.access(target, os.W_OK) or not before.st_mode & 0o222:
         raise PermissionError(f"mace model: cannot write {named}: it is write-protected.")
     return before

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from deepmd_gnn.files.whole_file import whole_file
 from deepmd_gnn.host.interface import HostInterface
 from deepmd_gnn.host.labels import check_trainer
@@ -57,7 +59,7 @@ def _newest_whole(cut: Path) -> Path | None:
 
 
 def checking_checkpoints(original: Callable[..., None]) -> Callable[..., None]:
-    """Name checkpoints that are cut short, before a trainer reads them.
+    """Name checkpoints that are cut short or whose optimiser does not fit, before a trainer reads them.
 
     Parameters
     ----------
@@ -77,9 +79,49 @@ def checking_checkpoints(original: Callable[..., None]) -> Callable[..., None]:
         for option in ("restart_model", "init_model", "finetune_model"):
             if isinstance(given.get(option), str) and given[option].endswith(".pt"):
                 check_whole(Path(given[option]))
+        restart, config = given.get("restart_model"), given.get("config")
+        if isinstance(restart, str) and isinstance(config, dict) and zipfile.is_zipfile(restart):
+            check_order(Path(restart), config["model"])
         original(*args, **named)
 
     return init
+
+
+def check_order(path: Path, section: dict[str, Any]) -> None:
+    """Refuse to go on with the elements of a MACE model in another order: the optimiser's state is not put in order.
+
+    Parameters
+    ----------
+    path : Path
+        Checkpoint of a restart.
+    section : dict[str, Any]
+        Model section of the input, with one model or several.
+
+    Raises
+    ------
+    ValueError
+        Names both orders.
+    """
+    wanted = section.get("model_dict", {"": section})
+    if all(model.get("type") != "mace" for model in wanted.values()):
+        return
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    saved = content.get("model", content).get("_extra_state", {}).get("model_params", {})
+    before = saved.get("model_dict", {"": saved})
+    for head, model in wanted.items():
+        ours, theirs = model.get("type_map"), before.get(head, {}).get("type_map")
+        if (
+            model.get("type") == "mace"
+            and ours
+            and theirs
+            and ours != theirs
+            and sorted(ours) == sorted(theirs)
+        ):
+            raise ValueError(
+                f"mace model: {path} was trained with type_map {theirs}, but the model section has {ours}. --restart goes on with "
+                "the state of the optimiser, which stays in the old order. Write the old order into the model section, or use "
+                "--init-model, which begins with a new optimiser and puts the weights into the new order."
+            )
 
 
 def looking_first(original: Callable[..., None]) -> Callable[..., None]:

@@ -1,9 +1,10 @@
-"""Checkpoints that DeePMD-kit's Python inference opens on a GPU: evaluated with generated kernels.
+"""Checkpoints that DeePMD-kit's Python inference opens: one thread at a time, and on a GPU evaluated with generated kernels.
 
-The host scripts the model of a ``.pt``, so that it would run the torch code. After it has opened one with a MACE model on
+The host scripts the model of a ``.pt``, which two threads cannot do at once, and would run the torch code. After it has opened one with a MACE model on
 CUDA, the model is rebuilt as a Python module with the same weights that launches Triton kernels.
 """
 
+import contextlib
 import functools
 import logging
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any
 
 import torch
 
+from deepmd_gnn.files.torch_fixes import scripting
 from deepmd_gnn.host.classes import is_ours
 
 log = logging.getLogger("deepmd.deepmd_gnn")
@@ -32,7 +34,8 @@ def with_kernels(original: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(original)
     def __init__(self: Any, model_file: str, *args: Any, **kwargs: Any) -> None:
-        original(self, model_file, *args, **kwargs)
+        with scripting if str(model_file).endswith(".pt") else contextlib.nullcontext():
+            original(self, model_file, *args, **kwargs)
         parameters = getattr(self, "input_param", None)
         if not str(model_file).endswith(".pt") or not isinstance(parameters, dict) or not is_ours(parameters):
             return

@@ -1,7 +1,10 @@
 """Checkpoints as frozen files."""
 
+import contextlib
 from pathlib import Path
+from typing import Any
 
+from deepmd_gnn.files.torch_fixes import scripting
 from deepmd_gnn.files.whole_file import whole_file
 from deepmd_gnn.host.freezing import evaluated_by
 
@@ -18,9 +21,12 @@ def freeze(checkpoint: Path, output: Path, head: str | None = None, evaluation: 
     evaluation : str
         Of a ``.pt2``, see :func:`~deepmd_gnn.host.freezing.evaluated_by`.
     """
+    one_thread: Any = contextlib.nullcontext()
     if output.suffix == ".pth":
         from deepmd.pt.entrypoints.main import freeze as host_freeze
+
+        one_thread = scripting
     else:
         from deepmd.pt_expt.entrypoints.main import freeze as host_freeze
-    with evaluated_by(evaluation), whole_file(output) as unfinished:
+    with evaluated_by(evaluation), one_thread, whole_file(output) as unfinished:
         host_freeze(model=str(checkpoint), output=str(unfinished), head=head)

@@ -7,6 +7,7 @@ search that a ``.pth`` contains, with its messages.
 
 import functools
 from collections.abc import Callable
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -36,21 +37,42 @@ def keeping_types(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def standard_input(self: Any, coords: Any, cells: Any, atom_types: Any, *others: Any) -> Any:
         given = np.asarray(atom_types)
-        part = _not_whole(given)
-        if part is not None and _is_ours(self.deep_eval):
-            names = ", ".join(self.deep_eval.get_type_map())
-            raise ValueError(
-                f"mace model: atom type {part} is no whole number. Give each atom's place in the type map ({names}), counted "
-                "from 0, or -1 for an atom that does not count."
-            )
-        cast = np.iinfo(np.int32)
-        lost = part is None and given.size > 0 and (given.min() < cast.min or given.max() > cast.max)
-        if lost and _is_ours(self.deep_eval):
-            types = torch.as_tensor(given.clip(-(2**62), 2**62).astype(np.int64))
-            check_types(types, self.deep_eval.get_type_map())
+        if (_not_whole(given) or _beyond_32_bits(given)) and is_evaluation_of_ours(self.deep_eval):
+            refuse_types(atom_types, self.deep_eval.get_type_map())
         return original(self, coords, cells, atom_types, *others)
 
     return standard_input
+
+
+def refuse_types(atom_types: Any, type_map: list[str]) -> None:
+    """Refuse types that are no whole numbers, or so large that the host's cast would change them.
+
+    Parameters
+    ----------
+    atom_types : array_like
+        As a user gives them.
+    type_map : list[str]
+        Elements of the model.
+
+    Raises
+    ------
+    ValueError
+        Names the type.
+    """
+    given = np.asarray(atom_types)
+    part = _not_whole(given)
+    if part is not None:
+        raise ValueError(
+            f"mace model: atom type {part} is no whole number. Give each atom's place in the type map ({', '.join(type_map)}), "
+            "counted from 0, or -1 for an atom that does not count."
+        )
+    if _beyond_32_bits(given):
+        check_types(torch.as_tensor(given.clip(-(2**62), 2**62).astype(np.int64)), type_map)
+
+
+def _beyond_32_bits(types: np.ndarray) -> bool:
+    cast = np.iinfo(np.int32)
+    return types.size > 0 and bool(types.min() < cast.min or types.max() > cast.max)
 
 
 def _not_whole(types: np.ndarray) -> str | None:
@@ -58,13 +80,16 @@ def _not_whole(types: np.ndarray) -> str | None:
     if types.dtype.kind in "biu":
         return None
     for given in types.ravel().tolist():
-        if not isinstance(given, int | float) or not float(given).is_integer():
+        whole = isinstance(given, Integral) or (isinstance(given, Real) and float(given).is_integer())
+        if not whole:
             return repr(given)
     return None
 
 
-def _is_ours(deep_eval: Any) -> bool:
-    """Tell our models of both backends: exported ones hold the model, of the others the input is there."""
+def is_evaluation_of_ours(deep_eval: Any) -> bool:
+    """Whether the host's inference has a model of ours: exported ones hold it, of the others the input is there."""
+    if deep_eval is None:
+        return False
     model = getattr(deep_eval, "_dpmodel", None)
     return isinstance(model, HostInterface) or is_ours(deep_eval.get_model_def_script())
 
@@ -91,7 +116,7 @@ def searching_here(original: Callable[..., Any]) -> Callable[..., Any]:
         box_input: np.ndarray | None,
         device: torch.device,
     ) -> Any:
-        if not _is_ours(self):
+        if not is_evaluation_of_ours(self):
             return original(self, coord_input, atom_types, box_input, device)
         coord = torch.as_tensor(np.asarray(coord_input), dtype=torch.float64, device=device)
         types = torch.as_tensor(np.asarray(atom_types), dtype=torch.int64, device=device)
@@ -147,4 +172,7 @@ def neighbor_graph(
     index, edge_vec, mask = pad_and_guard_edges(index, edge_vec, None, 2)
     n_node = torch.full((nf,), nloc, dtype=torch.int64, device=coord.device)
     graph = NeighborGraph(n_node=n_node, edge_index=index, edge_vec=edge_vec, edge_mask=mask)
-    return canonicalize_neighbor_graph(graph, nf * nloc)
+    graph = canonicalize_neighbor_graph(graph, nf * nloc)
+    # The length of guards tells the check in a .pt2 that these edges are all there are (input_check.hpp).
+    graph.edge_vec[~graph.edge_mask] = 1.0
+    return graph

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from deepmd_gnn.host.checkpoint_files import checking_checkpoints, looking_first, writing_whole
 from deepmd_gnn.host.compiled_training import vectorised
+from deepmd_gnn.host.deviation import comparing_type_maps
 from deepmd_gnn.host.device_inference import with_kernels
 from deepmd_gnn.host.freezing import whole_exports
 from deepmd_gnn.host.inference_graphs import keeping_types, searching_here
@@ -39,6 +40,10 @@ PATCHES = (
     Patch(
         "deepmd.infer.deep_eval", "DeepEval.get_model_size", counting,
         "counts parameters by names that TorchScript files have lost, and not at all for exported files",
+    ),
+    Patch(
+        "deepmd.infer.model_devi", "calc_model_devi", comparing_type_maps,
+        "gives models whose types mean different elements the same types",
     ),
     Patch(
         "deepmd.pt.infer.deep_eval", "DeepEval.__init__", with_kernels,

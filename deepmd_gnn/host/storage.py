@@ -6,10 +6,10 @@ from typing import Any, TypeVar
 import numpy as np
 from deepmd.pt.utils.utils import to_numpy_array, to_torch_tensor
 
+from deepmd_gnn.config.described import OPTION_TENSORS
 from deepmd_gnn.config.versions import newer_writer
 from deepmd_gnn.files.tensor_names import model_name
 from deepmd_gnn.host.interface import HostInterface
-from deepmd_gnn.host.stored_options import OPTION_TENSORS
 
 # Of serialize(): goes up when older versions of this package would misread it.
 FORMAT = 1

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from deepmd.pt.model.model.model import BaseModel
 
+from deepmd_gnn.config.described import OPTION_TENSORS
 from deepmd_gnn.files.tensor_names import model_name, stored_name
 from deepmd_gnn.host.observed_types import note_in_checkpoint
-from deepmd_gnn.host.stored_options import OPTION_TENSORS, compare_options
+from deepmd_gnn.host.stored_options import compare_options
 from deepmd_gnn.nn.elements import reorder_elements
 
 

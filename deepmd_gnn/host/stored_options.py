@@ -11,21 +11,14 @@ from typing import Any, NamedTuple
 
 import torch
 
-from deepmd_gnn.config.checks import is_unbounded, parse_irreps
-from deepmd_gnn.config.mace import MaceConfig, spelling_hint
-from deepmd_gnn.config.sections import SECTIONS, is_default
+from deepmd_gnn.config.checks import is_unbounded
+from deepmd_gnn.config.described import OPTION_TENSORS, STATISTICS
+from deepmd_gnn.config.mace import spelling_hint
+from deepmd_gnn.config.sections import is_default
 
 log = logging.getLogger("deepmd.deepmd_gnn")
 
-# Names of the tensors in a model, and the section of the input that each describes.
-OPTION_TENSORS = {"network_options": "descriptor", "readout_options": "fitting_net"}
 TYPES = ("type_map", "pair_exclude_types", "atom_exclude_types")
-# The checkpoint's value stays; the input's is only said to be unused.
-_STATISTICS = ("avg_num_neighbors", "scale", "atomic_energies")
-# No number of the model depends on them, or as little as on rounding.
-_FREE = ("sel", "seed", "freeze", "enable_cueq", "precision", "num_channels", "max_L")
-# Of layers 2, 3, …, which a model with one layer does not have.
-_LATER_LAYERS = ("interaction", "MLP_irreps", "gate", "readout_cls")
 # Constants that say what an older file's options were: name in the model, option, relative tolerance. A file made from a
 # native float32 model has its cutoff in that precision.
 _CONSTANTS = (
@@ -42,45 +35,6 @@ class Difference(NamedTuple):
     """Where the weights were saved."""
     given: Any
     """In the model section."""
-
-
-def options_of(
-    config: MaceConfig, type_map: list[str], pairs: list[list[int]], atoms: list[int]
-) -> dict[str, dict[str, Any]]:
-    """Describe a model by what must not change under its weights.
-
-    Parameters
-    ----------
-    config : MaceConfig
-        Options.
-    type_map : list[str]
-        Names of the types.
-    pairs, atoms : list
-        ``pair_exclude_types`` and ``atom_exclude_types``, indices.
-
-    Returns
-    -------
-    dict[str, dict[str, Any]]
-        For each name in :data:`OPTION_TENSORS` plain values, one spelling for equal models; exclusions by name.
-    """
-    values = {**vars(config), "correlation": config.correlations, "radial_MLP": list(config.radial_MLP)}
-    for key in ("hidden_irreps", "edge_irreps", "MLP_irreps"):
-        values[key] = None if values[key] is None else _spelled(str(values[key]))
-    unused = _LATER_LAYERS if config.num_interactions == 1 else ()
-    described = {
-        tensor: {key: values[key] for key in SECTIONS[section] if key not in (*_FREE, *unused)}
-        for tensor, section in OPTION_TENSORS.items()
-    }
-    described["network_options"] |= {
-        "type_map": list(type_map),
-        "pair_exclude_types": sorted({"-".join(sorted((type_map[i], type_map[j]))) for i, j in pairs}),
-        "atom_exclude_types": sorted({type_map[i] for i in atoms}),
-    }
-    return described
-
-
-def _spelled(irreps: str) -> str:
-    return " + ".join(f"{mul}x{ell}{parity}" for mul, ell, parity in parse_irreps(irreps))
 
 
 def pack(options: dict[str, Any]) -> torch.Tensor:
@@ -114,7 +68,7 @@ def compare_options(given: dict[str, torch.Tensor], stored: dict[str, torch.Tens
     parts = [name for name in OPTION_TENSORS if name in stored and name in given]
     found = [d for name in parts for d in _differences(unpack(given[name]), unpack(stored[name]))]
     found += [d for d in _constants(given, stored) if d.name not in {known.name for known in found}]
-    _refuse([d for d in found if d.name not in (*TYPES, *_STATISTICS)])
+    _refuse([d for d in found if d.name not in (*TYPES, *STATISTICS)])
     for difference in found:
         _report(difference)
     if "network_options" in parts:
@@ -183,8 +137,7 @@ def _order(given: list[str], stored: list[str]) -> list[int] | None:
             "may differ; for other elements use --finetune."
         )
     log.warning(
-        "MACE type_map: weights and E0 are put from the file's order %s into %s. The state of an optimiser is not: with "
-        "--restart keep the file's order.",
+        "MACE type_map: weights and E0 are put from the file's order %s into %s.",
         stored, given,
     )  # fmt: skip
     return [stored.index(name) for name in given]

@@ -5,6 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
+
+from deepmd_gnn.graph.input_checks import check_types
+from deepmd_gnn.host.inference_graphs import refuse_types
 
 if TYPE_CHECKING:
     from deepmd.infer import DeepPot
@@ -29,9 +33,30 @@ class _WithTypesOf:
 
     def eval(self, coords: Any, cells: Any, atom_types: Any, *args: Any, **options: Any) -> Any:
         """Evaluate frames; as DeepPot's method of this name."""
-        types = np.asarray(atom_types, dtype=int)
-        translated = np.where(types < 0, types, self._own_types[types])
-        return self._model.eval(coords, cells, translated, *args, **options)
+        return self._model.eval(coords, cells, self._translated(atom_types), *args, **options)
+
+    def eval_descriptor(self, coords: Any, cells: Any, atom_types: Any, *args: Any, **options: Any) -> Any:
+        """Features of the atoms; as DeepPot's method of this name."""
+        return self._model.eval_descriptor(coords, cells, self._translated(atom_types), *args, **options)
+
+    def eval_fitting_last_layer(
+        self, coords: Any, cells: Any, atom_types: Any, *args: Any, **options: Any
+    ) -> Any:
+        """Last hidden layer of the readout; as DeepPot's method of this name."""
+        return self._model.eval_fitting_last_layer(
+            coords, cells, self._translated(atom_types), *args, **options
+        )
+
+    def _translated(self, atom_types: Any) -> Any:
+        """The model's own numbers for types, which are checked as it would check them."""
+        refuse_types(atom_types, self._type_map)
+        types = np.asarray(atom_types).astype(int)
+        check_types(torch.as_tensor(types), self._type_map)
+        return np.where(types < 0, types, self._own_types[types])
+
+    def get_ntypes(self) -> int:
+        """Number of types that this object takes."""
+        return len(self._type_map)
 
     def get_type_map(self) -> list[str]:
         """Names of the types that this object takes."""
@@ -45,7 +70,7 @@ def committee(files: Sequence[str | Path]) -> list[Any]:
     """Load models that are evaluated on the same atoms.
 
     Type numbers mean the elements of the first file for all of them, so that one array of types serves all:
-    DeePMD-kit's own functions for several models do not compare type maps.
+    DeePMD-kit's own functions for several models take one array of types.
 
     Parameters
     ----------

@@ -52,7 +52,7 @@ class ErrorTable:
         labels : Labels
             References.
         energy, forces, virial
-            Predictions, eV, eV/Å and eV; no virial without cell.
+            Predictions, eV, eV/Å and eV, shapes (), (natom, 3) and (3, 3); no virial without cell.
         """
         system = system_name(frame)
         if labels.names:

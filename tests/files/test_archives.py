@@ -55,6 +55,16 @@ def test_every_flipped_bit_of_the_content_is_noticed(tmp_path):
     assert unnoticed > 30
 
 
+def test_names_that_are_no_text(tmp_path):
+    """Zipfile decodes the name in front of a member by a flag of the index, whatever the bytes are."""
+    path = archive(tmp_path / "a.pt", "m/data.pkl", "m/ä")
+    data = bytearray(path.read_bytes())
+    data[data.index("m/ä".encode()) + 2] = 0xFF
+    path.write_bytes(data)
+    with pytest.raises(FileError, match=r"a\.pt: is damaged: .*codec can't decode"):
+        check(path)
+
+
 def archive(path, *names, compression=zipfile.ZIP_STORED, content=b"x"):
     with zipfile.ZipFile(path, "w", compression) as file:
         for name in names:

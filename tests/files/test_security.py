@@ -155,6 +155,27 @@ def test_options_that_do_not_fit_the_weights(tmp_path, files, capsys):
         assert "do not fit its weights" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("option", "value"), [("gate", "tanh"), ("r_max", 5.5), ("type_map", ["H", "O"]), ("num_cutoff_basis", 9)]
+)
+def test_options_that_contradict_those_beside_the_weights(option, value, tmp_path, files, capsys):
+    """Options that are in no shape."""
+    content = torch.load(files / "m.pt")
+    content["model"]["_extra_state"]["model_params"][option] = value
+    torch.save(content, tmp_path / "x.pt")
+    for command in ("info", "freeze"):
+        assert run(command, tmp_path / "x.pt") == 1
+        assert f"do not fit its weights ('{option}' is {value!r}" in capsys.readouterr().err
+
+
+def test_a_type_that_is_no_name(tmp_path, files, capsys):
+    content = torch.load(files / "m.pt")
+    content["model"]["_extra_state"]["model_params"]["type"] = ["mace"]
+    torch.save(content, tmp_path / "x.pt")
+    assert run("info", tmp_path / "x.pt") == 1
+    assert "holds no MACE model" in capsys.readouterr().err
+
+
 def test_control_characters_are_not_printed(tmp_path, files, capsys):
     """A terminal would obey them."""
     content = torch.load(files / "m.pt")
@@ -242,6 +263,19 @@ DESCRIPTIONS = {
     "names of types": '{"model": {"type": "mace", "type_map": "OH"}}',
     "variables": '{"model": {"type": "mace", "type_map": ["O"], "r_max": 4.0, "@variables": [1]}}',
 }
+
+
+@pytest.mark.parametrize("table", ["[]", "{}", '{"config": {"a": "b"}}', "[" * 100_000, "\udcff"])
+def test_tables_that_are_none(table, tmp_path, files):
+    """Not with Python's words for it."""
+
+    def change(name, data):
+        text = table.encode(errors="surrogateescape")
+        return name, text if name.endswith("_weights_config.json") else data
+
+    path = rewritten(files / "m.pte", tmp_path / "x.pte", change)
+    with pytest.raises(ValueError, match=r"mace model: .*x\.pte: is damaged: .*no table of tensors"):
+        check_file(path)
 
 
 @pytest.mark.parametrize("name", DESCRIPTIONS)

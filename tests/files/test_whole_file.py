@@ -59,11 +59,13 @@ def test_devices_pipes_and_folders_are_refused(tmp_path):
     assert stat.S_ISFIFO(os.stat(tmp_path / "pipe").st_mode)
 
 
-def test_write_protected_files_are_refused(tmp_path, monkeypatch):
+@pytest.mark.parametrize("mode", [0o444, 0o644])
+def test_write_protected_files_are_refused(mode, tmp_path, monkeypatch):
+    """For root, too, if nobody may write."""
     path = tmp_path / "m.pt"
     path.write_text("old")
-    # Root may write everything.
-    monkeypatch.setattr(os, "access", lambda *arguments: False)
+    path.chmod(mode)
+    monkeypatch.setattr(os, "access", lambda *arguments: mode == 0o444)
     with pytest.raises(PermissionError, match="write-protected"):
         write(path)
     assert path.read_text() == "old"

@@ -12,6 +12,11 @@ from deepmd_gnn.host import patches
 HOST = [
     ("deepmd.infer.deep_eval", "DeepEval._standard_input", "self coords cells atom_types fparam aparam mixed_type", "host/inference_graphs.py"),
     ("deepmd.infer.deep_eval", "DeepEval.get_model_size", "self", "host/model_size.py"),
+    (
+        "deepmd.infer.model_devi", "calc_model_devi",
+        "coord box atype models fname frequency mixed_type fparam aparam real_data atomic relative relative_v",
+        "host/deviation.py",
+    ),
     ("deepmd.pt.infer.deep_eval", "DeepEval.__init__", "self model_file output_def args auto_batch_size neighbor_list head no_jit nlist_backend kwargs", "host/device_inference.py"),
     ("deepmd.pt_expt.infer.deep_eval", "DeepEval._build_eval_graph", "self coord_input atom_types box_input device", "host/inference_graphs.py"),
     ("deepmd.pt_expt.utils.serialization", "deserialize_to_file", "model_file data model_json_override do_atomic_virial lower_kind", "host/freezing.py"),

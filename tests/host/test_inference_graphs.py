@@ -42,6 +42,9 @@ def test_edges_are_the_hosts(model, natoms, periodic):
     ours = graph(model, coord, types, cell if periodic else None)
     box = cell.reshape(1, 9) if periodic else None
     assert ours.edge_mask[-2:].tolist() == [False, False]
+    assert (
+        ours.edge_vec[~ours.edge_mask] == 1.0
+    ).all()  # known to the check in a .pt2 as edges that are all there are
     assert torch.equal(ours.edge_index[1], ours.edge_index[1][ours.destination_order])
     if natoms:
         theirs = build_neighbor_graph(coord[None], types[None], box, model.get_rcut(), canonicalize=True)
@@ -90,6 +93,17 @@ def test_bad_input_is_refused(model, case):
 def test_far_and_flat_input_is_no_obstacle(model, case):
     coord, types, cell = FAR[case]
     assert graph(model, coord, types, cell).edge_mask.sum() >= 2
+
+
+def test_the_wrong_one_of_several_objects_is_named(tmp_path):
+    """An array of Python's numbers holds whole ones, too."""
+    save_checkpoint(tiny_model(), tmp_path / "m.pt")
+    evaluator = DeepPot(str(tmp_path / "m.pt"))
+    coord = np.eye(3)[None, :2]
+    right = evaluator.eval(coord, None, np.array([0, 1]))[0]
+    assert evaluator.eval(coord, None, np.array([np.int64(0), 1.0], dtype=object))[0] == right
+    with pytest.raises(ValueError, match=r"atom type 0\.5 is no whole number"):
+        evaluator.eval(coord, None, np.array([np.int64(0), 0.5], dtype=object))
 
 
 @pytest.mark.parametrize("wrong", [2**32 + 1, -(2**32) + 1, 2**63 - 1])

@@ -9,7 +9,7 @@ import torch
 from helpers import TINY, assert_close, our_results, random_frame, tiny_model
 from tolerances import NATIVE
 
-from deepmd_gnn.host.stored_options import OPTION_TENSORS
+from deepmd_gnn.config.described import OPTION_TENSORS
 
 # Options that no shape of a weight tells, or that constants of the file would override.
 OTHERS = {

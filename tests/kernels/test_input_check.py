@@ -1,6 +1,7 @@
 """The check that a ``.pt2`` contains, as a library: values, edges, and lists that are not whole."""
 
 import ctypes
+import re
 
 import numpy as np
 import pytest
@@ -14,14 +15,24 @@ R_MAX = 4.0
 LACKS = "mace model: the neighbour list lacks pairs within the cutoff, such as atoms"
 
 
-@pytest.fixture(scope="module")
-def library(tmp_path_factory):
-    """A copy per module, because the library counts evaluations."""
+def copied(folder):
+    """The library under another name, because it counts evaluations."""
     compiled = compiled_check()
     made = compiled.made("input_check.so", [compiled.object("input_check").name], "-shared")
-    path = tmp_path_factory.mktemp("library") / "input_check.so"
+    path = folder / "input_check.so"
     path.write_bytes(made.read_bytes())
     return ctypes.CDLL(str(path))
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory):
+    return copied(tmp_path_factory.mktemp("library"))
+
+
+@pytest.fixture
+def fresh_library(tmp_path):
+    """One that has said nothing yet."""
+    return copied(tmp_path)
 
 
 def as_c(argument):
@@ -149,6 +160,50 @@ def test_parts_without_a_common_neighbour(library, capfd):
     coord, types = np.vstack([coord, [[4, 4, 14], [4.9, 4, 14]]]), np.append(types, [0, 1])
     cell[2, 2] = 20.0
     assert Graph(coord, types, cell).check(library) == 0
+
+
+WARNED = {
+    "lone atoms": (None, "3 atoms into 3 groups.*3 of 3 atoms, such as atom 0"),
+    "cluster": (lambda j, i: (i == 4) | (j == 4), "20 atoms into 2 groups.*1 of 20 atoms, such as atom 4"),
+    "bulk": (None, None),
+    "one atom and its images": (None, None),
+    "no atoms": (None, None),
+}
+
+
+@pytest.mark.parametrize("name", WARNED)
+def test_groups_without_edges_between_them_are_told_once(name, fresh_library, capfd):
+    """Separate molecules, or ones whose pairs are all missing: without positions nothing tells which."""
+    lost, words = WARNED[name]
+    graph = Graph(*FRAMES[name])
+    if lost:
+        graph.without(lost)
+    for first in (True, False):
+        assert graph.check(fresh_library) == 0
+        told = capfd.readouterr().err
+        assert bool(told) == bool(words and first)
+        assert not told or re.search(f"mace model: warning: .*{words}.*special_bonds lj/coul 1 1 1", told)
+
+
+def test_of_a_rank_atoms_without_neighbours_are_told(fresh_library, capfd):
+    """Groups say nothing there: of ghosts the rank has no edges."""
+    coord, types, _ = FRAMES["cluster"]
+    graph = Graph(coord, types, None, owned=12)
+    assert graph.check(fresh_library) == 0
+    assert not capfd.readouterr().err
+    graph.without(lambda j, i: (i == 4) | (j == 4))
+    graph.check(fresh_library)
+    assert "1 of 12 atoms, such as atom 4" in capfd.readouterr().err
+
+
+def test_nothing_is_told_of_atoms_without_energy_and_of_edges_from_python(fresh_library, capfd):
+    graph = Graph(*FRAMES["lone atoms"])
+    graph.has_energy[:] = False
+    assert graph.check(fresh_library) == 0
+    graph = Graph(*FRAMES["lone atoms"])
+    graph.vectors[~graph.mask] = 1.0
+    assert graph.check(fresh_library) == 0
+    assert not capfd.readouterr().err
 
 
 def test_when_the_list_is_looked_at(library):

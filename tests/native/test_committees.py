@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 from ase import Atoms
-from deepmd.infer import DeepPot
-from deepmd.infer.model_devi import calc_model_devi
+from deepmd.infer import DeepPot, model_devi
 from helpers import TINY, tiny_model
 
 from deepmd_gnn import committee
@@ -40,10 +39,29 @@ def test_deviation_of_the_same_weights_is_zero(files):
     assert all(model.get_type_map() == ["O", "H"] for model in models)
     types = [models[0].get_type_map().index(symbol) for symbol in atoms.get_chemical_symbols()]
     arguments = (atoms.positions[None], atoms.cell.array.reshape(1, 9), types)
-    assert np.abs(calc_model_devi(*arguments, models)[0, 1:]).max() < 1e-10
-    # What it is for: the host's objects do not compare.
+    assert np.abs(model_devi.calc_model_devi(*arguments, models)[0, 1:]).max() < 1e-10
+    # What it is for: one array of types for all would be other elements to some.
     plain = [DeepPot(str(files[name])) for name in ("a", "b")]
-    assert calc_model_devi(*arguments, plain)[0, 4] > 1e-3
+    with pytest.raises(
+        ValueError, match=r"type maps of the models differ, \['O', 'H'\] and \['H', 'O'\].*committee"
+    ):
+        model_devi.calc_model_devi(*arguments, plain)
+
+
+def test_whatever_takes_types_is_translated(files):
+    coord = np.arange(9.0).reshape(1, 3, 3) * 0.4
+    first, second = committee([files["a"], files["c"]])
+    for name in ("eval_descriptor", "eval_fitting_last_layer"):
+        one, other = (getattr(model, name)(coord, None, [0, 1, 1]) for model in (first, second))
+        np.testing.assert_allclose(one, other, atol=1e-9)
+    assert second.get_ntypes() == 2
+    for wrong, words in (
+        (2, "atom type 2 is out of range"),
+        (0.5, "0.5 is no whole number"),
+        (-2, "type -2 is out"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            second.eval(coord, None, [0, wrong, 1])
 
 
 def test_padded_frames_and_everything_else(files):

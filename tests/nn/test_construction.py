@@ -10,6 +10,7 @@ from types import FunctionType
 import e3nn
 import pytest
 import torch
+from deepmd.infer import DeepPot
 from helpers import tiny_model
 from native_models import default_dtype
 from torch._inductor.codegen.cpp import TilingSelect
@@ -19,6 +20,7 @@ from deepmd_gnn.config.mace import MaceConfig
 from deepmd_gnn.files.torch_fixes import sound_vectorisation
 from deepmd_gnn.mace_construction import _recorded, construction
 from deepmd_gnn.mace_network import build_native
+from deepmd_gnn.native.conversion import save_checkpoint
 from deepmd_gnn.native.writer import export_native
 
 SMALL = MaceConfig(num_channels=2, max_L=1, max_ell=1, correlation=2, seed=3, precision="float32")
@@ -98,6 +100,14 @@ def test_files_are_loaded_in_threads(tmp_path):
     export_native(model, tmp_path / "m.model")
     for loaded in in_threads(lambda: load_mace(tmp_path / "m.model")):
         assert torch.equal(loaded.out_bias, model.out_bias)
+
+
+@pytest.mark.usefixtures("watched")
+def test_checkpoints_are_opened_in_threads(tmp_path):
+    """DeePMD-kit scripts them, which torch cannot do twice at once."""
+    save_checkpoint(tiny_model(max_ell=1), tmp_path / "m.pt")
+    for evaluator in in_threads(lambda: DeepPot(str(tmp_path / "m.pt"))):
+        assert evaluator.get_type_map() == ["O", "H"]
 
 
 def test_weights_do_not_depend_on_the_default_dtype():

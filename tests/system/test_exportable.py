@@ -79,6 +79,10 @@ def test_corner_inputs(kind, model_files):
         expected = our_results(model, np.array(coord, dtype=float), types, cell)
         for value, name in zip(found, ("energy", "force"), strict=False):
             np.testing.assert_allclose(value[0], expected[name], rtol=1e-8, atol=1e-8)
+    energy, force, virial = compiled.eval(np.zeros((2, 0, 3)), None, np.zeros(0, dtype=int))
+    assert not energy.any()
+    assert not virial.any()
+    assert force.shape == (2, 0, 3)
 
 
 @pytest.mark.parametrize("name", ["one_layer", "two_layers"])

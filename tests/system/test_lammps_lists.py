@@ -72,6 +72,31 @@ def test_lists_that_lack_pairs(case, kind, model_files, tmp_path):
     assert all(cure in result.output for cure in CURES)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_molecule_without_any_pair(kind, model_files, tmp_path):
+    """A `.pt2` gets no positions: it cannot refuse, and says what it sees."""
+    molecule = """\
+region box block 0 30 0 30 0 30
+create_box 2 box bond/types 1 extra/bond/per/atom 20 extra/special/per/atom 200
+create_atoms 1 single 5 5 5
+create_atoms 2 single 5.9 5 5
+create_atoms 2 single 4.7 5.9 5
+"""
+    script = SCRIPT.format(
+        style=f"deepmd {model_files(kind)['two_layers']}", words="", setting="neigh_modify exclude type 1 2\n"
+        "neigh_modify exclude type 2 2\nneigh_modify exclude type 1 1", run="run 0",
+    )  # fmt: skip
+    begin, end = script.index("region box"), script.index("mass *")
+    result = run_lammps(tmp_path, script[:begin] + molecule + script[end:], 1)
+    if kind == ".pth":
+        assert result.returncode == 1
+        assert re.search(LACKS, result.output, re.MULTILINE)
+    else:
+        words = "warning: the neighbour list joins 3 atoms into 3 groups.*such as atom 0 of the rank"
+        assert re.search(words, result.check().output)
+        assert all(cure in result.output for cure in CURES)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_ranks_are_refused_too(kind, model_files, tmp_path):

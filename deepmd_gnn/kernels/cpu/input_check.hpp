@@ -17,11 +17,19 @@ constexpr double MARGIN = 1e-3;      // Å, more than any rounding of positions
 constexpr long PERIOD = 100;         // evaluations after which the list is compared again
 constexpr long LOOKED_THROUGH = 16;  // neighbours of an atom whose neighbours it should have: most have most of them
 
+double square(const double* v) { return v[0] * v[0] + v[1] * v[1] + v[2] * v[2]; }
+
 struct Edges {
   const int64_t *neighbor, *center;
   const double* vectors;  // neighbour minus centre, Å
   const bool* mask;
   long count;
+  // Whether a host made the list. Guards of edges that this package searched in Python have a length.
+  bool of_host() const {
+    for (long e = 0; e < count; ++e)
+      if (!mask[e] && square(vectors + 3 * e) > 0.0) return false;
+    return true;
+  }
 };
 
 struct Atoms {
@@ -32,8 +40,6 @@ struct Atoms {
   bool all_see() const { return std::all_of(allowed, allowed + ntypes * ntypes, [](bool seen) { return seen; }); }
   bool see(long i, long j) const { return allowed[types[i] * ntypes + types[j]]; }
 };
-
-double square(const double* v) { return v[0] * v[0] + v[1] * v[1] + v[2] * v[2]; }
 
 int refuse_place(long first, long second) {
   std::fprintf(stderr,
@@ -167,6 +173,40 @@ class Triangles {
     return 0;
   }
 
+  // What may be right and may be a list that lacks pairs, which nothing tells without positions: atoms without neighbours,
+  // and on one rank groups of atoms without edges between them.
+  bool warn_of_groups(bool single, double r_max) const {
+    long real = 0, lone = 0, first = -1, groups = 0;
+    std::vector<long> leaders;
+    const Parts parts(atoms_.count, begin_, neighbor_, x_.data(), y_.data(), z_.data());
+    for (long i = 0; i < atoms_.count; ++i) {
+      if (atoms_.types[i] < 0) continue;
+      ++real;
+      const bool alone = i < atoms_.owned && parts.lone(i);
+      if (alone && !atoms_.has_energy[atoms_.types[i]]) continue;
+      if (alone && lone++ == 0) first = i;
+      if (parts.leads(i)) ++groups;
+    }
+    if (real < 2 || (lone == 0 && (!single || groups < 2))) return false;
+    char joined[200] = "", left[200] = "";
+    if (single && groups > 1)
+      std::snprintf(joined, sizeof joined,
+                    "the neighbour list joins %ld atoms into %ld groups without pairs within %g Å between them. ", real, groups,
+                    r_max);
+    if (lone > 0)
+      std::snprintf(left, sizeof left,
+                    "In the neighbour list %ld of %ld atoms, such as atom %ld of the rank, have no neighbour within %g Å. ", lone,
+                    atoms_.owned, first, r_max);
+    // At once, or the ranks' words would mix.
+    std::fprintf(stderr,
+                 "mace model: warning: %s%sThis is right for separate molecules and atoms. If they are closer, pairs were left "
+                 "out and the energy is another substance's: in LAMMPS write special_bonds lj/coul 1 1 1, remove neigh_modify "
+                 "exclude, and use pair_style hybrid/overlay, not hybrid; a .pth compares the list with the positions. This is "
+                 "said once.\n",
+                 joined, left);
+    return true;
+  }
+
  private:
   // An atom that the part of i should see: a lone one without energy is as good as none.
   long unseen(const Parts& parts, long i) const {
@@ -227,9 +267,15 @@ class Schedule {
     return age_ ? 0.0 : fresh ? r_max - MARGIN : 0.9 * r_max;
   }
 
+  void warn_once(const Triangles& triangles, bool single, double r_max) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (!warned_) warned_ = triangles.warn_of_groups(single, r_max);
+  }
+
  private:
   std::mutex mutex_;
   long owned_ = -1, age_ = 0;
+  bool warned_ = false;
 };
 
 Schedule schedule;
@@ -257,6 +303,7 @@ extern "C" __attribute__((visibility("protected"))) int mace_check_input(
       if (single && atoms.all_see()) {
         if (int refused = triangles.check_parts(reach)) return refused;
       }
+      if (edges.of_host()) schedule.warn_once(triangles, single, r_max);
     }
   } catch (const std::bad_alloc&) { return 3; }
   for (long i = 0; i < natom; ++i) kinds[i] = types[i] < 0 ? 0 : types[i];

@@ -20,6 +20,7 @@ class Parts {
   }
 
   bool lone(long i) const { return begin_[i] == begin_[i + 1]; }
+  bool leads(long i) const { return part_[i] == i; }  // one atom of each part does
   bool apart(long i, long j) const { return part_[i] != part_[j]; }
 
   // Whether the balls around the atoms of i's part fill space: then no place on the surface of one is outside all
