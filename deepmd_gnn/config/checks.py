@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NoReturn
 
 INTERACTIONS = tuple(
     f"RealAgnostic{kind}InteractionBlock"
@@ -51,9 +51,9 @@ def parse_irreps(text: str) -> list[tuple[int, int, str]]:
     return terms
 
 
-def fail(key: str, value: Any, allowed: str, hint: str = "") -> None:
+def fail(key: str, value: Any, allowed: str, hint: str = "", model: str = "mace") -> NoReturn:
     """Raise the error for a bad value: names the key, the value and what is allowed."""
-    raise ValueError(f"mace model: '{key}' is {value!r}, but must be {allowed}.{hint}")
+    raise ValueError(f"{model} model: '{key}' is {value!r}, but must be {allowed}.{hint}")
 
 
 def is_unbounded(blocks: Iterable[Any]) -> bool:

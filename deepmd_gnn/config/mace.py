@@ -4,7 +4,6 @@ No torch here: DeePMD-kit reads the schema in every ``dp`` process.
 """
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 from deepmd_gnn.config import checks
@@ -19,6 +18,7 @@ from deepmd_gnn.config.checks import (
     is_unbounded,
     parse_irreps,
 )
+from deepmd_gnn.config.fields import option as _option
 
 DEFAULT_CHANNELS = 128
 DEFAULT_MAX_L = 1
@@ -35,15 +35,6 @@ def spelling_hint(key: str) -> str:
     if key == "hidden_irreps":
         others = ("num_channels", "max_L")
     return f" ('{key}' may also be written as {' and '.join(others)}.)" if others else ""
-
-
-def _option(
-    default: Any, types: list[Any], check: Callable[[str, Any], None], doc: str, alias: tuple[str, ...] = ()
-) -> Any:
-    metadata = {"types": types, "check": check, "doc": doc, "alias": alias}
-    if isinstance(default, list):
-        return dataclasses.field(default_factory=lambda: list(default), metadata=metadata)
-    return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -202,15 +202,27 @@ class Linear(torch.nn.Module):
     ntypes : int
         0: the same weights for all nodes. Otherwise the weights of a block have shape (inputs, ntypes, outputs),
         as in e3nn's fully connected tensor product with the one-hot element.
+    channels : int
+        Channels of a component of the result; 0: as many as the narrowest block has.
+    blocks : list[tuple[int, int]], optional
+        Inputs and outputs of all blocks of the weights, in their order, if they are not of one width or not all in `paths`.
     """
 
     ntypes: Final[int]
     channels: Final[int]
 
-    def __init__(self, weight: torch.Tensor, paths: list[LinearPath], ntypes: int = 0) -> None:
+    def __init__(
+        self,
+        weight: torch.Tensor,
+        paths: list[LinearPath],
+        ntypes: int = 0,
+        channels: int = 0,
+        blocks: list[tuple[int, int]] | None = None,
+    ) -> None:
         super().__init__()
         # Scalars may come in several sets of channels (the gates of non-linear blocks): each is a component.
-        self.channels = min(path.outputs for path in paths)
+        self.channels = channels or min(path.outputs for path in paths)
+        self.blocks = blocks or [(path.inputs, path.outputs) for path in paths]
         self.weight = torch.nn.Parameter(weight.detach().clone())
         self.paths = [tuple(path[:-1]) for path in paths]
         self.factors = [path.factor for path in paths]

@@ -1,0 +1,83 @@
+"""NequIP against the package ``nequip`` 0.6: stored numbers, and the package itself where it is installed."""
+
+import functools
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import assert_close, our_results, random_frame
+from tolerances import NATIVE
+
+from deepmd_gnn.nequip import NequipModel
+from deepmd_gnn.nn.nequip_names import package_name, take_weights
+
+DATA = Path(__file__).parents[1] / "data" / "nequip"
+EXACT = NATIVE["float64"]
+KEYS = ("energy", "atom_energy", "force", "virial")
+
+
+@functools.cache
+def reference():
+    """Arrays of all cases by "case/name"."""
+    with np.load(DATA / "reference.npz") as file:
+        return dict(file)
+
+
+CASES = sorted(name.removesuffix("/options") for name in reference() if name.endswith("/options"))
+
+
+def part(prefix):
+    return {k.removeprefix(prefix): v for k, v in reference().items() if k.startswith(prefix)}
+
+
+def model_of(case, **options):
+    """Our model of a case with the package's weights."""
+    section = {**json.loads(str(reference()[f"{case}/options"])), **options}
+    return with_weights(NequipModel(["O", "H"], **section), part(f"{case}/weights/"))
+
+
+def with_weights(model, state):
+    energies = take_weights(model.energy_model, {k: torch.as_tensor(v) for k, v in state.items()})
+    model.set_out_bias(energies)
+    return model.eval()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_numbers_of_the_package(case):
+    frame = part("frame/")
+    found = our_results(model_of(case), frame["coord"], frame["atype"], frame["cell"])
+    for key in KEYS:
+        assert_close(found[key], reference()[f"{case}/{key}"], EXACT, key)
+
+
+def test_single_precision():
+    frame = part("frame/")
+    found = our_results(model_of("l_max 2", precision="float32"), *(frame[k] for k in ("coord", "atype", "cell")))
+    for key in KEYS:
+        assert_close(found[key], reference()[f"l_max 2/{key}"], NATIVE["float32"], key)
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("nequip") is None, reason="the extra nequip is not installed: stored numbers only"
+)
+@pytest.mark.parametrize("case", ["l_max 2", "norm", "explicit irreps"])
+def test_package_itself(case, monkeypatch):
+    """Another structure; the stored numbers are those of the package that is installed."""
+    monkeypatch.syspath_prepend(DATA)
+    import make_reference
+
+    before = torch.get_default_dtype()
+    try:
+        package = make_reference.package_model(case)
+        coord, atype, cell = random_frame(natoms=9, seed=8)
+        expected = make_reference.package_results(package, coord, atype, cell)
+    finally:
+        torch.set_default_dtype(before)
+    found = our_results(with_weights(model_of(case), package.state_dict()), coord, atype, cell)
+    for key in KEYS:
+        assert_close(found[key], expected[key], EXACT, key)
+    del sys.modules["make_reference"]
