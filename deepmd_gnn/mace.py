@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+import deepmd_gnn.nequip  # noqa: F401 - who imports this model first has all that are registered
 from deepmd_gnn.config.described import options_of
 from deepmd_gnn.config.mace import MaceConfig
 from deepmd_gnn.config.options import check_mm_types, config_from_options, warn_of_jumps
@@ -36,6 +37,8 @@ class MaceModel(GraphModel):
     ValueError
         If an option is unknown or out of range.
     """
+
+    title = "MACE"
 
     if TYPE_CHECKING:
         config: MaceConfig

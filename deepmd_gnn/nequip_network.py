@@ -75,9 +75,7 @@ def build_energy(config: NequipConfig, atomic_numbers: list[int]) -> NequipEnerg
         basis = RadialBasis(
             config.r_max, config.num_basis, config.BesselBasis_trainable, config.PolynomialCutoff_p
         )
-        parts = Parts(
-            embedding, basis, spherical_harmonics_up_to(max(1, harmonics.lmax)), layers, readout
-        )
+        parts = Parts(embedding, basis, spherical_harmonics_up_to(max(1, harmonics.lmax)), layers, readout)
         return NequipEnergy(config, torch.tensor(atomic_numbers), parts, Exchange())
 
 
@@ -91,7 +89,9 @@ def _layer(
     gated = o3.Irreps([(mul, ir) for mul, ir in hidden if ir.l > 0])
     gates = o3.Irreps([(mul, SCALAR) for mul, _ in gated] if config.nonlinearity_type == "gate" else [])
     outputs = scalars + gates.simplify() + gated
-    if config.nonlinearity_type == "gate":  # e3nn sorts what goes into a gate; of equal irreps the first stays the first
+    if (
+        config.nonlinearity_type == "gate"
+    ):  # e3nn sorts what goes into a gate; of equal irreps the first stays the first
         outputs = outputs.sort().irreps
     outputs = outputs.simplify()
     wanted = [ir for _, ir in outputs if ir == SCALAR or not last]
@@ -101,7 +101,13 @@ def _layer(
 
 
 def _block(
-    config: NequipConfig, inputs: Any, harmonics: Any, outputs: Any, wanted: list[Any], ntypes: int, draw: Weights
+    config: NequipConfig,
+    inputs: Any,
+    harmonics: Any,
+    outputs: Any,
+    wanted: list[Any],
+    ntypes: int,
+    draw: Weights,
 ) -> InteractionBlock:
     """Convolution and maps, as in ``nequip.nn.InteractionBlock``; the weights of all irreps, paths to `wanted` ones."""
     channels = inputs[0].mul
@@ -191,9 +197,7 @@ def _self_connection(inputs: Any, outputs: Any, wanted: list[Any], ntypes: int, 
         if number == 0:
             continue
         if ir in wanted:
-            paths.append(
-                LinearPath(source, place[ir], ir.dim, offset, mul, number, (mul * ntypes) ** -0.5)
-            )
+            paths.append(LinearPath(source, place[ir], ir.dim, offset, mul, number, (mul * ntypes) ** -0.5))
             reached.add(ir)
         blocks.append((mul, number))
         offset += mul * ntypes * number

@@ -14,7 +14,7 @@ def _register() -> None:
         return
 
     if not is_importing_model():
-        import deepmd_gnn.mace  # noqa: F401
+        import deepmd_gnn.mace  # noqa: F401 - and the other networks with it
         from deepmd_gnn.host import patches
 
         patches.apply("deepmd.pt")

@@ -13,7 +13,7 @@ def _register() -> None:
     import deepmd.pt_expt.model.model  # noqa: F401 - first, as for the other backend
 
     if not is_importing_model():
-        import deepmd_gnn.mace  # noqa: F401
+        import deepmd_gnn.mace  # noqa: F401 - and the other networks with it
         from deepmd_gnn.host import registry
 
         registry.enter_exportable()

@@ -369,3 +369,30 @@ ARCHITECTURES = {
 def architectures(tag: str) -> dict[str, dict[str, Any]]:
     """Options by name of all rows with a tag."""
     return {name: row.options for name, row in ARCHITECTURES.items() if tag in row.tags}
+
+
+# The same for NequIP, beside the options of ``nequip_models.TINY``.
+NEQUIP: dict[str, Architecture] = {
+    "default": Architecture({}, ("conformance", "type map")),
+    "one layer, scalars only": Architecture({"num_layers": 1, "l_max": 0}, ("conformance",)),
+    "no self-connection, fixed basis": Architecture(
+        {"use_sc": False, "num_layers": 3, "l_max": 2, "num_features": 2, "BesselBasis_trainable": False},
+        ("conformance", "type map"),
+    ),
+    "norm": Architecture({"nonlinearity_type": "norm"}, ("conformance",)),
+    "explicit irreps": Architecture(
+        {
+            "irreps_edge_sh": "0e + 1o + 2e",
+            "feature_irreps_hidden": "4x0o + 4x0e + 4x1o + 4x1e",
+            "chemical_embedding_irreps_out": "3x0e",
+            "conv_to_output_hidden_irreps_out": "5x0e",
+            "num_layers": 3,
+        },
+        ("conformance", "type map"),
+    ),
+}
+
+
+def nequip_architectures(tag: str) -> dict[str, dict[str, Any]]:
+    """Options by name of all rows of NequIP with a tag."""
+    return {name: row.options for name, row in NEQUIP.items() if tag in row.tags}

@@ -1,4 +1,4 @@
-"""The input schema of ``"type": "mace"``, made from :class:`deepmd_gnn.config.mace.MaceConfig`."""
+"""The input schema of ``"type": "mace"`` and the other networks, made from their options (:mod:`deepmd_gnn.config.networks`)."""
 
 import dataclasses
 from collections.abc import Callable
@@ -9,10 +9,13 @@ from dargs import Argument
 from deepmd.utils.argcheck import model_args_plugin
 
 from deepmd_gnn.config.mace import MaceConfig
-from deepmd_gnn.config.sections import SECTIONS
+from deepmd_gnn.config.nequip import NequipConfig
+from deepmd_gnn.config.networks import Config
+from deepmd_gnn.config.sections import sections_of
 from deepmd_gnn.config.versions import package_versions
 
 DOC = "MACE, the equivariant message-passing interatomic potential (PyTorch backend)."
+NEQUIP_DOC = "NequIP, the equivariant message-passing interatomic potential (PyTorch backend)."
 
 
 def _passes(check: Callable[[str, Any], None], key: str, value: Any) -> bool:
@@ -35,8 +38,8 @@ def _argument(option: "dataclasses.Field[Any]") -> Argument:
     )
 
 
-def _section(name: str, kind: str, doc: str) -> Argument:
-    options = [o for o in dataclasses.fields(MaceConfig) if o.name in SECTIONS[name]]
+def _section(network: type[Config], name: str, kind: str, doc: str) -> Argument:
+    options = [o for o in dataclasses.fields(network) if o.name in sections_of(network)[name]]
     host_keys = [
         Argument("type", str, optional=True, default=kind, doc="Type of the section."),
         Argument(
@@ -54,13 +57,29 @@ _SECTION_DOCS = {
 
 @model_args_plugin.register("mace", doc=DOC)
 def mace_model_args() -> list[Argument]:
-    """Arguments of the MACE model.
+    """Arguments of the MACE model, see :func:`network_args`."""
+    return network_args(MaceConfig)
+
+
+@model_args_plugin.register("nequip", doc=NEQUIP_DOC)
+def nequip_model_args() -> list[Argument]:
+    """Arguments of the NequIP model, see :func:`network_args`."""
+    return network_args(NequipConfig)
+
+
+def network_args(network: type[Config]) -> list[Argument]:
+    """Arguments of a network's model section.
+
+    Parameters
+    ----------
+    network : type
+        Its options.
 
     Returns
     -------
     list[Argument]
-        One per field of :class:`~deepmd_gnn.config.mace.MaceConfig`, the same in two sections, and the keys that
-        DeePMD-kit's trainer itself writes into the model section of a checkpoint.
+        One per option, the same in two sections, and the keys that DeePMD-kit's trainer itself writes into the model section
+        of a checkpoint.
     """
     # The default goes into the model section of every run, and with it into the checkpoint.
     info = {"versions": package_versions()}
@@ -84,7 +103,7 @@ def mace_model_args() -> list[Argument]:
         ),
     ]
     sections = [
-        _section("descriptor", "mace", _SECTION_DOCS["descriptor"]),
-        _section("fitting_net", "ener", _SECTION_DOCS["fitting_net"]),
+        _section(network, "descriptor", network.kind, _SECTION_DOCS["descriptor"]),
+        _section(network, "fitting_net", "ener", _SECTION_DOCS["fitting_net"]),
     ]
-    return [*map(_argument, dataclasses.fields(MaceConfig)), *sections, *host_keys]
+    return [*map(_argument, dataclasses.fields(network)), *sections, *host_keys]

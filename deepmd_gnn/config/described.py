@@ -4,7 +4,8 @@ from typing import Any
 
 from deepmd_gnn.config.checks import parse_irreps
 from deepmd_gnn.config.mace import MaceConfig
-from deepmd_gnn.config.sections import SECTIONS
+from deepmd_gnn.config.networks import Config
+from deepmd_gnn.config.sections import sections_of
 
 # Names of the tensors in a model, and the section of the input that each describes.
 OPTION_TENSORS = {"network_options": "descriptor", "readout_options": "fitting_net"}
@@ -39,8 +40,37 @@ def options_of(
     for key in ("hidden_irreps", "edge_irreps", "MLP_irreps"):
         values[key] = None if values[key] is None else _spelled(str(values[key]))
     unused = _LATER_LAYERS if config.num_interactions == 1 else ()
+    values = {key: value for key, value in values.items() if key not in unused}
+    return described(type(config), values, type_map, pairs, atoms)
+
+
+def described(
+    network: type[Config],
+    values: dict[str, Any],
+    type_map: list[str],
+    pairs: list[list[int]],
+    atoms: list[int],
+) -> dict[str, dict[str, Any]]:
+    """Sort options into those of features and of readouts, and leave out what may change.
+
+    Parameters
+    ----------
+    network : type
+        Options of the network.
+    values : dict[str, Any]
+        Values, one spelling for equal models.
+    type_map, pairs, atoms :
+        See :func:`options_of`.
+
+    Returns
+    -------
+    dict[str, dict[str, Any]]
+        See :func:`options_of`.
+    """
     described = {
-        tensor: {key: values[key] for key in SECTIONS[section] if key not in (*_FREE, *unused)}
+        tensor: {
+            key: values[key] for key in sections_of(network)[section] if key in values and key not in _FREE
+        }
         for tensor, section in OPTION_TENSORS.items()
     }
     described["network_options"] |= {

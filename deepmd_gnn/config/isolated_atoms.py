@@ -1,12 +1,11 @@
 """Energies of isolated atoms, from a file or written into the input: one rule for both."""
 
-import dataclasses
 import json
 import logging
 from pathlib import Path
 from typing import Any
 
-from deepmd_gnn.config.mace import MaceConfig
+from deepmd_gnn.config import checks
 from deepmd_gnn.config.mm_types import element_of
 
 log = logging.getLogger("deepmd.deepmd_gnn")  # below the host's logger, so that `dp train` prints it
@@ -59,8 +58,7 @@ def _by_name(energies: dict[str, Any]) -> dict[str, Any]:
                 f"mace model: atomic_energies names {key!r}, which is no element and no MM type."
             )
         named[chemical_symbols[number] if str(key).isdigit() else str(key)] = value
-    option = next(o for o in dataclasses.fields(MaceConfig) if o.name == "atomic_energies")
-    option.metadata["check"]("atomic_energies", named)
+    checks.atomic_energies("atomic_energies", named)
     return named
 
 

@@ -4,7 +4,7 @@ No torch here: DeePMD-kit reads the schema in every ``dp`` process.
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 from deepmd_gnn.config import checks
 from deepmd_gnn.config.checks import (
@@ -49,6 +49,14 @@ class MaceConfig:
         If a value has the wrong type or lies outside its range; the message names the key, the value and what
         is allowed.
     """
+
+    kind: ClassVar[str] = "mace"
+    # What turns node features into energies; everything else makes the features.
+    fitting: ClassVar[tuple[str, ...]] = (
+        "MLP_irreps", "gate", "readout_cls", "use_last_readout_only", "scale", "atomic_energies",
+    )  # fmt: skip
+    # Parts of the network that make the features; the readouts do the rest.
+    parts: ClassVar[tuple[str, ...]] = ("node_embedding", "interactions", "products")
 
     r_max: float = _option(5.0, [float], checks.positive, "Cutoff radius in Å.", ("rcut",))
     sel: Any = _option(

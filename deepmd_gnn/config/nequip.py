@@ -5,11 +5,12 @@ No torch here: DeePMD-kit reads the schema in every ``dp`` process.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 from deepmd_gnn.config import checks
 from deepmd_gnn.config.checks import PRECISIONS, parse_irreps
 from deepmd_gnn.config.fields import option
+from deepmd_gnn.config.mm_types import is_mm
 
 NONLINEARITIES = ("gate", "norm")
 # What the simple keys are where neither they nor the irreps are given.
@@ -99,6 +100,12 @@ class NequipConfig:
         If a value has the wrong type or lies outside its range; the message names the key, the value and what
         is allowed.
     """
+
+    kind: ClassVar[str] = "nequip"
+    # What turns node features into energies; everything else makes the features.
+    fitting: ClassVar[tuple[str, ...]] = ("conv_to_output_hidden_irreps_out", "scale", "atomic_energies")
+    # Parts of the network that make the features; the readouts do the rest.
+    parts: ClassVar[tuple[str, ...]] = ("chemical_embedding", "radial_basis", "layers")
 
     r_max: float = _option(6.0, [float], checks.positive, "Cutoff radius in Å.", ("rcut",))
     sel: Any = _option(
@@ -218,6 +225,12 @@ class NequipConfig:
         return {key: value for key, value in dataclasses.asdict(self).items() if value is not None}
 
 
+def check_only_mm(type_map: list[str]) -> None:
+    """Refuse a type map of MM types only."""
+    if all(map(is_mm, type_map)):
+        fail("type_map", type_map, "a list with at least one type that is no MM type")
+
+
 def spelled(irreps: str) -> str:
     """One spelling of irreps."""
     return " + ".join(f"{mul}x{ell}{parity}" for mul, ell, parity in parse_irreps(irreps))
@@ -229,9 +242,7 @@ def _irreps(l_max: int, parity: bool, num_features: int) -> dict[str, str]:
     kinds = "eo" if parity else "e"
     return {
         "irreps_edge_sh": " + ".join(f"1x{ell}{'eo'[ell % 2] if parity else 'e'}" for ell in ells),
-        "feature_irreps_hidden": " + ".join(
-            f"{num_features}x{ell}{kind}" for kind in kinds for ell in ells
-        ),
+        "feature_irreps_hidden": " + ".join(f"{num_features}x{ell}{kind}" for kind in kinds for ell in ells),
         "chemical_embedding_irreps_out": f"{num_features}x0e",
         "conv_to_output_hidden_irreps_out": f"{max(1, num_features // 2)}x0e",
     }

@@ -1,10 +1,11 @@
 """From the model section of an input to a checked configuration. No torch here."""
 
 import logging
-from typing import Any
+from typing import Any, TypeVar
 
 from deepmd_gnn.config.mace import MaceConfig, fail
 from deepmd_gnn.config.mm_types import element_of, is_mm
+from deepmd_gnn.config.networks import Config, renamed
 from deepmd_gnn.config.sections import canonical_names, flatten
 from deepmd_gnn.config.versions import newer_writer
 
@@ -30,18 +31,23 @@ _HOST_KEYS = frozenset(
 )
 
 
-def config_from_options(options: dict[str, Any]) -> MaceConfig:
+Network = TypeVar("Network", bound=Config)
+
+
+def config_from_options(options: dict[str, Any], network: type[Network] = MaceConfig) -> Network:  # type: ignore[assignment]
     """Pick the configuration out of a model section.
 
     Parameters
     ----------
     options : dict[str, Any]
-        Fields of :class:`~deepmd_gnn.config.mace.MaceConfig` or their aliases, and generic keys of the host; in the model
-        section itself or in its sections ``descriptor`` and ``fitting_net``.
+        Fields of `network` or their aliases, and generic keys of the host; in the model section itself or in its sections
+        ``descriptor`` and ``fitting_net``.
+    network : type
+        Options of the network.
 
     Returns
     -------
-    MaceConfig
+    MaceConfig or another network's
 
     Raises
     ------
@@ -49,18 +55,19 @@ def config_from_options(options: dict[str, Any]) -> MaceConfig:
         If a key is unknown or given in two spellings, or a value is out of range.
     """
     try:
-        return _config(options)
-    except ValueError as error:
+        return _config(options, network)
+    except ValueError as found:
+        error = renamed(found, network.kind)
         newer = newer_writer((options.get("info") or {}).get("versions"))
         if newer:
-            raise ValueError(f"mace model: this file {newer}. ({error})") from error
-        raise
+            raise ValueError(f"{network.kind} model: this file {newer}. ({error})") from found
+        raise error from None
 
 
-def _config(options: dict[str, Any]) -> MaceConfig:
-    names = canonical_names()
+def _config(options: dict[str, Any], network: type[Network]) -> Network:
+    names = canonical_names(network)
     given: dict[str, Any] = {}
-    for key, value in flatten(options).items():
+    for key, value in flatten(options, network).items():
         if key in _HOST_KEYS or key.startswith("_"):
             continue
         if key not in names:
@@ -70,7 +77,7 @@ def _config(options: dict[str, Any]) -> MaceConfig:
                 f"mace model: '{key}' and another spelling of '{names[key]}' are both given; keep one."
             )
         given[names[key]] = value
-    return MaceConfig(**given)
+    return network(**given)
 
 
 def exclusion_tables(

@@ -7,37 +7,43 @@ import dataclasses
 from typing import Any
 
 from deepmd_gnn.config.mace import MaceConfig
-
-# What turns node features into energies; everything else makes the features.
-FITTING_OPTIONS = ("MLP_irreps", "gate", "readout_cls", "use_last_readout_only", "scale", "atomic_energies")
-SECTIONS = {
-    "descriptor": tuple(o.name for o in dataclasses.fields(MaceConfig) if o.name not in FITTING_OPTIONS),
-    "fitting_net": (*FITTING_OPTIONS, "seed"),
-}
-# Names of each section for a model of this type; the host's default fitting is "ener".
-_TYPES = {"descriptor": ("mace",), "fitting_net": ("ener", "mace")}
-# Parts of the network that a section's "trainable": false freezes.
-_FROZEN = {
-    "descriptor": ["node_embedding", "interactions", "products"],
-    "fitting_net": ["readouts"],
-}
+from deepmd_gnn.config.networks import Config
 
 
-def canonical_names() -> dict[str, str]:
+def sections_of(network: type[Config]) -> dict[str, tuple[str, ...]]:
+    """Options of each section of a network's model section."""
+    names = [option.name for option in dataclasses.fields(network)]
+    return {
+        "descriptor": tuple(name for name in names if name not in network.fitting),
+        "fitting_net": (*network.fitting, "seed"),
+    }
+
+
+SECTIONS = sections_of(MaceConfig)
+
+
+def _types(section: str, network: type[Config]) -> tuple[str, ...]:
+    """Types that a section may have; the host's default fitting is "ener"."""
+    return (network.kind,) if section == "descriptor" else ("ener", network.kind)
+
+
+def canonical_names(network: type[Config] = MaceConfig) -> dict[str, str]:
     """Every spelling of an option → its name."""
     names: dict[str, str] = {}
-    for option in dataclasses.fields(MaceConfig):
+    for option in dataclasses.fields(network):
         names.update(dict.fromkeys((option.name, *option.metadata["alias"]), option.name))
     return names
 
 
-def flatten(options: dict[str, Any]) -> dict[str, Any]:
+def flatten(options: dict[str, Any], network: type[Config] = MaceConfig) -> dict[str, Any]:
     """Merge the sections ``descriptor`` and ``fitting_net`` of a model section into it.
 
     Parameters
     ----------
     options : dict[str, Any]
         A model section in either spelling.
+    network : type
+        Options of its network.
 
     Returns
     -------
@@ -54,34 +60,33 @@ def flatten(options: dict[str, Any]) -> dict[str, Any]:
     for section in SECTIONS:
         content = options.get(section)
         if content:
-            _merge(flat, section, dict(content))
+            _merge(flat, section, dict(content), network)
     return flat
 
 
-def _merge(flat: dict[str, Any], section: str, content: dict[str, Any]) -> None:
-    names = canonical_names()
-    kind = content.pop("type", _TYPES[section][0])
-    if kind not in _TYPES[section]:
+def _merge(flat: dict[str, Any], section: str, content: dict[str, Any], network: type[Config]) -> None:
+    names, types, known = canonical_names(network), _types(section, network), sections_of(network)[section]
+    kind = content.pop("type", types[0])
+    if kind not in types:
         raise ValueError(
-            f"mace model: '{section}' has type {kind!r}, but must have {' or '.join(map(repr, _TYPES[section]))}."
+            f"mace model: '{section}' has type {kind!r}, but must have {' or '.join(map(repr, types))}."
         )
     if not content.pop("trainable", True):
-        flat["freeze"] = [*(flat.get("freeze") or []), *_FROZEN[section]]
+        frozen = network.parts if section == "descriptor" else ("readouts",)
+        flat["freeze"] = [*(flat.get("freeze") or []), *frozen]
     for key, value in content.items():
         if key.startswith("_"):
             continue
         name = names.get(key)
-        if name is None or name not in SECTIONS[section]:
-            raise ValueError(
-                f"mace model: '{key}' is no key of '{section}'. Its keys: {', '.join(SECTIONS[section])}."
-            )
+        if name is None or name not in known:
+            raise ValueError(f"mace model: '{key}' is no key of '{section}'. Its keys: {', '.join(known)}.")
         if name == "seed":  # one stream of random numbers: seeds of all places together
             flat["seed"] = _one_or_all(_seeds(flat.get("seed")) + _seeds(value))
             continue
         spelling = next((k for k in flat if names.get(k) == name), name)
-        if spelling not in flat or is_default(name, flat[spelling]):
+        if spelling not in flat or is_default(name, flat[spelling], network):
             flat[spelling] = value
-        elif not is_default(name, value) and value != flat[spelling]:
+        elif not is_default(name, value, network) and value != flat[spelling]:
             raise ValueError(
                 f"mace model: '{name}' is {flat[spelling]!r} in the model section and {value!r} in its '{section}'; "
                 "keep one."
@@ -98,9 +103,11 @@ def _one_or_all(seeds: list[int]) -> int | list[int] | None:
     return (seeds if len(seeds) > 1 else seeds[0]) if seeds else None
 
 
-def is_default(name: str, value: Any) -> bool:
-    """Whether an option has the value it has when it is left out."""
-    option = next(o for o in dataclasses.fields(MaceConfig) if o.name == name)
+def is_default(name: str, value: Any, network: type[Config] = MaceConfig) -> bool:
+    """Whether an option has the value it has when it is left out; False for what is no option of the network."""
+    option = next((o for o in dataclasses.fields(network) if o.name == name), None)
+    if option is None:
+        return False
     if option.default_factory is not dataclasses.MISSING:
         return bool(value == option.default_factory())
     return bool(value == option.default)

@@ -51,9 +51,10 @@ def import_mace() -> None:
 
 
 def is_importing_model() -> bool:
-    """Tell whether ``deepmd_gnn.mace`` is on the import stack, half initialised.
+    """Tell whether the module of a network is on the import stack, half initialised.
 
     DeePMD-kit's model package loads our entry points while it is being imported, and the model needs that package.
     """
-    module = sys.modules.get("deepmd_gnn.mace")
-    return module is not None and not hasattr(module, "MaceModel")
+    networks = (("deepmd_gnn.mace", "MaceModel"), ("deepmd_gnn.nequip", "NequipModel"))
+    modules = [(sys.modules.get(module), name) for module, name in networks]
+    return any(module is not None and not hasattr(module, name) for module, name in modules)

@@ -44,7 +44,7 @@ def given_bias(model: Evaluation) -> dict[str, list[Any]] | None:
         given = [energies_by_name.get(name) for name in model.type_map]
     if len(given) != len(model.type_map):
         raise ValueError(
-            f"mace model: atomic_energies has {len(given)} values, but type_map has {len(model.type_map)} elements."
+            f"{model.type_name} model: atomic_energies has {len(given)} values, but type_map has {len(model.type_map)} elements."
         )
     energies = [None if value is None else float(np.asarray(value).reshape(-1)[0]) for value in given]
     for index, name in enumerate(model.type_map):
@@ -52,7 +52,7 @@ def given_bias(model: Evaluation) -> dict[str, list[Any]] | None:
             continue
         if energies[index]:
             raise ValueError(
-                f"mace model: the atomic energy of the MM type {name} is {energies[index]} eV, but must be 0: MM atoms "
+                f"{model.type_name} model: the atomic energy of the MM type {name} is {energies[index]} eV, but must be 0: MM atoms "
                 "have no energy of their own. Leave it out."
             )
         energies[index] = 0.0
@@ -73,14 +73,16 @@ def _warn_of_given(model: Evaluation, adjusts: bool) -> None:
     given = [energies] if is_file else given_types(model, given_bias(model))
     if given and adjusts:
         log.warning(
-            "MACE atomic energies of %s were given and are adjusted to data now, so that isolated atoms no longer have "
+            "%s atomic energies of %s were given and are adjusted to data now, so that isolated atoms no longer have "
             "them. To keep them leave out change_bias_after_training.",
+            model.title,
             given,
         )
     elif given:
         log.warning(
-            "MACE atomic energies of %s were given and stay; only the others are set. `dp change-bias -m change` adjusts "
+            "%s atomic energies of %s were given and stay; only the others are set. `dp change-bias -m change` adjusts "
             "all of them.",
+            model.title,
             given,
         )
 
@@ -135,7 +137,7 @@ def change_out_bias(
     modes = {"change-by-statistic": model.predict_atomic_outputs_for_stat, "set-by-statistic": None}
     if bias_adjust_mode not in modes:
         raise ValueError(
-            f"mace model: bias_adjust_mode is {bias_adjust_mode!r}, but must be one of {list(modes)}."
+            f"{model.type_name} model: bias_adjust_mode is {bias_adjust_mode!r}, but must be one of {list(modes)}."
         )
     predict = modes[bias_adjust_mode]
     _warn_of_given(model, adjusts=predict is not None)
@@ -156,6 +158,8 @@ def fit_energies(
     try:
         bias = fitted_energies(with_energies(sampled_func), len(model.type_map), **options)
     except NoEnergiesError:
-        log.warning("MACE atomic energies: the data has no energies to fit them to; they stay as they are.")
+        log.warning(
+            "%s atomic energies: the data has no energies to fit them to; they stay as they are.", model.title
+        )
         return None
     return _without_mm(model, bias.view(1, -1, 1).to(model.out_bias.device))

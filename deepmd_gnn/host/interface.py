@@ -17,6 +17,8 @@ class HostInterface(StoredModel):
     model_type = "ener"
     # Of the model section, where a subclass is registered.
     type_name = ""
+    # Of the network, for the log; the type if it is empty.
+    title = ""
     # TorchScript would read these annotations; those that it needs are in GraphModel.
     if TYPE_CHECKING:
         excludes_atoms: bool
@@ -231,7 +233,7 @@ class HostInterface(StoredModel):
             Says what to do instead.
         """
         raise NotImplementedError(
-            "mace model: 'dp compress' tabulates DeePMD-kit's own descriptors, not MACE. Freeze to .pt2 instead, which has "
+            "mace model: 'dp compress' tabulates DeePMD-kit's own descriptors, not graph networks. Freeze to .pt2 instead, which has "
             "tables of the radial networks and generated kernels: deepmd-gnn freeze model.ckpt.pt -o mace.pt2."
         )
 

@@ -30,6 +30,7 @@ def register(type_name: str) -> Callable[[type[Model]], type[Model]]:
 
     def enter(model_class: type[Model]) -> type[Model]:
         model_class.type_name = type_name
+        model_class.title = model_class.title or type_name
         classes.add(type_name, model_class)
         BaseModel.register(type_name)(model_class)
         # The host looks up what it shares between tasks by the type of the section.

@@ -5,7 +5,8 @@ from typing import Any
 
 import torch
 
-from deepmd_gnn.config.sections import SECTIONS
+from deepmd_gnn.config.networks import config_class
+from deepmd_gnn.config.sections import sections_of
 from deepmd_gnn.files.tensor_names import NETWORK, model_name
 from deepmd_gnn.host.interface import HostInterface
 
@@ -64,7 +65,7 @@ class Part:
         """
         if int(shared_level) != 0:
             raise ValueError(
-                f"mace model: '{self.section}' is shared at level {shared_level}, but only level 0 "
+                f"{self.model.type_name} model: '{self.section}' is shared at level {shared_level}, but only level 0 "
                 "(the whole section) is possible."
             )
         self._check_same(base)
@@ -79,18 +80,22 @@ class Part:
         models = (self.model, base.model)
         if models[0].type_map != models[1].type_map:
             raise ValueError(
-                f"mace model: '{self.section}' cannot be shared between type maps {models[1].type_map} "
+                f"{self.model.type_name} model: '{self.section}' cannot be shared between type maps {models[1].type_map} "
                 f"and {models[0].type_map}."
             )
         first, second = (vars(model.config) for model in models)
-        readout = SECTIONS["fitting_net"] if self.section == "descriptor" else ()
+        readout = (
+            sections_of(config_class(self.model.type_name))["fitting_net"]
+            if self.section == "descriptor"
+            else ()
+        )
         keys = [key for key in first if key not in (*_FREE, *readout)]
         different = [
             f"{key} ({second[key]!r} and {first[key]!r})" for key in keys if first[key] != second[key]
         ]
         if different:
             raise ValueError(
-                f"mace model: '{self.section}' is shared, but the models differ in {', '.join(different)}. "
+                f"{self.model.type_name} model: '{self.section}' is shared, but the models differ in {', '.join(different)}. "
                 "Write these keys into the shared section only."
             )
 

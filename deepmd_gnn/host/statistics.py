@@ -52,7 +52,7 @@ def compute_or_load_stat(
     else:
         model.out_bias.copy_(fitted)
     for name, value in zip(model.type_map, model.out_bias.flatten().tolist(), strict=True):
-        log.info("MACE atomic energy E0 of %s: %.6f eV", name, value)
+        log.info("%s atomic energy E0 of %s: %.6f eV", model.title, name, value)
 
 
 def _set_avg_num_neighbors(
@@ -65,7 +65,9 @@ def _set_avg_num_neighbors(
             model, "avg_num_neighbors", cache, lambda: count_neighbors(sampled_func(), model.rcut, allowed)
         )
         model.energy_model.avg_num_neighbors.fill_(edges / atoms if atoms else 1.0)
-    log.info("MACE avg_num_neighbors: %.4f (%s)", float(model.energy_model.avg_num_neighbors), origin)
+    log.info(
+        "%s avg_num_neighbors: %.4f (%s)", model.title, float(model.energy_model.avg_num_neighbors), origin
+    )
 
 
 def _set_scale(model: Evaluation, sampled_func: Callable[[], Sampled], cache: CachedNumbers) -> None:
@@ -78,10 +80,12 @@ def _set_scale(model: Evaluation, sampled_func: Callable[[], Sampled], cache: Ca
         value = (squares / max(components, 1.0)) ** 0.5
         origin = f"rms force component {origin}"
         if value < 1e-6:
-            log.warning("MACE scale: the training data has no forces or only zero forces; using 1.")
+            log.warning(
+                "%s scale: the training data has no forces or only zero forces; using 1.", model.title
+            )
             value = 1.0
         model.energy_model.scale.fill_(value)
-    log.info("MACE scale: %.6f (%s)", float(model.energy_model.scale), origin)
+    log.info("%s scale: %.6f (%s)", model.title, float(model.energy_model.scale), origin)
 
 
 def _count(

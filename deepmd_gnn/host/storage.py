@@ -84,7 +84,9 @@ def rebuilt(model_class: Callable[..., Model], data: dict[str, Any]) -> Model:
     """
     newer = newer_writer(data.get("@versions"))
     if newer and data.get("@version", 1) > FORMAT:
-        raise ValueError(f"mace model: this file {newer}. (Its format is {data['@version']}.)")
+        raise ValueError(
+            f"{data.get('type', 'mace')} model: this file {newer}. (Its format is {data['@version']}.)"
+        )
     variables = with_arrays(data)["@variables"]
     options = {key: value for key, value in data.items() if key[0] != "@" and key != "type"}
     model = model_class(**options, info={"versions": data.get("@versions")})

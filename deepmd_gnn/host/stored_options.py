@@ -13,7 +13,8 @@ import torch
 
 from deepmd_gnn.config.checks import is_unbounded
 from deepmd_gnn.config.described import OPTION_TENSORS, STATISTICS
-from deepmd_gnn.config.mace import spelling_hint
+from deepmd_gnn.config.mace import MaceConfig, spelling_hint
+from deepmd_gnn.config.networks import config_class
 from deepmd_gnn.config.sections import is_default
 
 log = logging.getLogger("deepmd.deepmd_gnn")
@@ -68,7 +69,8 @@ def compare_options(given: dict[str, torch.Tensor], stored: dict[str, torch.Tens
     parts = [name for name in OPTION_TENSORS if name in stored and name in given]
     found = [d for name in parts for d in _differences(unpack(given[name]), unpack(stored[name]))]
     found += [d for d in _constants(given, stored) if d.name not in {known.name for known in found}]
-    _refuse([d for d in found if d.name not in (*TYPES, *STATISTICS)])
+    kind = _kind(given)
+    _refuse([d for d in found if d.name not in (*TYPES, *STATISTICS)], kind)
     for difference in found:
         _report(difference)
     if "network_options" in parts:
@@ -95,22 +97,28 @@ def _constants(given: dict[str, torch.Tensor], stored: dict[str, torch.Tensor]) 
     return found
 
 
-def _refuse(found: list[Difference]) -> None:
+def _kind(given: dict[str, torch.Tensor]) -> str:
+    """Type of a model; MACE does not say it."""
+    options = unpack(given["network_options"]) if "network_options" in given else {}
+    return str(options.get("type", MaceConfig.kind))
+
+
+def _refuse(found: list[Difference], kind: str) -> None:
     if not found:
         return
     values = "; ".join(
-        f"'{d.name}' is {d.stored!r} in the file and {d.given!r}{_origin(d)} in the model section"
+        f"'{d.name}' is {d.stored!r} in the file and {d.given!r}{_origin(d, kind)} in the model section"
         for d in found
     )
     raise ValueError(
-        f"mace model: the file's weights belong to another model: {values}. Write the file's values into the model "
-        f"section, or train a new model without the file.{''.join(spelling_hint(d.name) for d in found)}"
+        f"{kind} model: the file's weights belong to another model: {values}. Write the file's values into the model "
+        f"section, or train a new model without the file.{''.join(spelling_hint(d.name) for d in found if kind == MaceConfig.kind)}"
     )
 
 
-def _origin(difference: Difference) -> str:
+def _origin(difference: Difference, kind: str) -> str:
     """Mark a value that the user need not have written."""
-    return " (the default)" if is_default(difference.name, difference.given) else ""
+    return " (the default)" if is_default(difference.name, difference.given, config_class(kind)) else ""
 
 
 def _report(difference: Difference) -> None:

@@ -34,10 +34,12 @@ def copy_elements(old: EnergyNetwork, new: EnergyNetwork, kept: list[tuple[int, 
                 value.copy_(state[name])
                 continue
             inputs, rescaled = axes[name]
-            theirs = state[name].view(_blocks(inputs, old.ntypes, state[name]))
-            ours = value.view(_blocks(inputs, new.ntypes, value))
-            rows = theirs.index_select(1, source.to(theirs.device)).to(ours.device)
-            ours.index_copy_(1, target.to(ours.device), rows * (gain if rescaled else 1.0))
+            pairs = zip(
+                _blocks(inputs, old.ntypes, state[name]), _blocks(inputs, new.ntypes, value), strict=True
+            )
+            for theirs, ours in pairs:
+                rows = theirs.index_select(1, source.to(theirs.device)).to(ours.device)
+                ours.index_copy_(1, target.to(ours.device), rows * (gain if rescaled else 1.0))
 
 
 def reorder_elements(
@@ -61,14 +63,26 @@ def reorder_elements(
         Those that have an axis of elements, reordered copies.
     """
     network = cast("EnergyNetwork", model.energy_model)
-    axes = {f"energy_model.{name}": inputs for name, (inputs, _) in network.element_axes().items()}
+    axes: dict[str, int | list[tuple[int, int]]] = {
+        f"energy_model.{name}": inputs for name, (inputs, _) in network.element_axes().items()
+    }
     axes |= {"energy_model.atomic_numbers": 1, "out_bias": 1, "out_std": 1, "observed": 1}
     return {
-        name: tensors[name].view(_blocks(inputs, len(order), tensors[name]))[:, order].view_as(tensors[name])
+        name: torch.cat(
+            [block[:, order].flatten() for block in _blocks(inputs, len(order), tensors[name])]
+        ).view_as(tensors[name])
         for name, inputs in axes.items()
         if name in tensors
     }
 
 
-def _blocks(inputs: int, ntypes: int, value: torch.Tensor) -> tuple[int, int, int]:
-    return (inputs, ntypes, value.numel() // (inputs * ntypes))
+def _blocks(inputs: int | list[tuple[int, int]], ntypes: int, value: torch.Tensor) -> list[torch.Tensor]:
+    """Views of the blocks of a weight, each of shape (·, ntypes, ·)."""
+    if isinstance(inputs, int):
+        return [value.view(inputs, ntypes, -1)]
+    flat = value.view(-1)
+    sizes = [before * ntypes * after for before, after in inputs]
+    return [
+        part.view(before, ntypes, after)
+        for part, (before, after) in zip(flat.split(sizes), inputs, strict=True)
+    ]

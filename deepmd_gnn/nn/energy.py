@@ -170,9 +170,11 @@ class MaceEnergy(EnergyNetwork):
         return torch.cat(columns, dim=1)
 
     @torch.jit.unused
-    def element_axes(self) -> dict[str, tuple[int, bool]]:
+    def element_axes(self) -> "dict[str, tuple[int | list[tuple[int, int]], bool]]":
         """See :meth:`~deepmd_gnn.nn.network.EnergyNetwork.element_axes`; e3nn's maps are divided by the root."""
-        axes = {"node_embedding.linear.weight": (1, True)}
+        axes: dict[str, tuple[int | list[tuple[int, int]], bool]] = {
+            "node_embedding.linear.weight": (1, True)
+        }
         for name, module in self.named_modules():
             if isinstance(module, Linear) and module.ntypes > 0:
                 # Blocks of shape (inputs, elements, outputs) one after the other, all with the same inputs.

@@ -237,7 +237,7 @@ class NequipEnergy(EnergyNetwork):
         return self.scale * self.readouts(features).to(torch.float64)
 
     @torch.jit.unused
-    def element_axes(self) -> dict[str, tuple[int | list[tuple[int, int]], bool]]:
+    def element_axes(self) -> "dict[str, tuple[int | list[tuple[int, int]], bool]]":
         """See :meth:`~deepmd_gnn.nn.network.EnergyNetwork.element_axes`; e3nn's maps are divided by the root."""
         axes: dict[str, tuple[int | list[tuple[int, int]], bool]] = {
             "chemical_embedding.linear.weight": (1, True)

@@ -128,6 +128,9 @@ class Nonlinearity(torch.nn.Module):
     is_gate: Final[bool]
     channels: Final[int]
     components: Final[int]
+    # One of them may be empty, of which TorchScript could not tell what is in it.
+    scalars: list[tuple[int, bool]]
+    gated: list[tuple[int, int, int]]
 
     def __init__(
         self,

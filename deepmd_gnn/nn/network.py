@@ -61,13 +61,14 @@ class EnergyNetwork(torch.nn.Module):
         return torch.cat([layer.flatten(1) for layer in features], dim=1)
 
     @torch.jit.unused
-    def element_axes(self) -> dict[str, tuple[int, bool]]:
+    def element_axes(self) -> "dict[str, tuple[int | list[tuple[int, int]], bool]]":
         """Say which weights belong to elements.
 
         Returns
         -------
-        dict[str, tuple[int, bool]]
+        dict[str, tuple[int or list[tuple[int, int]], bool]]
             Name → product of the sizes before the axis of elements, and whether the weight is divided by the square root of
-            the number of elements when it is used.
+            the number of elements when it is used. A weight of several blocks, one after the other, has for each the sizes
+            before and after its axis.
         """
         raise NotImplementedError

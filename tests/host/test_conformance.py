@@ -1,15 +1,17 @@
-"""A toy network and MACE pass the same suite."""
+"""A toy network, MACE and NequIP pass the same suite."""
 
 from typing import ClassVar
 
 import pytest
-from architectures import architectures
+from architectures import architectures, nequip_architectures
 from conformance import Conformance, ConformanceOfFiles
 from helpers import tiny_model
 from lammps_cases import MODELS, STRONG
+from nequip_models import tiny_nequip
 from toy_network import ToyModel
 
 MACE = architectures("conformance")
+NEQUIP = nequip_architectures("conformance")
 
 
 def toy(**options):
@@ -38,6 +40,18 @@ class TestFilesOfMace(ConformanceOfFiles):
     def frozen(self, model, kind, request):
         """The file of the LAMMPS cases, of the same model."""
         return request.getfixturevalue("model_files")(kind)["three_layers"]
+
+
+class TestNequip(Conformance):
+    @pytest.fixture(params=NEQUIP)
+    def make(self, request):
+        return lambda **options: tiny_nequip(**{**NEQUIP[request.param], **options})
+
+
+class TestFilesOfNequip(ConformanceOfFiles):
+    @pytest.fixture
+    def model(self):
+        return tiny_nequip(l_max=2, num_layers=3)
 
 
 def test_thirteen_architectures():

@@ -56,13 +56,16 @@ def test_numbers_of_the_package(case):
 
 def test_single_precision():
     frame = part("frame/")
-    found = our_results(model_of("l_max 2", precision="float32"), *(frame[k] for k in ("coord", "atype", "cell")))
+    found = our_results(
+        model_of("l_max 2", precision="float32"), *(frame[k] for k in ("coord", "atype", "cell"))
+    )
     for key in KEYS:
         assert_close(found[key], reference()[f"l_max 2/{key}"], NATIVE["float32"], key)
 
 
 @pytest.mark.skipif(
-    importlib.util.find_spec("nequip") is None, reason="the extra nequip is not installed: stored numbers only"
+    importlib.util.find_spec("nequip") is None,
+    reason="the extra nequip is not installed: stored numbers only",
 )
 @pytest.mark.parametrize("case", ["l_max 2", "norm", "explicit irreps"])
 def test_package_itself(case, monkeypatch):

@@ -15,9 +15,10 @@ FLOORS = [
     {"backend", "pt", "pt_expt"},
     {"native"},
     {"mace"},
+    {"nequip"},
     {"host"},
     {"export"},
-    {"mace_network"},
+    {"mace_network", "nequip_network"},
     {"mace_modules", "mace_construction", "kernels"},
     {"nn", "deepmd_ops", "tools"},
     {"datasets"},
@@ -39,7 +40,7 @@ LATE = {
 ONLY = {
     # Packages that only some modules may import.
     "mace": {"mace_network", "mace_modules"},
-    "e3nn": {"mace_network", "mace_modules", "mace_construction"},
+    "e3nn": {"mace_network", "mace_modules", "mace_construction", "nequip_network"},
 }
 # Where private names of the host and of torch are at home.
 PRIVATE = {
