@@ -3,6 +3,7 @@
 Irreps are counted by e3nn, so that weights have the names, shapes and order of the package ``nequip`` 0.6, which is not needed.
 """
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from deepmd_gnn.files.import_order import allow_e3nn_constants
 from deepmd_gnn.mace_modules import spherical_harmonics_up_to
 from deepmd_gnn.nn.convolution import Convolution
 from deepmd_gnn.nn.linear import Linear, LinearPath
-from deepmd_gnn.nn.nequip import ConvNetLayer, InteractionBlock, NequipEnergy, Parts
+from deepmd_gnn.nn.nequip import ConvNetLayer, NequipEnergy, Parts
 from deepmd_gnn.nn.nequip_parts import AtomwiseLinear, Nonlinearity, PathNetwork, RadialBasis, ScalarReadout
 
 allow_e3nn_constants()
@@ -95,21 +96,24 @@ def _layer(
         outputs = outputs.sort().irreps
     outputs = outputs.simplify()
     wanted = [ir for _, ir in outputs if ir == SCALAR or not last]
-    block = _block(config, inputs, harmonics, outputs, wanted, ntypes, draw)
-    nonlinearity = _nonlinearity(config, scalars, gated, outputs, wanted)
-    return ConvNetLayer(block, nonlinearity), scalars + gated
+    layer = _block(config, inputs, harmonics, (scalars, gated, outputs), wanted, ntypes, draw)
+    return layer, scalars + gated
 
 
 def _block(
     config: NequipConfig,
     inputs: Any,
     harmonics: Any,
-    outputs: Any,
+    irreps: tuple[Any, Any, Any],
     wanted: list[Any],
     ntypes: int,
     draw: Weights,
-) -> InteractionBlock:
-    """Convolution and maps, as in ``nequip.nn.InteractionBlock``; the weights of all irreps, paths to `wanted` ones."""
+) -> ConvNetLayer:
+    """A layer with the weights of all irreps, as ``nequip.nn.InteractionBlock`` has them, and paths to `wanted` ones.
+
+    `irreps` are the scalars, the other features, and what messages become before the non-linearity.
+    """
+    scalars, gated, outputs = irreps
     channels = inputs[0].mul
     paths = [
         (i, j, ir)
@@ -120,17 +124,14 @@ def _block(
     ]
     kept = [number for number, (_, _, ir) in enumerate(paths) if ir in wanted]
     widths = [config.num_basis, *[config.invariant_neurons] * config.invariant_layers, len(paths) * channels]
-    return InteractionBlock(
+    gain = float(normalize2mom(torch.nn.functional.silu).cst)
+    return ConvNetLayer(
         _mixing(inputs, draw),
         _convolution(inputs, harmonics, [paths[number] for number in kept]),
-        PathNetwork(
-            [draw(*sizes) for sizes in zip(widths[:-1], widths[1:], strict=True)],
-            float(normalize2mom(torch.nn.functional.silu).cst),
-            kept,
-            channels,
-        ),
+        PathNetwork([draw(*sizes) for sizes in pairwise(widths)], gain, kept, channels),
         _collecting([ir for _, _, ir in paths], channels, outputs, wanted, draw),
         _self_connection(inputs, outputs, wanted, ntypes, draw) if config.use_sc else None,
+        _nonlinearity(config, scalars, gated, outputs, wanted),
     )
 
 
@@ -140,12 +141,13 @@ def _starts(irreps: Any, channels: int) -> list[int]:
 
 
 def _convolution(inputs: Any, harmonics: Any, paths: list[tuple[int, int, Any]]) -> Convolution:
-    """Couple the paths; a "uvu" product in e3nn's "component" normalisation."""
+    """Couple the paths; a "uvu" product in e3nn's "component" normalisation, for harmonics of the opposite vectors."""
     size = (max(1, harmonics.lmax) + 1) ** 2
     columns = []
     for i, j, third in paths:
         first, second = inputs[i].ir, harmonics[j].ir
-        wigner = o3.wigner_3j(first.l, second.l, third.l, dtype=torch.float64) * third.dim**0.5
+        factor = third.dim**0.5 * (-1) ** second.l
+        wigner = o3.wigner_3j(first.l, second.l, third.l, dtype=torch.float64) * factor
         column = torch.zeros(size, first.dim * third.dim, dtype=torch.float64)
         column[second.l**2 : second.l**2 + second.dim] = wigner.transpose(0, 1).reshape(second.dim, -1)
         columns.append(column)
@@ -216,7 +218,7 @@ def _nonlinearity(
     present = [(mul, ir) for mul, ir in outputs if ir in wanted]
     starts = _starts(present, width)
     place = dict(zip([ir for _, ir in present], starts, strict=False))
-    gains = tuple(float(normalize2mom(f).cst) for f in (torch.nn.functional.silu, torch.tanh))
+    silu, tanh = (float(normalize2mom(f).cst) for f in (torch.nn.functional.silu, torch.tanh))
     return Nonlinearity(
         config.nonlinearity_type,
         width,
@@ -227,6 +229,6 @@ def _nonlinearity(
             for number, (_, ir) in enumerate(gated)
             if ir in wanted
         ],
-        gains,
+        (silu, tanh),
         starts[-1],
     )

@@ -105,7 +105,7 @@ class NequipConfig:
     # What turns node features into energies; everything else makes the features.
     fitting: ClassVar[tuple[str, ...]] = ("conv_to_output_hidden_irreps_out", "scale", "atomic_energies")
     # Parts of the network that make the features; the readouts do the rest.
-    parts: ClassVar[tuple[str, ...]] = ("chemical_embedding", "radial_basis", "layers")
+    parts: ClassVar[tuple[str, ...]] = ("node_embedding", "radial_embedding", "interactions")
 
     r_max: float = _option(6.0, [float], checks.positive, "Cutoff radius in Å.", ("rcut",))
     sel: Any = _option(
@@ -177,8 +177,8 @@ class NequipConfig:
     )  # fmt: skip
     freeze: Any = _option(
         None, [list[str], None], checks.names_of_parts,
-        'Parts of the network that are not trained, e.g. ["chemical_embedding", "layers.0"]: chemical_embedding, radial_basis, '
-        "layers, readouts, one of the layers, or any longer name of their parameters.",
+        'Parts of the network that are not trained, e.g. ["node_embedding", "interactions.0"]: node_embedding, radial_embedding, '
+        "interactions, readouts, one of the layers, or any longer name of their parameters.",
     )  # fmt: skip
     seed: Any = _option(
         None, [int, list[int], None], checks.optional(checks.seed), "Seed of the initial weights."

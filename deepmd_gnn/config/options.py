@@ -5,7 +5,8 @@ from typing import Any, TypeVar
 
 from deepmd_gnn.config.mace import MaceConfig, fail
 from deepmd_gnn.config.mm_types import element_of, is_mm
-from deepmd_gnn.config.networks import Config, renamed
+from deepmd_gnn.config.nequip import NequipConfig
+from deepmd_gnn.config.networks import renamed
 from deepmd_gnn.config.sections import canonical_names, flatten
 from deepmd_gnn.config.versions import newer_writer
 
@@ -31,7 +32,7 @@ _HOST_KEYS = frozenset(
 )
 
 
-Network = TypeVar("Network", bound=Config)
+Network = TypeVar("Network", MaceConfig, NequipConfig)
 
 
 def config_from_options(options: dict[str, Any], network: type[Network] = MaceConfig) -> Network:  # type: ignore[assignment]

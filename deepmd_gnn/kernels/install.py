@@ -14,6 +14,7 @@ from deepmd_gnn.kernels.tables.lookup import Tables
 from deepmd_gnn.kernels.tables.probe import difference
 from deepmd_gnn.kernels.tables.radial import RadialTable
 from deepmd_gnn.nn.energy import MaceEnergy
+from deepmd_gnn.nn.nequip import NequipEnergy
 
 if TYPE_CHECKING:
     from deepmd_gnn.kernels.triton.modules import TritonKernels
@@ -58,31 +59,37 @@ def described(
     context manager of dict[str, Any] or None
         Description for the file: the errors of the tables, and with kernels the CPU's features.
     """
-    if not isinstance(model.energy_model, MaceEnergy):
+    name = model.type_name
+    if not isinstance(model.energy_model, (MaceEnergy, NequipEnergy)):
         log.info(
-            "mace model: no generated kernels and tables: they are for MACE, not for %s.",
+            "%s model: no generated kernels and tables: they are for MACE and NequIP, not for %s.",
+            name,
             type(model.energy_model).__name__,
         )
         return contextlib.nullcontext()
+    if kernels and device == "cuda" and isinstance(model.energy_model, NequipEnergy):
+        log.warning("%s model: no generated kernels for GPUs, only radial tables.", name)
+        kernels = False
     if kernels and device == "cuda":
         from deepmd_gnn.kernels.triton.build import triton_kernels  # not every build of torch brings Triton
 
         found = triton_kernels(model.energy_model)
         if not isinstance(found, str):
             return _in_use(found)
-        log.warning("mace model: no generated kernels: %s. The .pt2 will be several times slower.", found)
+        log.warning("%s model: no generated kernels: %s. The .pt2 will be several times slower.", name, found)
         kernels = False
     tables = not_covered(model.energy_model) or radial_tables(model.energy_model)
     if not isinstance(tables, str):
         tables = _checked(model, tables)
     if isinstance(tables, str):
         without = "generated kernels" if kernels else "radial tables"
-        log.warning("mace model: no %s: %s. The .pt2 will be several times slower.", without, tables)
+        log.warning("%s model: no %s: %s. The .pt2 will be several times slower.", name, without, tables)
         return contextlib.nullcontext()
     for layer, table in enumerate(tables, start=1):
         log.info(
-            "mace model: layer %d, radial weights tabulated at %d distances, largest relative error %.1e, of their "
+            "%s model: layer %d, radial weights tabulated at %d distances, largest relative error %.1e, of their "
             "derivative %.1e",
+            name,
             layer,
             table.values.shape[1],
             table.error,
@@ -95,8 +102,9 @@ def _checked(model: Any, tables: list[RadialTable]) -> list[RadialTable] | str:
     """The tables, or why they must not be used."""
     found = difference(model.eval(), Tables(tables))
     log.info(
-        "mace model: with tables energies of probe atoms differ by up to %.1e eV, forces by %.1e eV/Å (the largest "
+        "%s model: with tables energies of probe atoms differ by up to %.1e eV, forces by %.1e eV/Å (the largest "
         "force or energy is %.2g)",
+        model.type_name,
         *found,
     )
     if found.acceptable(model.energy_model.dtype):

@@ -1,7 +1,7 @@
-r"""The energy of NequIP [1]_ of every atom as a function of a graph; parameters shaped as in the package ``nequip`` 0.6.
+r"""The energy of NequIP [1]_ of every atom as a function of a graph, with weights shaped as in the package ``nequip`` 0.6.
 
-Features are stored as in :mod:`~deepmd_gnn.nn.linear`, (node, component, channel), and the messages are those of
-:class:`~deepmd_gnn.nn.convolution.Convolution`.
+Features are stored as in :mod:`~deepmd_gnn.nn.linear`, (node, component, channel), and parts that MACE has as well have MACE's
+names, by which kernels find them; :mod:`~deepmd_gnn.nn.nequip_names` knows the package's.
 
 References
 ----------
@@ -18,52 +18,61 @@ from deepmd_gnn.graph.edge_sums import rows_of_types
 from deepmd_gnn.nn.convolution import Convolution
 from deepmd_gnn.nn.linear import Linear
 from deepmd_gnn.nn.modules import ModuleList
-from deepmd_gnn.nn.network import EnergyNetwork
 from deepmd_gnn.nn.nequip_parts import AtomwiseLinear, Nonlinearity, PathNetwork, RadialBasis, ScalarReadout
+from deepmd_gnn.nn.network import EnergyNetwork
 
 
 class Parts(NamedTuple):
     """What a network is made of; layers one after the other."""
 
-    chemical_embedding: AtomwiseLinear
-    radial_basis: RadialBasis
+    node_embedding: AtomwiseLinear
+    radial_embedding: RadialBasis
     spherical_harmonics: torch.nn.Module
-    layers: "list[ConvNetLayer]"
+    interactions: "list[ConvNetLayer]"
     readouts: ScalarReadout
 
 
-class InteractionBlock(torch.nn.Module):
-    """What a layer does before its non-linearity: messages, and the self-connection.
+class ConvNetLayer(torch.nn.Module):
+    """A layer: messages, self-connection and non-linearity.
 
     Parameters
     ----------
-    linear_1, linear_2 : Linear
+    linear_up, linear : Linear
         Maps of the features before and after the convolution.
-    tp : Convolution
+    conv_tp : Convolution
         Messages along edges.
-    fc : PathNetwork
+    conv_tp_weights : PathNetwork
         Radial weights.
-    sc : Linear, optional
+    skip_tp : Linear, optional
         Self-connection, with weights per element.
+    equivariant_nonlin : Nonlinearity
+        Its components and those that the maps make are the same.
     """
 
     use_sc: Final[bool]
 
     def __init__(
-        self, linear_1: Linear, tp: Convolution, fc: PathNetwork, linear_2: Linear, sc: Linear | None
+        self,
+        linear_up: Linear,
+        conv_tp: Convolution,
+        conv_tp_weights: PathNetwork,
+        linear: Linear,
+        skip_tp: Linear | None,
+        equivariant_nonlin: Nonlinearity,
     ) -> None:
         super().__init__()
-        self.use_sc = sc is not None
-        self.linear_1 = linear_1
-        self.tp = tp
-        self.fc = fc
-        self.linear_2 = linear_2
+        self.use_sc = skip_tp is not None
+        self.linear_up = linear_up
+        self.conv_tp = conv_tp
+        self.conv_tp_weights = conv_tp_weights
+        self.linear = linear
         # TorchScript wants the attribute in every block; without self-connection it has no parameters.
-        self.sc = torch.nn.Identity() if sc is None else sc
+        self.skip_tp = torch.nn.Identity() if skip_tp is None else skip_tp
+        self.equivariant_nonlin = equivariant_nonlin
 
     def outgoing(self, features: torch.Tensor, one_hot: torch.Tensor) -> torch.Tensor:
         """What nodes send, shape (nnode, components, channels) → (nnode, ·)."""
-        return self.linear_1(features, one_hot).flatten(1)
+        return self.linear_up(features, one_hot).flatten(1)
 
     def messages(
         self,
@@ -94,26 +103,9 @@ class InteractionBlock(torch.nn.Module):
         torch.Tensor
             Shape (nnode, components with gates, channels).
         """
-        features = sent.view(sent.shape[0], -1, self.linear_1.channels)
-        message = self.tp(features, graph, edge_attrs, self.fc(edge_feats))
-        return self.linear_2(message, one_hot) / avg_num_neighbors.sqrt().to(message.dtype)
-
-
-class ConvNetLayer(torch.nn.Module):
-    """A layer: interaction block and non-linearity.
-
-    Parameters
-    ----------
-    conv : InteractionBlock
-        Messages.
-    equivariant_nonlin : Nonlinearity
-        Its components and those that the block makes are the same.
-    """
-
-    def __init__(self, conv: InteractionBlock, equivariant_nonlin: Nonlinearity) -> None:
-        super().__init__()
-        self.conv = conv
-        self.equivariant_nonlin = equivariant_nonlin
+        features = sent.view(sent.shape[0], -1, self.linear_up.channels)
+        message = self.conv_tp(features, graph, edge_attrs, self.conv_tp_weights(edge_feats))
+        return self.linear(message, one_hot) / avg_num_neighbors.sqrt().to(message.dtype)
 
     def update(self, features: torch.Tensor, message: torch.Tensor, one_hot: torch.Tensor) -> torch.Tensor:
         """New features of nodes.
@@ -130,8 +122,8 @@ class ConvNetLayer(torch.nn.Module):
         torch.Tensor
             Shape (nnode, components, channels).
         """
-        if self.conv.use_sc:
-            message = message + self.conv.sc(features, one_hot)
+        if self.use_sc:
+            message = message + self.skip_tp(features, one_hot)
         return self.equivariant_nonlin(message)
 
     def alone(self, features: torch.Tensor, one_hot: torch.Tensor) -> torch.Tensor:
@@ -166,24 +158,21 @@ class NequipEnergy(EnergyNetwork):
         super().__init__()
         self.ntypes = atomic_numbers.shape[0]
         self.channels = config.channels
-        self.nlayers = len(parts.layers)
+        self.nlayers = len(parts.interactions)
         self.r_max = float(config.r_max)
         self.dtype = torch.float64 if config.precision == "float64" else torch.float32
         self.arrangement = Arrangement()
-        self.chemical_embedding = parts.chemical_embedding
-        self.radial_basis = parts.radial_basis
+        self.node_embedding = parts.node_embedding
+        self.radial_embedding = parts.radial_embedding
         self.spherical_harmonics = parts.spherical_harmonics
-        self.layers = ModuleList(parts.layers)
+        self.interactions = ModuleList(parts.interactions)
         self.readouts = parts.readouts
         self.exchange = exchange
         # The bases of the geometry stay in float64; the learned part has the set precision.
-        for part in (self.chemical_embedding, self.layers, self.readouts):
+        for part in (self.node_embedding, self.interactions, self.readouts):
             part.to(self.dtype)
         self.register_buffer("atomic_numbers", atomic_numbers)
-        for name, value in (
-            ("avg_num_neighbors", config.avg_num_neighbors),
-            ("scale", config.scale),
-        ):
+        for name, value in (("avg_num_neighbors", config.avg_num_neighbors), ("scale", config.scale)):
             given = 1.0 if value == "auto" else float(value)
             self.register_buffer(name, torch.tensor(given, dtype=torch.float64))
 
@@ -193,21 +182,23 @@ class NequipEnergy(EnergyNetwork):
         """See :meth:`~deepmd_gnn.nn.network.EnergyNetwork.forward`."""
         graph = self.arrangement(graph)
         types, nsender = graph.node_types, graph.sender_types.shape[0]
-        lengths = torch.linalg.norm(graph.edge_vec, dim=1, keepdim=True)
-        edge_attrs = self.spherical_harmonics(graph.edge_vec).to(self.dtype)
-        edge_feats = self.radial_basis(lengths).to(self.dtype)
+        vectors = -graph.edge_vec  # as MACE's; the couplings have the sign that NequIP's harmonics have
+        lengths = torch.linalg.norm(vectors, dim=1, keepdim=True)
         one_hot = torch.nn.functional.one_hot(types, self.ntypes).to(self.dtype)
+        edge_attrs = self.spherical_harmonics(vectors).to(self.dtype)
+        edge_feats, _ = self.radial_embedding(lengths, one_hot, graph.edge_index, self.atomic_numbers)
+        edge_feats = edge_feats.to(self.dtype)
         # Before the first message the features depend on the element only: computed per type, known for ghosts.
         alone, of_types = self.embedding()
-        sent = rows_of_types(self.sent_first(alone, of_types), graph.sender_types, graph)
         features = rows_of_types(alone, types, graph)
+        sent = features
         all_features: list[torch.Tensor] = []
-        for index, layer in enumerate(self.layers):
-            if index > 0:
-                sent = self.exchange(layer.conv.outgoing(features, one_hot), nsender, comm_dict)
-            message = layer.conv.messages(
-                sent, graph, edge_attrs, edge_feats, one_hot, self.avg_num_neighbors
-            )
+        for index, layer in enumerate(self.interactions):
+            if index == 0:
+                sent = rows_of_types(layer.outgoing(alone, of_types), graph.sender_types, graph)
+            else:
+                sent = self.exchange(layer.outgoing(features, one_hot), nsender, comm_dict)
+            message = layer.messages(sent, graph, edge_attrs, edge_feats, one_hot, self.avg_num_neighbors)
             features = layer.update(features, message, one_hot)
             alone = layer.alone(alone, of_types)
             all_features.append(features)
@@ -217,22 +208,15 @@ class NequipEnergy(EnergyNetwork):
 
     def embedding(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Features and one-hot elements of one atom per type, shapes (ntypes, 1, ·) and (ntypes, ntypes)."""
-        weight = self.chemical_embedding.linear.weight
+        weight = self.node_embedding.linear.weight
         features = (weight * self.ntypes**-0.5).view(self.ntypes, 1, -1)
         return features, torch.eye(self.ntypes, dtype=self.dtype, device=weight.device)
-
-    def sent_first(self, features: torch.Tensor, one_hot: torch.Tensor) -> torch.Tensor:
-        """What atoms of each type send in the first layer, shape (ntypes, ·)."""
-        for index, layer in enumerate(self.layers):
-            if index == 0:
-                features = layer.conv.outgoing(features, one_hot)
-        return features
 
     @torch.jit.unused
     def lone_energies(self) -> torch.Tensor:
         """What the package ``nequip`` gives atoms without neighbours, without shift; eV, float64, shape (ntypes,)."""
         features, one_hot = self.embedding()
-        for layer in self.layers:
+        for layer in self.interactions:
             features = layer.alone(features, one_hot)
         return self.scale * self.readouts(features).to(torch.float64)
 
@@ -240,9 +224,10 @@ class NequipEnergy(EnergyNetwork):
     def element_axes(self) -> "dict[str, tuple[int | list[tuple[int, int]], bool]]":
         """See :meth:`~deepmd_gnn.nn.network.EnergyNetwork.element_axes`; e3nn's maps are divided by the root."""
         axes: dict[str, tuple[int | list[tuple[int, int]], bool]] = {
-            "chemical_embedding.linear.weight": (1, True)
+            "node_embedding.linear.weight": (1, True)
         }
-        for index, layer in enumerate(self.layers):
-            if layer.conv.use_sc:
-                axes[f"layers.{index}.conv.sc.weight"] = (layer.conv.sc.blocks, True)
+        for index, layer in enumerate(self.interactions):
+            self_connection: Linear | torch.nn.Module = layer.skip_tp
+            if isinstance(self_connection, Linear):
+                axes[f"interactions.{index}.skip_tp.weight"] = (self_connection.blocks, True)
         return axes

@@ -1,19 +1,29 @@
 """Weights of the package ``nequip`` 0.6: the same shapes and order as ours, under other names for layers and readouts."""
 
-import re
-
 import torch
 
 from deepmd_gnn.nn.nequip import NequipEnergy
 
 _ANCHOR = "chemical_embedding.linear.weight"
-_READOUTS = ("conv_to_output_hidden.", "output_hidden_to_scalar.")
+_PARTS = {
+    "node_embedding": "chemical_embedding",
+    "radial_embedding": "radial_basis",
+    "linear_up": "linear_1",
+    "conv_tp_weights": "fc",
+    "linear": "linear_2",
+    "skip_tp": "sc",
+}
 
 
 def package_name(name: str) -> str:
     """Name in the package of a weight of :class:`~deepmd_gnn.nn.nequip.NequipEnergy`, without prefix."""
-    name = re.sub(r"^layers\.(\d+)\.", r"layer\1_convnet.", name)
-    return name.removeprefix("readouts.")
+    first, *rest = name.split(".")
+    if first == "readouts":
+        return ".".join(rest)
+    if first == "interactions":
+        layer, part, *weight = rest
+        return ".".join([f"layer{layer}_convnet.conv", _PARTS[part], *weight])
+    return ".".join([_PARTS[first], *rest])
 
 
 def take_weights(network: NequipEnergy, state: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -44,7 +54,7 @@ def take_weights(network: NequipEnergy, state: dict[str, torch.Tensor]) -> torch
         )
     prefix = prefixes[0]
     ours = {**dict(network.named_parameters()), **dict(network.named_buffers())}
-    names = [n for n, _ in network.named_parameters()] + ["radial_basis.basis.bessel_weights"]
+    names = [n for n, _ in network.named_parameters()] + ["radial_embedding.basis.bessel_weights"]
     for name in names:
         found = state.get(prefix + package_name(name))
         if found is None or found.shape != ours[name].shape:

@@ -55,9 +55,30 @@ class RadialBasis(torch.nn.Module):
         self.r_max = r_max
         self.power = power
 
-    def forward(self, lengths: torch.Tensor) -> torch.Tensor:
-        """Evaluate, shape (nedge, 1) → (nedge, num_basis)."""
-        return self.basis(lengths) * self.envelope(lengths)
+    def forward(
+        self,
+        lengths: torch.Tensor,
+        one_hot: torch.Tensor,  # noqa: ARG002 - as MACE's, whose transforms know the elements
+        edge_index: torch.Tensor,  # noqa: ARG002
+        atomic_numbers: torch.Tensor,  # noqa: ARG002
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Evaluate.
+
+        Parameters
+        ----------
+        lengths : torch.Tensor
+            Å, shape (nedge, 1).
+        one_hot, edge_index, atomic_numbers : torch.Tensor
+            Not read.
+
+        Returns
+        -------
+        features : torch.Tensor
+            Shape (nedge, num_basis).
+        cutoff : None
+            The envelope is in the features.
+        """
+        return self.basis(lengths) * self.envelope(lengths), None
 
     def envelope(self, lengths: torch.Tensor) -> torch.Tensor:
         """Polynomial cutoff, shape (nedge, 1) → the same; zero from the cutoff on."""
@@ -91,10 +112,8 @@ class PathNetwork(RadialNetwork):
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Apply the layers, the last one without activation."""
         hidden = inputs
-        number = 0
-        for layer in self.children():
+        for number, layer in enumerate(self.children(), start=1):
             weight = layer.weight * layer.weight.shape[0] ** -0.5
-            number += 1
             if number == self.nlayers:
                 # Not indexed: a compiled training step would have to add gradients up.
                 columns = torch.split(weight, self.channels, dim=1)

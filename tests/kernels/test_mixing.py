@@ -62,9 +62,11 @@ def test_equals_torch(kernels, nnode, ntypes, outputs):
 
 
 def test_what_the_kernel_does_not_cover():
-    """Irreps with other channels than the rest: the gates of non-linear blocks."""
-    paths = [LinearPath(0, 0, 1, 0, 4, 8, 1.0), LinearPath(1, 1, 3, 32, 4, 4, 1.0)]
+    """Irreps with other channels than the rest, unless they are scalars: the gates of non-linear layers."""
+    paths = [LinearPath(0, 0, 1, 0, 4, 4, 1.0), LinearPath(1, 1, 3, 16, 4, 8, 1.0)]
     assert not mixing.covers(Linear(torch.zeros(48), paths))
+    paths = [LinearPath(0, 0, 1, 0, 4, 8, 1.0), LinearPath(1, 2, 3, 32, 4, 4, 1.0)]
+    assert mixing.covers(Linear(torch.zeros(48), paths))
     assert not mixing.covers(Linear(torch.zeros(0), [LinearPath(0, 0, 1, 0, 0, 4, 0.0)]))
 
 

@@ -13,7 +13,7 @@ from helpers import assert_close, our_results, random_frame
 from tolerances import NATIVE
 
 from deepmd_gnn.nequip import NequipModel
-from deepmd_gnn.nn.nequip_names import package_name, take_weights
+from deepmd_gnn.nn.nequip_names import take_weights
 
 DATA = Path(__file__).parents[1] / "data" / "nequip"
 EXACT = NATIVE["float64"]
@@ -79,7 +79,7 @@ def test_package_itself(case, monkeypatch):
         coord, atype, cell = random_frame(natoms=9, seed=8)
         expected = make_reference.package_results(package, coord, atype, cell)
     finally:
-        torch.set_default_dtype(before)
+        torch.set_default_dtype(before)  # noqa: TID251 - the package builds in the default dtype
     found = our_results(with_weights(model_of(case), package.state_dict()), coord, atype, cell)
     for key in KEYS:
         assert_close(found[key], expected[key], EXACT, key)

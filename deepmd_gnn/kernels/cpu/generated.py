@@ -194,7 +194,7 @@ class Kernels:
 
     Parameters
     ----------
-    energy_model : MaceEnergy
+    energy_model : MaceEnergy or NequipEnergy
         The network, for which :func:`not_covered` is None.
     tables : list[RadialTable], optional
         Of all layers, from :func:`radial_tables`.
@@ -219,9 +219,8 @@ class Kernels:
         self.linears = generated_linears(energy_model, lanes)
         self.convolutions, self.contractions = [], []
         self.tables = [table.description() for table in found]
-        for layer, (interaction, product, table) in enumerate(
-            zip(energy_model.interactions, energy_model.products, found, strict=True)
-        ):
+        products = getattr(energy_model, "products", ())
+        for layer, (interaction, table) in enumerate(zip(energy_model.interactions, found, strict=True)):
             conv = interaction.conv_tp
             shape = convolution_shape(conv.coupling.value.double().numpy(), conv.input_dims, conv.paths)
             structs.append(convolution_code(f"Convolution{layer}", shape, steps, machine.registers))
@@ -232,12 +231,15 @@ class Kernels:
             self.convolutions.append(
                 GeneratedConvolution(blocks, linear, layer, size, energy_model.ntypes, energy_model.r_max)
             )
+        for layer, product in enumerate(products):
             polynomial, coefficients = contraction_tables(product.symmetric_contractions, lanes)
             structs.append(contraction_code(f"Contraction{layer}", polynomial))
             self.contractions.append(
                 GeneratedContraction(coefficients.to(dtype), layer, len(polynomial.trees))
             )
-        self.library = Library(structs, mixing_code(machine), len(self.convolutions), dtype, machine)
+        self.library = Library(
+            structs, mixing_code(machine), len(self.convolutions), dtype, machine, len(self.contractions)
+        )
 
     def description(self) -> dict[str, Any]:
         """What a frozen file says about its kernels; plain values."""
@@ -256,7 +258,8 @@ class Kernels:
             swaps += [(interaction, "conv_tp", conv), (interaction, "conv_tp_weights", Nothing())]
             if conv.mixed:
                 swaps.append((interaction, mixes_messages(interaction), Nothing()))
-        for product, contraction in zip(energy_model.products, self.contractions, strict=True):
+        products = getattr(energy_model, "products", ())
+        for product, contraction in zip(products, self.contractions, strict=True):
             swaps.append((product, "symmetric_contractions", contraction))
         for (blocks, layer, name), linear in self.linears.items():
             swaps.append((getattr(energy_model, blocks)[layer], name, linear))

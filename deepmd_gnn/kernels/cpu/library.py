@@ -22,15 +22,23 @@ class Library:
     mixing : str
         Generated inner loop of the linear maps.
     nlayer : int
-        Number of layers.
+        Number of layers, which have a convolution each.
     dtype : torch.dtype
         Precision of the network.
     machine : Machine
         What to compile for.
+    contractions : int
+        Number of contractions: as many, or none.
     """
 
     def __init__(
-        self, structs: list[str], mixing: str, nlayer: int, dtype: torch.dtype, machine: Machine
+        self,
+        structs: list[str],
+        mixing: str,
+        nlayer: int,
+        dtype: torch.dtype,
+        machine: Machine,
+        contractions: int,
     ) -> None:
         self.machine = machine
         self.lanes = machine.vector_bytes // dtype.itemsize
@@ -41,7 +49,9 @@ class Library:
             for name in ("vectors", "mixing", "kernels")
         )
         body = "namespace mace {\n" + "\n".join(structs) + "}\n"
-        entries = _fill(text.joinpath("entries.hpp").read_text(encoding="utf-8"), nlayer, machine)
+        entries = _fill(
+            text.joinpath("entries.hpp").read_text(encoding="utf-8"), (nlayer, contractions), machine
+        )
         shim = text.joinpath("shim.hpp").read_text(encoding="utf-8").replace("@T@", NAME[dtype])
         self.compiled = Compiled(
             {"kernels": head + vectors + mixing + maps + loops + body + entries, "shim": shim}, machine.flags
@@ -90,12 +100,12 @@ class Library:
             )
 
 
-def _fill(entries: str, nlayer: int, machine: Machine) -> str:
+def _fill(entries: str, numbers: tuple[int, int], machine: Machine) -> str:
     """Write the choice of the layer and the check of the CPU into the entry points."""
     for name in ("CONVOLVE", "CONVOLVE_BACKWARD", "CONTRACT", "CONTRACT_BACKWARD"):
-        kind = "Convolution" if "CONVOLVE" in name else "Contraction"
+        kind, number = ("Convolution", numbers[0]) if "CONVOLVE" in name else ("Contraction", numbers[1])
         cases = " ".join(
-            f"case {n}: call(static_cast<mace::{kind}{n}*>(nullptr)); break;" for n in range(nlayer)
+            f"case {n}: call(static_cast<mace::{kind}{n}*>(nullptr)); break;" for n in range(number)
         )
         entries = entries.replace(f"@{name}@", f"switch (layer) {{ {cases} default: return 1; }}")
     return entries.replace("@SUPPORTED@", machine.supported()).replace(

@@ -1,6 +1,7 @@
 """Linear maps between channels as an operator with a generated kernel."""
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -99,7 +100,7 @@ class GeneratedLinear(torch.nn.Module):
     def __init__(self, linear: Linear, lanes: int) -> None:
         super().__init__()
         self.ntypes, self.channels = linear.ntypes, linear.channels
-        self.width = max(target + dim for _, target, dim, *_ in linear.paths)
+        self.width = mapped_width(linear)
         matrices, used = linear_matrices(linear), used_paths(linear)
         turned = [(target, source, dim) for source, target, dim in used]
         self.register_buffer("matrices", in_vectors(matrices, lanes))
@@ -124,9 +125,22 @@ def no_linear(dtype: torch.dtype) -> GeneratedLinear:
 
 
 def covers(linear: Linear) -> bool:
-    """Whether all irreps of a map have the same channels, so that the kernel can evaluate it."""
+    """Whether all irreps of a map have the same channels, or scalars a multiple of them, so that the kernel can evaluate it."""
     inputs = {path[4] for path in linear.paths} - {0}
-    return len(inputs) == 1 and all(path[5] == linear.channels for path in linear.paths)
+    if len(inputs) != 1 or any(
+        outputs % linear.channels or (dim > 1 and outputs > linear.channels)
+        for _, _, dim, _, _, outputs in linear.paths
+    ):
+        return False
+    # Maps of MACE's non-linear blocks count such scalars as one component.
+    sizes = {target: dim * outputs // linear.channels for _, target, dim, _, _, outputs in linear.paths}
+    places = accumulate((size for _, size in sorted(sizes.items())), initial=0)
+    return all(target == place for target, place in zip(sorted(sizes), places, strict=False))
+
+
+def mapped_width(linear: Linear) -> int:
+    """Components of the result of a map."""
+    return max(target + dim * outputs // linear.channels for _, target, dim, _, _, outputs in linear.paths)
 
 
 def linear_matrices(linear: Linear) -> torch.Tensor:
@@ -135,13 +149,20 @@ def linear_matrices(linear: Linear) -> torch.Tensor:
     for (*_, offset, inputs, outputs), factor in zip(linear.paths, linear.factors, strict=True):
         if inputs:
             weight = linear.weight.detach()[offset : offset + inputs * max(1, linear.ntypes) * outputs]
-            found.append(weight.view(inputs, -1, outputs).transpose(0, 1) * factor)
+            matrix = weight.view(inputs, -1, outputs).transpose(0, 1) * factor
+            # Scalars in several sets of channels: a component each.
+            found += matrix.split(linear.channels, dim=2)
     return torch.stack(found, dim=1)
 
 
 def used_paths(linear: Linear) -> list[tuple[int, int, int]]:
     """Source, target and dimension of the blocks that have a matrix."""
-    return [(source, target, dim) for source, target, dim, _, inputs, *_ in linear.paths if inputs > 0]
+    return [
+        (source, target + part, dim)
+        for source, target, dim, _, inputs, outputs in linear.paths
+        if inputs > 0
+        for part in range(outputs // linear.channels)
+    ]
 
 
 def _sorted_paths(paths: Sequence[tuple[int, ...]]) -> torch.Tensor:
@@ -165,7 +186,7 @@ def mapped_linears(energy_model: Any) -> dict[tuple[str, int, str], Linear]:
     """
     found = {}
     for blocks in ("interactions", "products"):
-        for layer, block in enumerate(getattr(energy_model, blocks)):
+        for layer, block in enumerate(getattr(energy_model, blocks, ())):
             for name, part in block.named_children():
                 # What the first layer sends, and what depends on the element alone, is computed once per element.
                 once = name.endswith("embedding") or (layer == 0 and name == "linear_up")

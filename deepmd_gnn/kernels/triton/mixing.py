@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch.library import triton_op
 
-from deepmd_gnn.kernels.cpu.mixing import linear_matrices, used_paths
+from deepmd_gnn.kernels.cpu.mixing import linear_matrices, mapped_width, used_paths
 from deepmd_gnn.kernels.triton import reference
 from deepmd_gnn.kernels.triton.mixing_kernel import mix as mix_kernel
 from deepmd_gnn.kernels.triton.operators import launched, on_cpu
@@ -149,7 +149,7 @@ class TritonLinear(torch.nn.Module):
         super().__init__()
         self.ntypes, self.channels = linear.ntypes, linear.channels
         matrices, used = linear_matrices(linear) * factor, used_paths(linear)
-        self.width = max(target + dim for _, target, dim, *_ in linear.paths)
+        self.width = mapped_width(linear)
         turned = [(target, source, dim) for source, target, dim in used]
         self.register_buffer("matrices", matrices.contiguous())
         self.register_buffer("backward_matrices", matrices.transpose(2, 3).contiguous())

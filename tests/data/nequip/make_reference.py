@@ -66,7 +66,7 @@ def package_model(case):
     from nequip.model import model_from_config
     from nequip.utils import Config
 
-    torch.set_default_dtype(torch.float64)
+    torch.set_default_dtype(torch.float64)  # noqa: TID251 - the package builds in the default dtype
     options = {
         **COMMON,
         "nonlinearity_type": "gate",
