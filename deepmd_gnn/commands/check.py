@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deepmd_gnn.commands.parsers import add_command, add_json_argument, add_structure_arguments
+from deepmd_gnn.config.checks import parse_irreps
 from deepmd_gnn.config.mace import MaceConfig
 
 if TYPE_CHECKING:
@@ -119,10 +120,12 @@ def _checks(
     from deepmd_gnn.tools.evaluation import load_evaluation
 
     evaluate = load_evaluation(arguments.file, model["head"])
-    mirrored = not (model["architecture"] or {}).get("use_so3", False)
+    architecture = model["architecture"] or {}
+    even = all(parity == "e" for *_, parity in parse_irreps(architecture.get("irreps_edge_sh", "1o")))
+    mirrored = not (architecture.get("use_so3", False) or even)
     checks = PhysicsChecks(evaluate, structure, model["r_max"], model["precision"], mirrored, arguments.seed)
     for check in checks.all():
-        yield _with_cause(check, model["architecture"])
+        yield _with_cause(check, model["architecture"]) if model["type"] == MaceConfig.kind else check
     yield _ranks(arguments, model["precision"], structure, evaluate)
 
 

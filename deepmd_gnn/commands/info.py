@@ -10,6 +10,7 @@ from typing import Any
 from deepmd_gnn.commands.parsers import add_command, add_json_argument
 from deepmd_gnn.config.checks import is_unbounded
 from deepmd_gnn.config.mace import MaceConfig
+from deepmd_gnn.config.networks import CONFIGS
 from deepmd_gnn.files.summary import summarise
 
 _EXAMPLES = """\
@@ -126,10 +127,13 @@ def _file_lines(summary: dict[str, Any]) -> list[str]:
 
 
 def _model_lines(model: dict[str, Any]) -> list[str]:
-    if model["type"] != "mace":
-        return [_line("Type", f"{model['type']}, not MACE", "  ")]
+    if model["type"] not in CONFIGS:
+        return [_line("Type", f"{model['type']}, not MACE or NequIP", "  ")]
     entries = {"Type map": " ".join(model["type_map"]), "Cutoff (r_max)": f"{model['r_max']:g} Å"}
-    entries.update(_architecture(model["architecture"]))
+    if model["type"] == "nequip":
+        entries.update({"Type": "NequIP", **_nequip(model["architecture"])})
+    else:
+        entries.update(_architecture(model["architecture"]))
     entries.update(
         {
             "Precision": model["precision"],
@@ -171,6 +175,22 @@ def _architecture(config: dict[str, Any] | None) -> dict[str, str]:
     if others:
         lines["Other options"] = others
     return lines
+
+
+def _nequip(config: dict[str, Any] | None) -> dict[str, str]:
+    if config is None:
+        return {"Architecture": "not recorded"}
+    learned = "learned" if config["BesselBasis_trainable"] else "fixed"
+    return {
+        "Layers": f"{config['num_layers']}, {config['nonlinearity_type']}, "
+        + ("with self-connection" if config["use_sc"] else "without self-connection"),
+        "Features": config["feature_irreps_hidden"],
+        "Edges": config["irreps_edge_sh"],
+        "Embedding": config["chemical_embedding_irreps_out"],
+        "Radial basis": f"{config['num_basis']} {learned} Bessel functions, cutoff power {config['PolynomialCutoff_p']:g}",
+        "Radial network": " ".join([str(config["invariant_neurons"])] * config["invariant_layers"]),
+        "Readout": config["conv_to_output_hidden_irreps_out"],
+    }
 
 
 def _others(config: dict[str, Any]) -> str:

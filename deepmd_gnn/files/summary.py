@@ -4,10 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from deepmd_gnn.config.described import STATISTICS, options_of
-from deepmd_gnn.config.mace import MaceConfig
+from deepmd_gnn.config.described import STATISTICS, described, options_of
+from deepmd_gnn.config.nequip import NequipConfig
+from deepmd_gnn.config.networks import CONFIGS, Config, config_class
 from deepmd_gnn.config.options import config_from_options
 from deepmd_gnn.config.versions import newer_writer
+from deepmd_gnn.files.fitting_nequip import nequip_misfit
 from deepmd_gnn.files.fitting_weights import misfit
 from deepmd_gnn.files.model_files import KINDS, ModelFileError, StoredFile, StoredModel, read_model_file
 
@@ -48,14 +50,14 @@ def summarise(path: Path) -> dict[str, Any]:
     Raises
     ------
     ModelFileError
-        If the file cannot be read or holds no MACE model.
+        If the file cannot be read or holds no MACE or NequIP model.
     """
     stored = read_model_file(path)
     models = [_model(stored, model) for model in stored.models]
     types = sorted({model["type"] for model in models})
-    if "mace" not in types:
+    if not CONFIGS.keys() & types:
         raise ModelFileError(
-            f"{path}: holds no MACE model (type: {', '.join(types) or 'none'}); `dp show` describes other models."
+            f"{path}: holds no MACE or NequIP model (type: {', '.join(types) or 'none'}); `dp show` describes other models."
         )
     many = _multi_rank(stored)
     return {
@@ -96,7 +98,7 @@ def choose_model(summary: dict[str, Any], head: str | None) -> dict[str, Any]:
     Raises
     ------
     ModelFileError
-        If there is no such branch, or it holds no MACE model.
+        If there is no such branch, or it holds no model of this package.
     """
     models = {model["head"]: model for model in summary["models"]}
     if head is None and len(models) == 1:
@@ -105,14 +107,16 @@ def choose_model(summary: dict[str, Any], head: str | None) -> dict[str, Any]:
         names = ", ".join(str(name) for name in models if name is not None) or "no branches"
         asked = "several branches" if head is None else f"no branch '{head}'"
         raise ModelFileError(f"{summary['file']}: has {asked}. Choose with --head; it has: {names}.")
-    if models[head]["type"] != "mace":
-        raise ModelFileError(f"{summary['file']}: branch {head} is no MACE model but {models[head]['type']}.")
+    if models[head]["type"] not in CONFIGS:
+        raise ModelFileError(
+            f"{summary['file']}: branch {head} is no MACE or NequIP model but {models[head]['type']}."
+        )
     return models[head]
 
 
 def _model(stored: StoredFile, model: StoredModel) -> dict[str, Any]:
     kind = str(model.section.get("type", "standard"))
-    if kind != "mace":
+    if kind not in CONFIGS:
         return {"head": model.head, "type": kind}
     where = str(stored.path) if model.head is None else f"{stored.path}, head {model.head}"
     try:
@@ -136,7 +140,7 @@ def _model(stored: StoredFile, model: StoredModel) -> dict[str, Any]:
         raise
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise ModelFileError(
-            f"{where}: a MACE model, but {type(error).__name__} {error} when reading it; the file is damaged or "
+            f"{where}: a {kind} model, but {type(error).__name__} {error} when reading it; the file is damaged or "
             "was written by another version of deepmd-gnn."
         ) from error
 
@@ -147,7 +151,7 @@ def _architecture(model: StoredModel, where: str, versions: Any) -> dict[str, An
     if set(options) <= {"type", "type_map", "r_max"}:
         return None
     try:
-        config: MaceConfig = config_from_options(options)
+        config = config_from_options(options, config_class(options.get("type")))  # type: ignore[type-var]
     except ValueError as error:
         newer = newer_writer(versions)
         if newer:
@@ -157,7 +161,13 @@ def _architecture(model: StoredModel, where: str, versions: Any) -> dict[str, An
         ) from error
     prefix = "energy_model."
     shapes = {k.removeprefix(prefix): v.shape for k, v in model.state.items() if k.startswith(prefix)}
-    wrong = misfit(config, len(model.section["type_map"]), shapes) or _contradiction(config, model)
+    ntypes = len(model.section["type_map"])
+    wrong = (
+        nequip_misfit(config, ntypes, shapes)
+        if isinstance(config, NequipConfig)
+        else misfit(config, ntypes, shapes)
+    )
+    wrong = wrong or _contradiction(config, model)
     if wrong:
         raise ModelFileError(
             f"{where}: its options do not fit its weights ({wrong}); the file is damaged or forged."
@@ -165,12 +175,16 @@ def _architecture(model: StoredModel, where: str, versions: Any) -> dict[str, An
     return {key: value for key, value in config.to_dict().items() if key not in _NO_ARCHITECTURE}
 
 
-def _contradiction(config: MaceConfig, model: StoredModel) -> str | None:
+def _contradiction(config: Config, model: StoredModel) -> str | None:
     """The first option that is another one in the description than beside the weights."""
     section = model.section
     excluded = (section.get(f"{kind}_exclude_types") or [] for kind in ("pair", "atom"))
-    described = options_of(config, list(section["type_map"]), *excluded)
-    for tensor, options in described.items():
+    types = list(section["type_map"])
+    if isinstance(config, NequipConfig):
+        stated = described(NequipConfig, vars(config), types, *excluded)
+    else:
+        stated = options_of(config, types, *excluded)
+    for tensor, options in stated.items():
         # Older files do not have it.
         kept = json.loads(bytes(model.state[tensor].tolist())) if tensor in model.state else {}
         for name, value in json.loads(json.dumps(options)).items():
@@ -180,10 +194,13 @@ def _contradiction(config: MaceConfig, model: StoredModel) -> str | None:
 
 
 def _parameters(model: StoredModel) -> int:
+    learned = _LEARNED
+    if model.section.get("type") == "nequip" and model.section.get("BesselBasis_trainable", True):
+        learned = (*_LEARNED, "energy_model.radial_embedding.basis.")
     return sum(
         array.size
         for name, array in model.state.items()
-        if name.startswith(_LEARNED) and not name.endswith(".value")  # constants, stored by TorchScript
+        if name.startswith(learned) and not name.endswith(".value")  # constants, stored by TorchScript
     )
 
 

@@ -133,7 +133,7 @@ def bad_files():
         "state only": (lambda path: torch.save({"model": {"w": torch.zeros(3)}}, path), "no model section"),
         "no heads": (checkpoint({"model_dict": {}}), "(type: none)"),
         "broken section": (checkpoint("mace"), "cannot be read"),
-        "other model": (checkpoint({"type": "dpa3", "type_map": ["O"]}), "no MACE model (type: dpa3)"),
+        "other model": (checkpoint({"type": "dpa3", "type_map": ["O"]}), "no MACE or NequIP model (type: dpa3)"),
         "standard model": (checkpoint({"type_map": ["O"], "descriptor": {}}), "(type: standard)"),
         "without weights": (checkpoint(mace), "out_bias"),
         "unknown option": (
@@ -142,7 +142,7 @@ def bad_files():
         ),
         "other TorchScript": (scripted, "not a model frozen by `dp freeze`"),
         "other program": (archive("m/models/model.json"), "not one of `dp --pt-expt freeze`"),
-        "broken program": (archive("m/models/model.json", "m/extra/metadata.json", "m/extra/model.json"), "no MACE model"),
+        "broken program": (archive("m/models/model.json", "m/extra/metadata.json", "m/extra/model.json"), "no MACE or NequIP model"),
         "not JSON": (archive("m/models/model.json", "m/extra/metadata.json", content="{"), "cannot be read"),
     }  # fmt: skip
 

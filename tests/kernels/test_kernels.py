@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 import torch._inductor.config as inductor_config
-from architectures import architectures
+from architectures import NEQUIP, architectures
 from helpers import assert_close, random_frame, tiny_model
+from nequip_models import tiny_nequip
 from tolerances import NATIVE
 from torch._inductor.cpp_builder import cpp_compiler_search
 
@@ -88,6 +89,23 @@ def assert_match(use, precision, slots=0, **options):
 @pytest.mark.parametrize("option", OPTIONS)
 def test_equals_torch(option, precision, use):
     assert_match(use, precision, **OPTIONS[option])
+
+
+@pytest.mark.parametrize("use", [use_kernels, use_tables])
+@pytest.mark.parametrize(
+    ("name", "precision"), [("explicit irreps", "float64"), ("norm", "float32"), ("default", "float32")]
+)
+def test_nequip(name, precision, use):
+    """Layers with gates, whose scalars come in several sets of channels, and without contraction."""
+    options = NEQUIP[name].options
+    model = tiny_nequip(precision=precision, **options)
+    assert generated.not_covered(model.energy_model) is None
+    graph = water_graph(model)
+    expected = energy_and_gradient(tiny_nequip(**options), graph)
+    with use(model):
+        found = energy_and_gradient(model, graph)
+    for what, ours, reference in zip(("energy", "gradient", "features"), found, expected, strict=True):
+        assert_close(ours, reference, NATIVE[precision], what)
 
 
 @pytest.mark.parametrize(("slots", "chunks"), [(10**6, 1), (40, 8)])

@@ -12,8 +12,12 @@ import torch
 from helpers import assert_close, our_results, random_frame
 from tolerances import NATIVE
 
+from deepmd_gnn.config.nequip import NequipConfig
 from deepmd_gnn.nequip import NequipModel
-from deepmd_gnn.nn.nequip_names import take_weights
+from deepmd_gnn.nequip_network import build_energy
+from deepmd_gnn.nn.nequip import NequipEnergy
+from deepmd_gnn.nn.nequip_names import package_name, take_weights
+from deepmd_gnn.nn.nequip_parts import RadialBasis
 
 DATA = Path(__file__).parents[1] / "data" / "nequip"
 EXACT = NATIVE["float64"]
@@ -84,3 +88,28 @@ def test_package_itself(case, monkeypatch):
     for key in KEYS:
         assert_close(found[key], expected[key], EXACT, key)
     del sys.modules["make_reference"]
+
+
+def test_envelope_and_basis():
+    """As in DimeNet: (2/r_c) sin(n π r / r_c) / r, and an envelope whose first two derivatives vanish at the cutoff."""
+    basis = RadialBasis(5.0, 3, trainable=False, power=6.0)
+    lengths = torch.tensor([[1.0], [4.999], [5.0], [7.0]], dtype=torch.float64, requires_grad=True)
+    found = basis.basis(lengths)
+    expected = 0.4 * torch.sin(torch.arange(1, 4, dtype=torch.float64) * torch.pi * lengths / 5.0) / lengths
+    assert_close(found.detach().numpy(), expected.detach().numpy(), EXACT)
+    envelope = basis.envelope(lengths)
+    (slope,) = torch.autograd.grad(envelope.sum(), lengths)
+    assert envelope[1] < 1e-8
+    assert slope[1].abs() < 1e-5
+    assert not envelope[2:].any()
+    assert not basis(lengths, lengths, lengths, lengths)[0][2:].any()
+
+
+def test_weights_have_the_package_names():
+    """Of a model that is built from a configuration."""
+    network = build_energy(NequipConfig(l_max=1, num_features=4, num_layers=2, seed=1), [8, 1])
+    assert isinstance(network, NequipEnergy)
+    names = {package_name(name) for name, _ in network.named_parameters()}
+    stored = {name.partition("func.")[2] for name in part("default/weights/")}
+    assert names <= stored
+    assert stored - names <= {"", "per_species_rescale.shifts"}

@@ -18,8 +18,10 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_parameters_page_is_current():
-    page = runpy.run_path(str(ROOT / "docs/make_parameters.py"))["page"]
-    assert (ROOT / "docs/parameters.md").read_text() == page(), "run python docs/make_parameters.py"
+    made = runpy.run_path(str(ROOT / "docs/make_parameters.py"))
+    assert (ROOT / "docs/parameters.md").read_text() == made["page"](), "run python docs/make_parameters.py"
+    nequip = (ROOT / "docs/nequip.md").read_text()
+    assert nequip == made["nequip_page"](nequip), "run python docs/make_parameters.py"
 
 
 # What stands for a value in a message.

@@ -10,6 +10,7 @@ ROOMS = sorted(path.name for path in (ROOT / "deepmd_gnn").iterdir() if (path / 
 # Modules of no room whose tests are elsewhere than those of the model, in host.
 BESIDE = {
     "mace_network": "nn",
+    "nequip_network": "nn",
     "mace_construction": "nn",
     "mace_modules": "nn",
     "cli": "commands",
