@@ -96,7 +96,9 @@ def test_every_message_about_input_is_documented():
         text = said(node.exc.args[0])
         name = getattr(node.exc.func, "id", "")
         text = None if text is None else of_any_model(text)
-        if text is None or not (name == "ModelFileError" or text.startswith(("mace model:", "nequip model:"))):
+        if text is None or not (
+            name == "ModelFileError" or text.startswith(("mace model:", "nequip model:"))
+        ):
             continue
         bare = re.sub(rf"mace model:|[{HOLE} :().]", "", text)
         if not bare or any(words in text for words in INTERNAL):  # another message, handed on
