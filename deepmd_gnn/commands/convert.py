@@ -88,12 +88,14 @@ def run_convert(args: argparse.Namespace) -> int:
     ValueError, OSError
         If the file or an option is bad; :func:`deepmd_gnn.cli.main` prints them.
     """
+    from deepmd_gnn.files.summary import summarise
     from deepmd_gnn.native.conversion import convert
 
     elements = None if args.elements is None else [name.strip() for name in args.elements.split(",")]
+    output = Path(args.output)
     model = convert(
         args.source,
-        args.output,
+        output,
         args.head,
         elements,
         args.precision,
@@ -105,6 +107,14 @@ def run_convert(args: argparse.Namespace) -> int:
         f"{args.source} -> {args.output}: elements {' '.join(model.type_map)}, cutoff {model.rcut:g} Å, "
         f"{model.config.precision}\n"
     )
+    summary = summarise(output)
+    sys.stdout.write("from {file}, head {head}, sha256 {sha256}\n".format(**summary["source"]))
+    train = (
+        f"      dp --pt train {output.with_suffix('.json')} --finetune {output}\n"
+        if summary["training"]
+        else ""
+    )
+    sys.stdout.write(f"next: deepmd-gnn check {output}\n{train}      {summary['next']}\n")
     return 0
 
 

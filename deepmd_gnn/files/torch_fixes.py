@@ -1,7 +1,9 @@
-"""What TorchInductor 2.11 gets wrong on CPUs, mended while something of ours is compiled."""
+"""What torch 2.11 gets wrong, mended while something of ours is compiled or opened."""
 
 import contextlib
+import os
 import threading
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +14,7 @@ PLAIN_TAILS = {"cpp.enable_loop_tail_vec": False}
 PLAIN_TRACING = {"fake_tensor_cache_enabled": False}
 # TorchInductor's settings, and what is replaced in it, belong to the process: one thread at a time compiles.
 _compiling = threading.RLock()
+_opening = threading.RLock()
 
 
 @contextlib.contextmanager
@@ -39,3 +42,37 @@ def sound_vectorisation() -> Iterator[None]:
             yield
         finally:
             TilingSelect.select_tiling = original  # type: ignore[method-assign]
+
+
+@contextlib.contextmanager
+def opening_directly() -> Iterator[None]:
+    """Open exported programs without the reader that takes them for outdated, and whatever the end of their name.
+
+    ``aoti_load_package`` tries a reader of archives that hold nothing but a program, warns, and does what is done here.
+    ``torch.export.load`` warns of names that do not end in ``.pt2``, but takes open files.
+    """
+    import torch._inductor
+    import torch.export
+
+    load_package, load = torch._inductor.aoti_load_package, torch.export.load
+
+    def open_package(path: Any, run_single_threaded: bool = False, device_index: int = -1) -> Any:
+        from torch._inductor.package.package import AOTICompiledModel
+
+        loader = torch._C._aoti.AOTIModelPackageLoader  # type: ignore[attr-defined]
+        return AOTICompiledModel(loader(os.fspath(path), "model", run_single_threaded, 1, device_index))
+
+    def open_program(path: Any, **options: Any) -> Any:
+        with open(path, "rb") as file, warnings.catch_warnings():
+            # The tensors share memory with what was read, and nothing else does.
+            warnings.filterwarnings("ignore", "The given buffer is not writable")
+            return load(file, **options)
+
+    with _opening:
+        torch._inductor.aoti_load_package = open_package
+        torch.export.load = open_program
+        try:
+            yield
+        finally:
+            torch._inductor.aoti_load_package = load_package
+            torch.export.load = load
