@@ -57,7 +57,7 @@ def opening_directly() -> Iterator[None]:
     load_package, load = torch._inductor.aoti_load_package, torch.export.load
 
     def open_package(path: Any, run_single_threaded: bool = False, device_index: int = -1) -> Any:
-        from torch._inductor.package.package import AOTICompiledModel
+        from torch.export.pt2_archive._package import AOTICompiledModel
 
         loader = torch._C._aoti.AOTIModelPackageLoader  # type: ignore[attr-defined]
         return AOTICompiledModel(loader(os.fspath(path), "model", run_single_threaded, 1, device_index))
@@ -70,7 +70,7 @@ def opening_directly() -> Iterator[None]:
 
     with _opening:
         torch._inductor.aoti_load_package = open_package
-        torch.export.load = open_program
+        torch.export.load = open_program  # type: ignore[assignment]
         try:
             yield
         finally:

@@ -103,7 +103,9 @@ def gpu() -> Finding:
     """NVIDIA GPU, as torch sees it and as the driver does."""
     import torch
 
-    built = f"torch is built for CUDA {torch.version.cuda}" if torch.version.cuda else "torch is built for CPUs"
+    built = (
+        f"torch is built for CUDA {torch.version.cuda}" if torch.version.cuda else "torch is built for CPUs"
+    )
     if torch.cuda.is_available():
         names = ", ".join(torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count()))
         return Finding("GPU", True, f"{names}; {built}")
@@ -116,7 +118,10 @@ def gpu() -> Finding:
 def cuda_runtime() -> Finding:
     """The library that DeePMD-kit's plugin for LAMMPS is linked to, even where it runs on a CPU."""
     name = "libcudart.so.12"
-    folders = [*os.environ.get("LD_LIBRARY_PATH", "").split(":"), *(f"{p}/nvidia/cuda_runtime/lib" for p in sys.path)]
+    folders = [
+        *os.environ.get("LD_LIBRARY_PATH", "").split(":"),
+        *(f"{p}/nvidia/cuda_runtime/lib" for p in sys.path),
+    ]
     place = next((folder for folder in folders if folder and (Path(folder) / name).exists()), None)
     if place is None and name not in _output(["ldconfig", "-p"])[1]:
         advice = f"LAMMPS's plugin aborts without it: pip install nvidia-cuda-runtime-cu12, or {_LAMMPS}"
