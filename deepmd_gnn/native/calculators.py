@@ -75,11 +75,7 @@ def _calculator(
     digest = hashlib.sha256(source.read_bytes())
     digest.update(f"{precision} {head} {__version__}".encode())
     suffix = ".pt2" if compiled else ".pth"
-    kept = (
-        cache_folder()
-        / "deepmd_gnn"
-        / f"{source.stem}-{digest.hexdigest()[:16]}{suffix}"
-    )
+    kept = cache_folder() / "deepmd_gnn" / f"{source.stem}-{digest.hexdigest()[:16]}{suffix}"
     if not kept.is_file():
         kept.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(kept) as unfinished:

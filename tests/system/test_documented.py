@@ -76,7 +76,7 @@ def started(tmp_path_factory):
         "--types O H": "--types O H --ranks 0",
     }
     run = PageRun(ROOT / "docs/getting_started.md", folder, rules, skip=["pip install"])
-    assert len(run()) == 9
+    assert len(run()) == 10
     return folder
 
 
