@@ -26,7 +26,7 @@ def summarise_native(path: Path) -> dict[str, Any] | None:
     """
     try:
         name = named_class(path)
-    except FileError:
+    except (FileError, OSError):  # who asks has said what is wrong with it
         return None
     if name is None:
         return None

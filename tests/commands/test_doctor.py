@@ -5,6 +5,7 @@ import json
 import pytest
 
 from deepmd_gnn.cli import main
+from deepmd_gnn.commands import doctor
 from deepmd_gnn.tools import machine
 
 
@@ -14,7 +15,7 @@ def without_programs(monkeypatch):
     monkeypatch.setattr(
         machine, "lammps", lambda: [machine.Finding("LAMMPS", None, "lmp was not found", "x")]
     )
-    monkeypatch.setattr("deepmd_gnn.commands.doctor._kernels", list)
+    monkeypatch.setattr(doctor, "_kernels", list)
 
 
 def test_lines(without_programs, capsys, monkeypatch):
@@ -33,16 +34,3 @@ def test_what_is_wrong_says_what_to_do(without_programs, capsys, monkeypatch):
     wrong = {one["name"]: one["advice"] for one in json.loads(capsys.readouterr().out) if one["ok"] is False}
     assert "export OMP_NUM_THREADS" in wrong["threads"]
     assert "unset DP_PLUGIN_PATH" in wrong["plugin"]
-
-
-@pytest.mark.parametrize(
-    ("text", "ok"), [("ranks=1\nranks=1\n deepmd ", False), ("ranks=2\n deepmd ", True), ("lj/cut", False)]
-)
-def test_lammps(text, ok, monkeypatch):
-    """Two runs of one rank: mpirun and lmp of different MPI libraries."""
-    monkeypatch.setattr(machine, "find_programs", lambda: FOUND)
-    monkeypatch.setattr(machine, "_ask", lambda program: (0, text))
-    assert all(finding.ok for finding in machine.lammps()) == ok
-
-
-FOUND = type("Found", (), {"lmp": "/bin/lmp", "mpirun": "/bin/mpirun"})

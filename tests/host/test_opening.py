@@ -8,6 +8,7 @@ from deepmd.infer import DeepPot
 from helpers import tiny_model
 
 from deepmd_gnn.files.torch_fixes import opening_directly
+from deepmd_gnn.host.opening import without_alarm
 from deepmd_gnn.native.conversion import save_checkpoint
 
 
@@ -30,6 +31,12 @@ def test_exported_program_of_another_name(tmp_path, caplog, recwarn):
     assert not caplog.records
     assert not [one for one in recwarn if "not writable" in str(one.message)]
     assert loaded.module()(torch.ones(3, 2)).shape == (3, 1)
+
+
+def test_other_files_are_left_to_the_host(tmp_path):
+    load = torch.export.load
+    (tmp_path / "m.pte").touch()
+    assert without_alarm(lambda path: torch.export.load)(str(tmp_path / "m.pte")) is load
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ import pytest
 from ase import Atoms
 
 import deepmd_gnn
+import deepmd_gnn.native.calculators
 from deepmd_gnn.cli import main
 from deepmd_gnn.native import catalogue
 
