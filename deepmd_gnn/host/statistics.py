@@ -36,7 +36,7 @@ def compute_or_load_stat(
         Elements of the data, if the user names them.
     """
     sampled_func = checked(sampled_func)
-    seed = model.config.seed
+    seed = getattr(model.config, "seed", None)
     log.info(
         "MACE seed of new weights: %s",
         "that of training" if seed is None else f"{seed}, of the model section",
