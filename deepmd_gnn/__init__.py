@@ -10,13 +10,15 @@ from typing import Any
 from deepmd_gnn.moved import keep_old_paths
 
 __version__ = "1.0.0"
-__all__ = ["committee", "convert", "export_native", "load_mace"]
+__all__ = ["committee", "convert", "export_native", "load_mace", "mace_mp", "mace_off"]
 
 _HOMES = {
     "committee": "deepmd_gnn.native.committees",
     "convert": "deepmd_gnn.native.conversion",
     "export_native": "deepmd_gnn.native.writer",
     "load_mace": "deepmd_gnn.native.reader",
+    "mace_mp": "deepmd_gnn.native.calculators",
+    "mace_off": "deepmd_gnn.native.calculators",
 }
 
 keep_old_paths()

@@ -1,6 +1,7 @@
 """The command ``deepmd-gnn``. Nothing here imports torch, so that help is immediate."""
 
 import argparse
+import logging
 import sys
 from importlib import import_module
 from importlib.util import find_spec
@@ -14,6 +15,7 @@ COMMANDS = (
     "deepmd_gnn.commands.check",
     "deepmd_gnn.commands.convert",
     "deepmd_gnn.commands.data",
+    "deepmd_gnn.commands.doctor",
     "deepmd_gnn.commands.evaluate",
     "deepmd_gnn.commands.freeze",
     "deepmd_gnn.commands.info",
@@ -39,6 +41,22 @@ exit codes: 0 done, 1 the input is bad (one line on stderr says why), 2 wrong us
 """
 
 
+class _NoCompletion(argparse.Action):
+    """Says what the option needs."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        parser.exit(
+            1,
+            "deepmd-gnn: error: completions are made by shtab, which is not installed: pip install shtab "
+            '(or this package with the extra "completion").\n',
+        )
+
+
+def _no_thread_hint(record: logging.LogRecord) -> bool:
+    """The host's advice to set three variables is for long trainings; these commands end in a moment."""
+    return "adjust the number of threads" not in str(record.msg)
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Make the parser with all subcommands.
 
@@ -54,11 +72,12 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"deepmd-gnn {__version__}")
+    completion = "print a script of completions for a shell"
     if find_spec("shtab"):  # extra "completion"
-        import_module("shtab").add_argument_to(
-            parser, "--print-completion", help="print a script of completions for a shell"
-        )
-    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+        import_module("shtab").add_argument_to(parser, "--print-completion", help=completion)
+    else:
+        parser.add_argument("--print-completion", action=_NoCompletion, metavar="SHELL", help=completion)
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND")
     for module in COMMANDS:
         import_module(module).add_parsers(subparsers)
     return parser
@@ -77,7 +96,13 @@ def main(argv: list[str] | None = None) -> int:
     int
         0, or 1 if the input is bad; wrong usage leaves through ``SystemExit(2)``.
     """
-    arguments = build_parser().parse_args(argv)
+    parser = build_parser()
+    arguments = parser.parse_args(argv)
+    if not hasattr(arguments, "func"):
+        parser.print_help()
+        return 0
+    hints = logging.getLogger("deepmd.env")
+    hints.addFilter(_no_thread_hint)
     try:
         return int(arguments.func(arguments))
     except (ValueError, OSError) as error:  # what this package raises for bad input
@@ -92,6 +117,8 @@ def main(argv: list[str] | None = None) -> int:
             f"r_max cubed: take fewer atoms or more memory. ({' '.join(str(error).split())[:200]})\n"
         )
         return 1
+    finally:
+        hints.removeFilter(_no_thread_hint)
 
 
 def _failed(error: Exception) -> int:

@@ -1,6 +1,6 @@
 """Make the figures of the documentation: ``make figures``.
 
-``python docs/make_figures.py FOLDER`` takes what ``make quickstart`` left in a folder (``lcurve.out``, ``mace.pth``, the details of
+``python docs/make_figures.py FOLDER`` takes what ``make quickstart`` left in a folder (``lcurve.out``, ``mace.pt2``, the details of
 ``dp test``, the logs of LAMMPS) and writes every figure that a page shows to ``docs/figures``.
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from PIL import Image
 
-from deepmd_gnn.tools.plots import parity_figure
+from deepmd_gnn.tools.plots import GREY, PALETTE, parity_figure, style_axis
 from deepmd_gnn.tools.result_files import DETAILS, read_details
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -38,12 +38,13 @@ def figures(folder: Path, frames: int) -> Iterator[tuple[str, Figure]]:
     frames : int
         Frames of the training data that are tested for the parity plot of two systems.
     """
+    yield "speed", speed()
     example = runpy.run_path(str(ROOT / "examples" / "plot.py"))
     for name in ("learning_curve", "parity", "molecular_dynamics"):
         yield name, example[name](folder)
     # As docs/cli.md shows it: deepmd-gnn plot parity test train.
     run(
-        ["dp", "--pt", "test", "-m", "mace.pth", "-s", "data/data_0", "-n", str(frames), "-d", "train"],
+        ["dp", "--pt-expt", "test", "-m", "mace.pt2", "-s", "data/data_0", "-n", str(frames), "-d", "train"],
         folder,
     )
     yield (
@@ -59,6 +60,37 @@ def figures(folder: Path, frames: int) -> Iterator[tuple[str, Figure]]:
             }
         ),
     )
+
+
+def speed() -> Figure:
+    """How much faster than native MACE, from the table of docs/performance.md."""
+    page = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+    table = page[page.index("| M, float32 (2 turns)") :].split("\n\n", 1)[0]
+    rows = {line.split("|")[1].strip(): line.split("|")[3].strip() for line in table.splitlines()[2:]}
+    shown = {
+        "native MACE": "native, energy and forces",
+        "deepmd_gnn, .pth": "MD step, LAMMPS with `.pth`",
+        "symmetrix": "symmetrix",
+        "deepmd_gnn, .pt2": "MD step, LAMMPS with `.pt2`",
+    }
+    ratios = {
+        name: float(next(ratio for row, ratio in rows.items() if row.startswith(beginning)))
+        for name, beginning in shown.items()
+    }
+    figure = Figure(figsize=(6.4, 2.2), dpi=150, layout="constrained")
+    axis = figure.subplots()
+    ours = [name.startswith("deepmd_gnn") for name in ratios]
+    bars = axis.barh(
+        list(ratios),
+        [1 / ratio for ratio in ratios.values()],
+        color=[PALETTE[0] if one else GREY for one in ours],
+    )
+    axis.bar_label(bars, [f"{1 / ratio:.3g} ×" for ratio in ratios.values()], padding=4)
+    axis.set(xlabel="steps per CPU second, native MACE = 1", xlim=(0, 1.12 / min(ratios.values())))
+    axis.set_title("192 atoms of water, 128x0e + 128x1o, 6 Å, float32, one thread", fontsize=10)
+    style_axis(axis)
+    axis.grid(visible=False, axis="y")
+    return figure
 
 
 def save(figure: Figure, path: Path) -> None:

@@ -50,7 +50,7 @@ def molecular_dynamics(folder: Path) -> Figure:
     figure = Figure(figsize=(8, 3.2), dpi=150, layout="constrained")
     axes = figure.subplots(1, 2)
     natoms = int((folder / "water.lmp").read_text().split("atoms")[0].split()[-1])
-    first = None
+    first = None  # the zero of all energies: the potential energy at the beginning
     for ranks, style in (
         (1, {"color": BLUE, "lw": 3, "alpha": 0.45}),
         (2, {"color": "black", "lw": 1, "ls": "--"}),
@@ -59,9 +59,11 @@ def molecular_dynamics(folder: Path) -> Figure:
         first = rows[0] if first is None else first
         time = rows[:, 0] * TIMESTEP
         label = f"{ranks} rank{'s' * (ranks > 1)}"
-        axes[0].plot(time, 1000 * (rows[:, 2] - first[2]) / natoms, **style, label=f"potential, {label}")
+        # Two lines look the same on two ranks: one entry for both.
+        names = (f"potential, {label}", f"total, {label}") if ranks == 1 else (f"both, {label}", None)
+        axes[0].plot(time, 1000 * (rows[:, 2] - first[2]) / natoms, **style, label=names[0])
         total = {**style, "color": ORANGE if ranks == 1 else "black"}
-        axes[0].plot(time, 1000 * (rows[:, 4] - first[2]) / natoms, **total, label=f"total, {label}")
+        axes[0].plot(time, 1000 * (rows[:, 4] - first[2]) / natoms, **total, label=names[1])
         axes[1].plot(time, rows[:, 1], **style, label=label)
     end = thermostat_steps(folder / "md_1.lammps") * TIMESTEP
     for axis in axes:
@@ -70,7 +72,8 @@ def molecular_dynamics(folder: Path) -> Figure:
     axes[1].annotate(
         "thermostat", (end / 2, 0.03), xycoords=("data", "axes fraction"), ha="center", fontsize=8
     )
-    axes[0].set(xlabel="time (ps)", ylabel="energy (meV/atom)")
+    zero = f"zero: {first[2] / natoms:.4f} eV/atom".replace("-", "−")
+    axes[0].set(xlabel="time (ps)", ylabel=f"energy (meV/atom)\n{zero}")
     axes[1].set(xlabel="time (ps)", ylabel="temperature (K)")
     axes[0].legend(fontsize=8, frameon=False)
     axes[1].legend(fontsize=8, frameon=False)

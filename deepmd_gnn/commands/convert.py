@@ -1,17 +1,22 @@
 """The commands ``deepmd-gnn convert`` and ``deepmd-gnn export``."""
 
 import argparse
+import json
+import re
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from deepmd_gnn.commands.parsers import add_command
+from deepmd_gnn.commands.parsers import add_command, add_json_argument
 
 _CONVERT_EXAMPLES = """\
 examples:
   deepmd-gnn convert MACE.model -o mace.pth                   to run in LAMMPS, ASE or Python
   deepmd-gnn convert MACE.model -o mace.pt                    to train on; also writes mace.json
   deepmd-gnn convert MACE.model -o mace.pth --elements H,C,O  a smaller table of elements
+  deepmd-gnn convert mace-mp:small -o mace.pt2                a foundation model by name
+  deepmd-gnn convert --list                                   the names, with licence, elements and size
 """
 _EXPORT_EXAMPLES = """\
 example:
@@ -40,9 +45,15 @@ def _add_convert(subparsers: "argparse._SubParsersAction[Any]") -> None:
         "Convert a native MACE model. Nothing in the file is executed.",
     )
     parser.add_argument(
-        "source", help=".model of MACE 0.2 to 0.3, pickled or compiled, or a training checkpoint"
+        "source",
+        nargs="?",
+        help=".model of MACE 0.2 to 0.3, pickled or compiled, a training checkpoint, or a name (see --list)",
     )
-    parser.add_argument("-o", "--output", required=True, help=".pt (to train on), .pth or .pt2 (to run)")
+    parser.add_argument(
+        "--list", action="store_true", help="list the models that have names; with --json for programs"
+    )
+    add_json_argument(parser)
+    parser.add_argument("-o", "--output", help=".pt (to train on), .pth or .pt2 (to run)")
     parser.add_argument("--head", help="head to convert, if the model has several")
     parser.add_argument("--elements", help="elements to keep, in the order of the new type map, e.g. H,C,O")
     parser.add_argument("--precision", help="float64 or float32 (default: as in the file)")
@@ -88,12 +99,25 @@ def run_convert(args: argparse.Namespace) -> int:
     ValueError, OSError
         If the file or an option is bad; :func:`deepmd_gnn.cli.main` prints them.
     """
+    if args.list:
+        return _list(args.json)
+    if args.source is None or args.output is None:
+        raise ValueError("convert needs a SOURCE and -o OUTPUT (or --list).")
+    source = args.source
+    if re.match(r"mace-[a-z]+:", source) and not Path(source).exists():
+        from deepmd_gnn.native.catalogue import fetch, find
+
+        sys.stderr.write(f"{source}: licence: {find(source).licence}\n")
+        with redirect_stdout(sys.stderr):  # mace-torch prints how far it is
+            source = str(fetch(source))
+    from deepmd_gnn.files.summary import summarise
     from deepmd_gnn.native.conversion import convert
 
     elements = None if args.elements is None else [name.strip() for name in args.elements.split(",")]
+    output = Path(args.output)
     model = convert(
-        args.source,
-        args.output,
+        source,
+        output,
         args.head,
         elements,
         args.precision,
@@ -105,6 +129,32 @@ def run_convert(args: argparse.Namespace) -> int:
         f"{args.source} -> {args.output}: elements {' '.join(model.type_map)}, cutoff {model.rcut:g} Å, "
         f"{model.config.precision}\n"
     )
+    summary = summarise(output)
+    sys.stdout.write("from {file}, head {head}, sha256 {sha256}\n".format(**summary["source"]))
+    train = (
+        f"      dp --pt train {output.with_suffix('.json')} --finetune {output}\n"
+        if summary["training"]
+        else ""
+    )
+    sys.stdout.write(f"next: deepmd-gnn check {output}\n{train}      {summary['next']}\n")
+    return 0
+
+
+def _list(as_json: bool) -> int:
+    """Print the models that have names."""
+    from deepmd_gnn.native.catalogue import listed
+
+    rows = listed()
+    if as_json:
+        sys.stdout.write(json.dumps(rows, indent=2) + "\n")
+        return 0
+    sys.stdout.write(f"{'name':<30} {'MB':>6}  {'elements':<22} {'licence':<31} converts\n")
+    for row in rows:
+        size = "?" if row["size_mb"] is None else f"{row['size_mb']:.3g}"
+        here = " (in the cache)" if row["cached"] else ""
+        sys.stdout.write(
+            f"{row['name']:<30} {size:>6}  {row['elements']:<22} {row['licence']:<31} {row['converts']}{here}\n"
+        )
     return 0
 
 

@@ -11,12 +11,14 @@ from deepmd_gnn.commands.parsers import add_command, add_json_argument
 from deepmd_gnn.config.checks import is_unbounded
 from deepmd_gnn.config.mace import MaceConfig
 from deepmd_gnn.config.networks import CONFIGS
+from deepmd_gnn.files.model_files import ModelFileError
 from deepmd_gnn.files.summary import summarise
 
 _EXAMPLES = """\
 examples:
   deepmd-gnn info model.ckpt.pt      a checkpoint of dp --pt train or dp --pt-expt train
   deepmd-gnn info mace.pth           a frozen model, also .pt2 and .pte
+  deepmd-gnn info MACE.model         a model of native MACE
   deepmd-gnn info mace.pt2 --json    for programs
 """
 _WIDTH = 21
@@ -54,9 +56,11 @@ def add_parsers(subparsers: Any) -> None:
         "info",
         "say what a model file holds",
         _EXAMPLES,
-        "Say what a checkpoint or frozen model holds, without running it.",
+        "Say what a checkpoint, frozen model or native MACE model holds, without running it.",
     )
-    parser.add_argument("file", type=Path, help="checkpoint (.pt) or frozen model (.pth, .pt2, .pte)")
+    parser.add_argument(
+        "file", type=Path, help="checkpoint (.pt), frozen model (.pth, .pt2, .pte) or native .model"
+    )
     add_json_argument(parser)
     parser.set_defaults(func=run)
 
@@ -74,11 +78,25 @@ def run(arguments: argparse.Namespace) -> int:
     int
         Exit code.
     """
-    summary = summarise(arguments.file)
-    text = json.dumps(summary, indent=2) if arguments.json else _text(summary)
+    summary, text = _summary(arguments.file)
+    text = json.dumps(summary, indent=2) if arguments.json else text
     # Names in a stranger's file could hold control characters, which a terminal obeys.
     sys.stdout.write("".join(c if c.isprintable() or c == "\n" else "?" for c in text) + "\n")
     return 0
+
+
+def _summary(file: Path) -> tuple[dict[str, Any], str]:
+    """Of a file of DeePMD-kit or of native MACE, also as text."""
+    try:
+        summary = summarise(file)
+    except ModelFileError:
+        from deepmd_gnn.native.summary import native_lines, summarise_native
+
+        native = summarise_native(file)
+        if native is None:
+            raise
+        return native, "\n".join(_line(name, value) for name, value in native_lines(native).items())
+    return summary, _text(summary)
 
 
 def _text(summary: dict[str, Any]) -> str:
@@ -115,6 +133,10 @@ def _file_lines(summary: dict[str, Any]) -> list[str]:
             ", ".join(f"{k} {v}" for k, v in versions.items()) if versions else "not recorded",
         )
     )
+    if summary["source"]:
+        lines.append(
+            _line("Converted from", "{file}, head {head}, sha256 {sha256}".format(**summary["source"]))
+        )
     training = summary["training"]
     if training:
         step = training["step"]
@@ -123,7 +145,8 @@ def _file_lines(summary: dict[str, Any]) -> list[str]:
         lines.append(_line("Restart", "possible" if training["optimizer"] else "no: without optimiser state"))
         if training["ema_decay"] is not None:
             lines.append(_line("EMA", f"decay {training['ema_decay']:g}"))
-    return lines + [_line("Warning", warning) for warning in summary["warnings"]]
+    lines += [_line("Warning", warning) for warning in summary["warnings"]]
+    return [*lines, _line("Next", summary["next"])]
 
 
 def _model_lines(model: dict[str, Any]) -> list[str]:

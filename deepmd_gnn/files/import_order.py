@@ -1,9 +1,12 @@
 """Import order: let e3nn 0.4.4 be imported under torch 2.11, and the host import us while we import it."""
 
 import builtins
+import importlib
 import importlib.util
+import io
 import os
 import sys
+from contextlib import redirect_stdout
 from types import ModuleType
 from typing import Any
 
@@ -48,6 +51,16 @@ def import_mace() -> None:
     except BaseException:
         del sys.modules["mace"]
         raise
+    _import_tables()
+
+
+def _import_tables() -> None:
+    """Import the module that prints, into whatever is being written, that cuEquivariance is missing."""
+    said = io.StringIO()
+    with redirect_stdout(said):
+        importlib.import_module("mace.tools.cg")
+    others = [line for line in said.getvalue().splitlines() if "cuequivariance" not in line.lower()]
+    sys.stdout.writelines(f"{line}\n" for line in others)
 
 
 def is_importing_model() -> bool:

@@ -66,6 +66,8 @@ class StoredFile:
     """Whether a compiled file holds the second library, for several ranks."""
     compiled_for: dict[str, str] = field(default_factory=dict)
     """Of compiled files: torch's record of device and processor."""
+    source: dict[str, str] | None = None
+    """Of converted models: ``file``, ``sha256`` and ``head`` of the native file."""
     kernels: dict[str, Any] | None = None
     """Of compiled files with generated kernels: features that the CPU must have, size and errors of the tables."""
 
@@ -154,12 +156,12 @@ def _read_pt(path: Path, archive: Archive) -> StoredFile:  # noqa: ARG001
     ]
     training = {
         "step": extra.get("train_infos", {}).get("step"),
-        "optimizer": "optimizer" in content,
+        "optimizer": content.get("optimizer") is not None,
         "ema_decay": content.get("ema", {}).get("decay"),
     }
     info = models[0].section.get("info") if models else None
     versions = info.get("versions") if isinstance(info, dict) else None
-    return StoredFile(path, "pt", models, {}, versions, training)
+    return StoredFile(path, "pt", models, {}, versions, training, source=_source(info))
 
 
 def _arrays(tensors: "Iterable[tuple[str, torch.Tensor]]", prefix: str = "") -> dict[str, np.ndarray]:
@@ -187,9 +189,8 @@ def _read_pth(path: Path, archive: Archive) -> StoredFile:  # noqa: ARG001
     if not section and module.name == "MaceModel":  # converted from a file that did not record it
         section = {"type": "mace", "type_map": settings["type_map"], "r_max": settings["rcut"]}
     versions = settings.get("versions")
-    return StoredFile(
-        path, "pth", [StoredModel(None, section, _arrays(module.named_tensors()))], {}, versions
-    )
+    stored = StoredModel(None, section, _arrays(module.named_tensors()))
+    return StoredFile(path, "pth", [stored], {}, versions, source=_source(section.get("info")))
 
 
 def _read_exported(path: Path, archive: Archive) -> StoredFile:
@@ -223,8 +224,17 @@ def _read_exported(path: Path, archive: Archive) -> StoredFile:
             archive.ending("extra/forward_lower_with_comm.pt2") and metadata.get("has_comm_artifact")
         ),
         compiled_for=device,
+        source=_source(_json(archive, "extra/model_def_script.json").get("info")),
         kernels=section.pop("@kernels", None),
     )
+
+
+def _source(info: Any) -> dict[str, str] | None:
+    """What a conversion noted, as far as it is text."""
+    source = info.get("source") if isinstance(info, dict) else None
+    if not isinstance(source, dict):
+        return None
+    return {key: str(source.get(key)) for key in ("file", "sha256", "head")}
 
 
 def _dtype(name: str) -> str:

@@ -126,6 +126,32 @@ def _is_module(value: Any) -> bool:
     return "_modules" in value.state or value.qualname.startswith("__torch__.")
 
 
+def named_class(path: str | Path) -> str | None:
+    """Name of the class of MACE's that a file holds.
+
+    Parameters
+    ----------
+    path : str or Path
+        Any file.
+
+    Returns
+    -------
+    str or None
+        None if it holds something else.
+
+    Raises
+    ------
+    FileError
+        If the file cannot be read.
+    """
+    check_regular(Path(path))
+    content = TorchFile(path).content
+    if not isinstance(content, Record):
+        return None
+    known = (*_MODELS, *_LAMMPS_WRAPPERS, *_OTHER_MODELS)
+    return content.name if content.name in known else None
+
+
 def read_native(
     path: str | Path, trust: bool = False, architecture: str | Path | None = None
 ) -> NativeModule:

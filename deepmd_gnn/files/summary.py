@@ -43,7 +43,7 @@ def summarise(path: Path) -> dict[str, Any]:
     dict[str, Any]
         Values that JSON can hold: ``file``, ``size_bytes``, ``kind``, ``kind_name``, ``evaluation``, ``lammps``,
         ``multi_rank``, ``with_comm_artifact``, ``atomic_virial``, ``compiled_for``, ``kernels`` and ``radial_tables`` (None: none), ``versions``
-        (None: not recorded), ``training`` (None for frozen models), ``warnings``, and ``models``: one per head, with
+        and ``source`` (None: not recorded), ``training`` (None for frozen models), ``next`` (a command), ``warnings``, and ``models``: one per head, with
         ``head``, ``type``, ``type_map``, ``r_max`` (Å), ``architecture``, ``precision``, ``parameters``,
         ``avg_num_neighbors``, ``scale`` (eV), ``atomic_energies`` (eV), and excluded types.
 
@@ -74,7 +74,9 @@ def summarise(path: Path) -> dict[str, Any]:
         "kernels": stored.kernels if _has_kernels(stored) else None,
         "radial_tables": stored.kernels["tables"] if stored.kernels else None,
         "versions": stored.versions,
+        "source": stored.source,
         "training": stored.training or None,
+        "next": _next(stored, models),
         "warnings": _warnings(stored),
         "models": models,
     }  # fmt: skip
@@ -241,6 +243,18 @@ def _lammps(kind: str, many: bool, with_comm: bool) -> str:
         if many
         else f"{one} only: no library for several ranks inside"
     )
+
+
+def _next(stored: StoredFile, models: list[dict[str, Any]]) -> str:
+    """What users mostly do with such a file."""
+    file = stored.path.name
+    if stored.kind == "pt":
+        head = f" --head {stored.models[0].head}" if stored.models[0].head else ""
+        return f"dp --pt-expt freeze -c {file} -o {stored.path.stem.split('.')[0]}.pt2{head}"
+    if stored.kind == "pte":
+        return f"dp convert-backend {file} {stored.path.stem}.pt2"
+    names = " ".join(models[0].get("type_map", []))
+    return f"in LAMMPS: pair_style deepmd {file}; pair_coeff * * {names}"
 
 
 def _warnings(stored: StoredFile) -> list[str]:

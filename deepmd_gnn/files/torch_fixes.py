@@ -1,7 +1,9 @@
-"""What torch 2.11 gets wrong, mended while something of ours is compiled: TorchInductor on CPUs, TorchScript in threads."""
+"""What torch 2.11 gets wrong, mended while something of ours is compiled or opened: TorchInductor on CPUs, TorchScript in threads."""
 
 import contextlib
+import os
 import threading
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +17,7 @@ _compiling = threading.RLock()
 # TorchScript fails with "Can't redefine method" if two threads compile the same class.
 scripting = threading.RLock()
 """Held while the host scripts a model."""
+_opening = threading.RLock()
 
 
 @contextlib.contextmanager
@@ -42,3 +45,37 @@ def sound_vectorisation() -> Iterator[None]:
             yield
         finally:
             TilingSelect.select_tiling = original  # type: ignore[method-assign]
+
+
+@contextlib.contextmanager
+def opening_directly() -> Iterator[None]:
+    """Open exported programs without the reader that takes them for outdated, and whatever the end of their name.
+
+    ``aoti_load_package`` tries a reader of archives that hold nothing but a program, warns, and does what is done here.
+    ``torch.export.load`` warns of names that do not end in ``.pt2``, but takes open files.
+    """
+    import torch._inductor
+    import torch.export
+
+    load_package, load = torch._inductor.aoti_load_package, torch.export.load
+
+    def open_package(path: Any, run_single_threaded: bool = False, device_index: int = -1) -> Any:
+        from torch.export.pt2_archive._package import AOTICompiledModel
+
+        loader = torch._C._aoti.AOTIModelPackageLoader  # type: ignore[attr-defined]
+        return AOTICompiledModel(loader(os.fspath(path), "model", run_single_threaded, 1, device_index))
+
+    def open_program(path: Any, **options: Any) -> Any:
+        with open(path, "rb") as file, warnings.catch_warnings():
+            # The tensors share memory with what was read, and nothing else does.
+            warnings.filterwarnings("ignore", "The given buffer is not writable")
+            return load(file, **options)
+
+    with _opening:
+        torch._inductor.aoti_load_package = open_package
+        torch.export.load = open_program  # type: ignore[assignment]
+        try:
+            yield
+        finally:
+            torch._inductor.aoti_load_package = load_package
+            torch.export.load = load

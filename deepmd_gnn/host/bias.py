@@ -9,6 +9,7 @@ import torch
 
 from deepmd_gnn.config.isolated_atoms import energies_of_types, read_atomic_energies
 from deepmd_gnn.config.mm_types import is_mm
+from deepmd_gnn.host.counts import compositions
 from deepmd_gnn.host.evaluation import Evaluation
 from deepmd_gnn.host.labels import NoEnergiesError, Sampled, checked, with_energies
 from deepmd_gnn.stat_compat import fitted_energies
@@ -151,6 +152,24 @@ def change_out_bias(
         model.out_bias.copy_(model.out_bias + fitted if predict else fitted)
 
 
+def _tell_undetermined(
+    model: Evaluation, sampled_func: Callable[[], Sampled], given: dict[str, list[Any]] | None
+) -> None:
+    """Say so where the compositions of the data do not tell the E0 of their elements apart."""
+    counts = compositions(with_energies(sampled_func)(), len(model.type_map))
+    fixed = given["energy"] if given else [None] * len(model.type_map)
+    fitted = [k for k in np.flatnonzero(counts.any(axis=0)) if fixed[k] is None]
+    if np.linalg.matrix_rank(counts[:, fitted]) < len(fitted):
+        log.warning(
+            "MACE atomic energies of %s cannot be told apart: the data has %d composition(s) of them, for %d energies. Their sum "
+            "is right for these data, and training is not harmed; for other compositions give atomic_energies, or add frames of "
+            "isolated atoms.",
+            ", ".join(model.type_map[k] for k in fitted),
+            len(counts),
+            len(fitted),
+        )
+
+
 def fit_energies(
     model: Evaluation, sampled_func: Callable[[], Sampled], **options: Any
 ) -> torch.Tensor | None:
@@ -162,4 +181,6 @@ def fit_energies(
             "%s atomic energies: the data has no energies to fit them to; they stay as they are.", model.title
         )
         return None
+    if "model_forward" not in options:
+        _tell_undetermined(model, sampled_func, options.get("preset_bias"))
     return _without_mm(model, bias.view(1, -1, 1).to(model.out_bias.device))

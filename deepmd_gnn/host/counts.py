@@ -92,6 +92,28 @@ def count_forces(sampled: list[dict[str, Any]], counts: list[bool] | None = None
     return [total, float(count)]
 
 
+def compositions(sampled: list[dict[str, Any]], ntypes: int) -> np.ndarray:
+    """Which numbers of atoms of each type the data has.
+
+    Parameters
+    ----------
+    sampled : list[dict[str, Any]]
+        Frames of each system with ``atype``, shape (nf, nloc), negative for no atom.
+    ntypes : int
+        Number of types.
+
+    Returns
+    -------
+    numpy.ndarray
+        Different rows, shape (ncompositions, ntypes).
+    """
+    rows = []
+    for system in sampled:
+        atype = torch.as_tensor(system["atype"], device="cpu").unsqueeze(-1)
+        rows.append((atype == torch.arange(ntypes, device="cpu")).sum(dim=1).numpy())
+    return np.unique(np.concatenate(rows), axis=0)
+
+
 class CachedNumbers:
     """Numbers kept beside the host's statistics in the stat file.
 

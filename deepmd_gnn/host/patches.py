@@ -19,6 +19,7 @@ from deepmd_gnn.host.device_inference import with_kernels
 from deepmd_gnn.host.freezing import whole_exports
 from deepmd_gnn.host.inference_graphs import keeping_types, searching_here
 from deepmd_gnn.host.model_size import counting
+from deepmd_gnn.host.opening import without_alarm
 
 
 class Patch(NamedTuple):
@@ -52,6 +53,14 @@ PATCHES = (
     Patch(
         "deepmd.pt_expt.infer.deep_eval", "DeepEval._build_eval_graph", searching_here,
         "its neighbour searches die or never end on bad cells and coordinates",
+    ),
+    *(
+        Patch(module, name, without_alarm, "opens files in a way that makes torch warn of nothing")
+        for module, name in (
+            ("deepmd.pt_expt.infer.deep_eval", "DeepEval._load_pt2"),
+            ("deepmd.pt_expt.infer.deep_eval", "DeepEval._load_pte"),
+            ("deepmd.pt_expt.utils.serialization", "_serialize_from_file_pte"),
+        )
     ),
     Patch(
         "deepmd.pt_expt.utils.serialization", "deserialize_to_file", whole_exports,

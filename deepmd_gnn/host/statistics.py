@@ -36,6 +36,11 @@ def compute_or_load_stat(
         Elements of the data, if the user names them.
     """
     sampled_func = checked(sampled_func)
+    seed = getattr(model.config, "seed", None)
+    log.info(
+        "MACE seed of new weights: %s",
+        "that of training" if seed is None else f"{seed}, of the model section",
+    )
     path = None if stat_file_path is None else stat_file_path / " ".join(model.type_map)
     observed = preset_observed_type or observed_elements(sampled_func, path, model.type_map)
     model.observed.copy_(observed_record(observed, model.type_map))

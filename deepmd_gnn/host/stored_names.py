@@ -51,6 +51,10 @@ class StoredModel(BaseModel):
         fit_stored(self, state_dict, prefix)
         # Files of 1.0.0.dev0 do not have it.
         state_dict.setdefault(f"{prefix}observed", self.observed)
+        # Constants are computed, not stored, but TorchScript asks for them, and the host tells users that weights are missing.
+        for name, value in self.named_buffers():
+            if name.endswith(".value"):
+                state_dict.setdefault(prefix + name, value)
         torch.nn.Module._load_from_state_dict(self, state_dict, prefix, *others)
 
 

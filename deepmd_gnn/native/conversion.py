@@ -1,5 +1,6 @@
 """Native MACE files as files of DeePMD-kit: ``.pt`` to train on, ``.pth`` and ``.pt2`` to run."""
 
+import hashlib
 import json
 import tempfile
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 from deepmd_gnn.files.whole_file import refuse_same, whole_file
 from deepmd_gnn.host.freeze import freeze
 from deepmd_gnn.mace import MaceModel
-from deepmd_gnn.native.reader import load_mace
+from deepmd_gnn.native.reader import load_head
 
 SUFFIXES = (".pt", ".pth", ".pt2")
 
@@ -55,16 +56,39 @@ def convert(
     refuse_same(source, output)
     if architecture is not None:
         refuse_same(architecture, output)
-    model = load_mace(source, head, elements, precision, sel, trust=trust, architecture=architecture)
+    model, name = load_head(source, head, elements, precision, sel, trust=trust, architecture=architecture)
+    origin = provenance(source, name)
     if output.suffix == ".pt":
-        save_checkpoint(model, output)
+        save_checkpoint(model, output, origin)
         write_input(model, output.with_suffix(".json"))
         return model
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Path(folder) / "model.pt"
-        save_checkpoint(model, checkpoint)
+        save_checkpoint(model, checkpoint, origin)
         freeze(checkpoint, output)
     return model
+
+
+def provenance(source: str | Path, head: str) -> dict[str, str]:
+    """Where a converted model is from, to be kept in what is written.
+
+    Parameters
+    ----------
+    source : str or Path
+        The native file.
+    head : str
+        Which head of it was converted.
+
+    Returns
+    -------
+    dict[str, str]
+        ``file`` (its name, without folders), ``sha256`` and ``head``.
+    """
+    digest = hashlib.sha256()
+    with open(source, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return {"file": Path(source).name, "sha256": digest.hexdigest(), "head": head}
 
 
 def model_section(model: MaceModel) -> dict[str, Any]:
@@ -91,7 +115,7 @@ def model_section(model: MaceModel) -> dict[str, Any]:
     }
 
 
-def save_checkpoint(model: MaceModel, path: str | Path) -> None:
+def save_checkpoint(model: MaceModel, path: str | Path, source: dict[str, str] | None = None) -> None:
     """Write a checkpoint as ``dp --pt train`` does.
 
     Parameters
@@ -100,12 +124,15 @@ def save_checkpoint(model: MaceModel, path: str | Path) -> None:
         The model.
     path : str or Path
         Of the checkpoint.
+    source : dict[str, str], optional
+        From :func:`provenance`.
     """
     import torch
     from deepmd.pt.train.wrapper import ModelWrapper
 
     # Through JSON: the host reads checkpoints with weights_only, which admits plain values only.
-    parameters = json.loads(json.dumps({**model_section(model), "info": {"versions": model.versions}}))
+    info = {"versions": model.versions, **({"source": source} if source else {})}
+    parameters = json.loads(json.dumps({**model_section(model), "info": info}))
     state = ModelWrapper(model, model_params=parameters).state_dict()
     # --init-model asks for the key of the optimizer; None starts a new one.
     with whole_file(path) as unfinished:

@@ -72,12 +72,40 @@ def load_mace(
     ValueError
         If head, elements or precision do not fit the model.
     """
-    with _explained(source):
-        return _load(read_native(source, trust, architecture), head, elements, precision, sel)
+    return load_head(source, head, elements, precision, sel, trust=trust, architecture=architecture)[0]
+
+
+def load_head(
+    source: str | Path,
+    head: str | None = None,
+    elements: list[str] | None = None,
+    precision: str | None = None,
+    sel: int | None = None,
+    *,
+    trust: bool = False,
+    architecture: str | Path | None = None,
+) -> tuple[MaceModel, str]:
+    """As :func:`load_mace`.
+
+    Parameters
+    ----------
+    source, head, elements, precision, sel, trust, architecture
+        As for :func:`load_mace`.
+
+    Returns
+    -------
+    tuple[MaceModel, str]
+        The model and the name of its head in the file.
+    """
+    with explained(source):
+        native = read_native(source, trust, architecture)
+        description = describe(native, head)
+        model = _load(native, description, elements, precision, sel)
+        return model, description.heads[description.head]
 
 
 @contextmanager
-def _explained(source: str | Path) -> Iterator[None]:
+def explained(source: str | Path) -> Iterator[None]:
     """Replace errors of Python, met where a file is not built as expected, by a sentence; ours say what they have to."""
     try:
         yield
@@ -96,9 +124,12 @@ def _explained(source: str | Path) -> Iterator[None]:
 
 
 def _load(
-    native: NativeModule, head: str | None, elements: list[str] | None, precision: str | None, sel: int | None
+    native: NativeModule,
+    description: NativeDescription,
+    elements: list[str] | None,
+    precision: str | None,
+    sel: int | None,
 ) -> MaceModel:
-    description = describe(native, head)
     wanted = description.type_map if elements is None else list(elements)
     _check_elements(wanted, description.type_map)
     options = dict(description.options)

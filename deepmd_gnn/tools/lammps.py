@@ -1,6 +1,5 @@
 """LAMMPS as a program: find it, run it on a number of ranks, read what it says."""
 
-import os
 import re
 import shutil
 import subprocess
@@ -39,6 +38,16 @@ timestep {timestep}
 thermo 1000000
 run {warm_up}
 run {steps}
+"""
+
+
+# Runs a command and writes the largest resident memory of what it started, in kB. A process begins with the memory of the
+# one that starts it, as far as the system keeps count, so that a small one stands between.
+_MEASURE = """\
+import resource, subprocess, sys
+code = subprocess.call(sys.argv[2:])
+open(sys.argv[1], "w").write(str(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss))
+sys.exit(code if code >= 0 else 128 - code)
 """
 
 
@@ -183,15 +192,11 @@ def _run(
     command = [str(programs.lmp), "-in", "in.lmp", "-log", "log.lammps", "-nocite"]
     if ranks > 1:
         command = [str(programs.mpirun), "-n", str(ranks), *command]
-    with (folder / "output").open("w+b") as file:
-        process = subprocess.Popen(command, cwd=folder, stdout=file, stderr=subprocess.STDOUT)
-        _, status, usage = os.wait4(process.pid, 0)  # also the memory of all processes that it started
-        process.returncode = os.waitstatus_to_exitcode(status)
-        file.seek(0)
-        output = file.read().decode(errors="replace")
-    if process.returncode:
+    memory = (folder / "memory").absolute()
+    command = [sys.executable, "-I", "-S", "-c", _MEASURE, str(memory), *command]
+    done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    output = done.stdout.decode(errors="replace")
+    if done.returncode:
         words = [line for line in output.splitlines() if "error" in line.lower()] or output.splitlines()[-3:]
-        raise LammpsError(
-            f"LAMMPS on {ranks} rank(s) ended with {process.returncode}: {' '.join(words)[-500:]}"
-        )
-    return output, usage.ru_maxrss / 1024
+        raise LammpsError(f"LAMMPS on {ranks} rank(s) ended with {done.returncode}: {' '.join(words)[-500:]}")
+    return output, int(memory.read_text()) / 1024

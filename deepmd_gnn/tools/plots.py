@@ -107,9 +107,10 @@ def parity_figure(quantities: dict[str, list[Series]]) -> Figure:
     if not quantities:
         raise ValueError("no reference energies, forces or virials to compare with.")
     names = list(dict.fromkeys(series.name for group in quantities.values() for series in group))
+    frames = {series.name: len(series.reference) for series in quantities.get("energy", [])}
     colours = dict(zip(names, _colours(len(names)), strict=True))
     width = 3.9 * len(quantities)
-    handles = _handles(colours) if len(names) > 1 else []
+    handles = _handles(colours, frames) if len(names) > 1 else []
     longest = max((len(str(handle.get_label())) for handle in handles), default=0)
     columns = max(1, min(len(handles), int(11 * width / (longest + 5))))
     # Room for the legend below, else it is taken from the square panels and their titles.
@@ -183,9 +184,12 @@ def _power_of_ten(value: float, position: int | None = None) -> str:  # noqa: AR
 
 def _draw_parity(axis: Axes, quantity: str, series: Sequence[Series], colours: dict[str, str]) -> None:
     what, unit, factor, error_unit = _PARITY[quantity]
-    shifts = [0.0] * len(series)
+    shifts, zero, count = [0.0] * len(series), "", ""
     if quantity == "energy":
         what, shifts = _energy_shifts(series)
+        zero = f"\nzero: {shifts[0]:.4f} eV/atom".replace("-", "−") if len(set(shifts)) == 1 else ""
+        frames = sum(len(s.reference) for s in series)
+        count = f"{frames} frame{'s' * (frames > 1)}: "
     reference = np.concatenate([(s.reference - m).ravel() for s, m in zip(series, shifts, strict=True)])
     prediction = np.concatenate([(s.prediction - m).ravel() for s, m in zip(series, shifts, strict=True)])
     colour = np.concatenate([np.full(s.reference.size, colours[s.name]) for s in series])
@@ -202,10 +206,10 @@ def _draw_parity(axis: Axes, quantity: str, series: Sequence[Series], colours: d
     axis.set(xlim=limits, ylim=limits, box_aspect=1)
     axis.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     axis.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
-    axis.set(xlabel=f"reference {what} ({unit})", ylabel=f"predicted {what} ({unit})")
+    axis.set(xlabel=f"reference {what} ({unit}){zero}", ylabel=f"predicted {what} ({unit})")
     error = 1000 * (prediction - reference)
     rmse, mae = float(np.sqrt(np.mean(error**2))), float(np.mean(np.abs(error)))
-    axis.set_title(f"RMSE {_digits(rmse)}, MAE {_digits(mae)} {error_unit}", fontsize=10)
+    axis.set_title(f"{count}RMSE {_digits(rmse)}, MAE {_digits(mae)} {error_unit}", fontsize=10)
 
 
 def _energy_shifts(series: Sequence[Series]) -> tuple[str, list[float]]:
@@ -241,10 +245,11 @@ def _colours(count: int) -> list[str]:
     return [to_hex(colormaps["viridis"](value)) for value in np.linspace(0.0, 0.95, count)]
 
 
-def _handles(colours: dict[str, str]) -> list[Line2D]:
+def _handles(colours: dict[str, str], frames: dict[str, int]) -> list[Line2D]:
     shown = list(colours)[:_LEGEND_ENTRIES]
+    counts = {name: f" ({count} frame{'s' * (count > 1)})" for name, count in frames.items()}
     handles = [
-        Line2D([], [], color=colours[name], marker="o", ms=5, lw=0, label=label)
+        Line2D([], [], color=colours[name], marker="o", ms=5, lw=0, label=label + counts.get(name, ""))
         for name, label in zip(shown, _short(shown), strict=True)
     ]
     if len(colours) > len(shown):

@@ -40,6 +40,11 @@ class Structure:
         """Mass of each type in g/mol, shape (ntypes,)."""
         return np.array([atomic_masses[number] for number in check_type_map(self.type_map, ATOMIC_NUMBERS)])
 
+    @property
+    def radii(self) -> np.ndarray:
+        """Covalent radius of each type in Å, shape (ntypes,)."""
+        return np.array([covalent_radii[number] for number in check_type_map(self.type_map, ATOMIC_NUMBERS)])
+
     def moved(self, coord: np.ndarray, cell: np.ndarray | None = None) -> "Structure":
         """The same atoms at `coord`, Å, shape (natom, 3), in the same cell or another, shape (3, 3)."""
         return replace(self, coord=coord, cell=self.cell if cell is None else cell)

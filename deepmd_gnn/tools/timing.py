@@ -37,10 +37,19 @@ def main() -> None:
     answer = {
         "seconds": float(np.median(wall)),
         "cpu_seconds": float(np.median(cpu)),
-        "memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "memory_mb": _largest_memory(),
         "energy": result.energy,
     }
     sys.stdout.write(json.dumps(answer) + "\n")
+
+
+def _largest_memory() -> float:
+    """Largest resident memory of this program in MB; the system's count of the process begins with that of its parent."""
+    try:
+        status = Path("/proc/self/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) / 1024
+    except (OSError, IndexError):  # no Linux
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 if __name__ == "__main__":

@@ -87,13 +87,26 @@ def test_module_runs():
     assert result.stdout.strip() == f"deepmd-gnn {__version__}"
 
 
-@pytest.mark.parametrize(
-    "arguments", [[], ["nothing"], ["info"], ["info", "a.pt", "--no-such-option"], ["plot"]]
-)
+@pytest.mark.parametrize("arguments", [["nothing"], ["info"], ["info", "a.pt", "--no-such-option"], ["plot"]])
 def test_wrong_usage_exits_with_2(arguments, capsys):
     code, out, err = run(capsys, *arguments)
     assert code == 2
     assert "usage:" in err
+    assert out == ""
+
+
+def test_without_a_command_it_helps(capsys):
+    code, out, err = run(capsys)
+    assert code == 0
+    assert "commands:" in out
+    assert err == ""
+
+
+def test_completion_without_shtab_says_what_to_install(capsys, monkeypatch):
+    monkeypatch.setattr("deepmd_gnn.cli.find_spec", lambda name: None)
+    code, out, err = run(capsys, "--print-completion", "bash")
+    assert code == 1
+    assert "pip install shtab" in err
     assert out == ""
 
 

@@ -1,6 +1,7 @@
 """Given E0 hold against stat files and are not kept in them; adjusting them is said in the log."""
 
 import pytest
+import torch
 from deepmd.utils.path import DPPath
 from helpers import tiny_model
 from training_data import sampled_frames
@@ -40,3 +41,13 @@ def test_adjusting_given_energies_is_said(caplog):
     model.change_out_bias([sampled_frames()])
     assert model.out_bias.flatten().tolist() != [-7.0, -1.0]
     assert "were given and are adjusted" in caplog.text
+
+
+def test_one_composition_is_said_to_determine_no_energies(caplog):
+    frames = sampled_frames()
+    frames["atype"] = torch.tensor([[0, 0, 1, 1, 1, 1]] * 2)
+    tiny_model(atomic_energies="auto").compute_or_load_stat(lambda: [frames], None)
+    assert "of O, H cannot be told apart: the data has 1 composition(s)" in caplog.text
+    caplog.clear()
+    tiny_model(atomic_energies={"H": -1.0}).compute_or_load_stat(lambda: [frames], None)
+    assert "cannot be told apart" not in caplog.text

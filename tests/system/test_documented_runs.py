@@ -185,7 +185,9 @@ def test_water(tmp_path):
 
 def test_heat_flux(water):
     folder = copy_example("heat_flux", water.parents[1])
-    rules = {"in.lammps$": "in.lammps -var equilibrate 2 -var steps 20 -var every 2"}
+    rules = {
+        "in.lammps$": "in.lammps -var model ../water/mace.pth -var equilibrate 2 -var steps 20 -var every 2"
+    }
     outputs = PageRun(ROOT / "examples/heat_flux/README.md", folder, rules)()
     assert "W/(m K)" in outputs["python green_kubo.py flux.txt"]
     assert np.loadtxt(folder / "flux.txt").shape == (11, 6)

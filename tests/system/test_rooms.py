@@ -39,7 +39,7 @@ LATE = {
 }
 ONLY = {
     # Packages that only some modules may import.
-    "mace": {"mace_network", "mace_modules"},
+    "mace": {"mace_network", "mace_modules", "native.catalogue"},
     "e3nn": {"mace_network", "mace_modules", "mace_construction", "nequip_network"},
 }
 # Where private names of the host and of torch are at home.

@@ -126,7 +126,7 @@ def test_parity_shows_the_points_and_their_errors(tmp_path):
     quantities = {quantity: read_details(prefix, quantity)[0] for quantity in ("energy", "force", "virial")}
     figure = parity_figure(quantities)
     energy, force, virial = figure.axes
-    assert energy.get_title() == "RMSE 3.54, MAE 3.50 meV/atom"  # errors −3 and 4 meV
+    assert energy.get_title() == "2 frames: RMSE 3.54, MAE 3.50 meV/atom"  # errors −3 and 4 meV
     assert (
         force.get_title() == "RMSE 91.3, MAE 50.0 meV/Å"
     )  # of six components one is off by 0.1, one by −0.2
@@ -137,7 +137,7 @@ def test_parity_shows_the_points_and_their_errors(tmp_path):
     assert pairs == [(0, -0.2), (0, 0), (0, 0), (1, 1.1), (2, 2), (3, 3)]
     assert force.get_xlim() == force.get_ylim()
     assert [axis.get_xlabel() for axis in figure.axes] == [
-        "reference energy − mean (meV/atom)",
+        "reference energy − mean (meV/atom)\nzero: −2.0010 eV/atom",
         "reference force component (eV/Å)",
         "reference virial component (eV/atom)",
     ]
@@ -157,7 +157,10 @@ def test_systems_have_colours_of_their_own(tmp_path):
     quantities = {quantity: read_details(prefix, quantity)[0] for quantity in ("energy", "force", "virial")}
     assert [series.name for series in quantities["force"]] == ["/data/water", "/data/ice"]
     figure = parity_figure(quantities)
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["water", "ice"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        "water (5 frames)",
+        "ice (5 frames)",
+    ]
     # Far apart in energy, they share a panel of the size of their own spread.
     assert np.ptp(figure.axes[0].get_xlim()) < 1500
     assert "system mean" in figure.axes[0].get_xlabel()

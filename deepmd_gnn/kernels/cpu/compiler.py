@@ -213,3 +213,10 @@ def cpu_guard(machine: Machine) -> str:
     archive = compiled.archive(GUARD, [compiled.object("guard")])
     # Nothing refers to it; the linker must be told that it is wanted.
     return f"{linked(archive)} -Wl,--undefined={GUARD}"
+
+
+def compiler_name() -> str:
+    """The compiler that TorchInductor will call, with its version."""
+    command = shlex.split(get_cpp_compiler())
+    done = subprocess.run([*command, "--version"], capture_output=True, text=True, check=False)
+    return f"{' '.join(command)}: {(done.stdout.splitlines() or ['version unknown'])[0]}"

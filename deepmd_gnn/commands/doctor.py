@@ -1,0 +1,108 @@
+"""``deepmd-gnn doctor``: whether this machine has what training and molecular dynamics need."""
+
+import argparse
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+from deepmd_gnn.commands.parsers import add_command, add_json_argument
+
+if TYPE_CHECKING:
+    from deepmd_gnn.tools.machine import Finding
+
+_EXAMPLES = """\
+examples:
+  deepmd-gnn doctor           a line each for versions, threads, CPU, compiler, GPU, LAMMPS, MPI …
+  deepmd-gnn doctor --json    the same for programs, or for a bug report
+
+exit codes: 0 nothing is wrong (what is missing is needed for some things only), 1 something is
+"""
+_WORDS = {True: "ok", False: "WRONG", None: "-"}
+
+
+def add_parsers(subparsers: Any) -> None:
+    """Add ``doctor``.
+
+    Parameters
+    ----------
+    subparsers : Any
+        What :meth:`argparse.ArgumentParser.add_subparsers` returned.
+    """
+    parser = add_command(
+        subparsers,
+        "doctor",
+        "look at the installation",
+        _EXAMPLES,
+        "Look at versions, threads, CPU, compiler, GPU, libraries, LAMMPS and MPI; each line is ok or says what to do.",
+    )
+    add_json_argument(parser)
+    parser.set_defaults(func=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Look at the machine.
+
+    Parameters
+    ----------
+    arguments : argparse.Namespace
+        With ``json``.
+
+    Returns
+    -------
+    int
+        0, or 1 if something is wrong.
+    """
+    from deepmd_gnn.tools.evaluation import quiet
+    from deepmd_gnn.tools.machine import all_findings
+
+    with quiet():
+        findings = all_findings(_kernels)
+    if arguments.json:
+        sys.stdout.write(json.dumps([finding.to_dict() for finding in findings], indent=2) + "\n")
+    else:
+        for finding in findings:
+            sys.stdout.write(f"{_WORDS[finding.ok]:<6}{finding.name:<14}{finding.found}\n")
+            if finding.advice:
+                sys.stdout.write(f"{'':20}→ {finding.advice}\n")
+    return 1 if any(finding.ok is False for finding in findings) else 0
+
+
+def _kernels() -> "list[Finding]":
+    """The compiler that a ``.pt2`` needs, and whether generated kernels run here."""
+    import torch
+
+    from deepmd_gnn.kernels.cpu.compiler import check_compiler, compiler_name, this_machine
+    from deepmd_gnn.kernels.triton.support import works_on
+    from deepmd_gnn.tools.machine import Finding
+
+    try:
+        check_compiler()
+    except RuntimeError as error:
+        return [
+            Finding(
+                "compiler",
+                None,
+                "no C++ compiler; dp --pt-expt freeze needs one, LAMMPS does not",
+                str(error).removeprefix("mace model: "),
+            )
+        ]
+    bits = 8 * this_machine().vector_bytes
+    findings = [Finding("compiler", True, compiler_name())]
+    if bits >= 256:
+        findings.append(Finding("CPU kernels", True, f"vectors of {bits} bits"))
+    else:
+        findings.append(
+            Finding(
+                "CPU kernels",
+                None,
+                "without AVX2 or AVX-512",
+                "they run, slower; is the compiler old, or a test program blocked?",
+            )
+        )
+    if torch.cuda.is_available():
+        works = works_on(torch.device("cuda"))
+        advice = "" if works else "install gcc and python3-dev; without them the torch code runs, slower"
+        findings.append(
+            Finding("GPU kernels", works, "Triton works" if works else "Triton does not work", advice)
+        )
+    return findings

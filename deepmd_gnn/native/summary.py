@@ -1,0 +1,109 @@
+"""What a native MACE file holds, without building or running the model."""
+
+from pathlib import Path
+from typing import Any
+
+from deepmd_gnn.files.archives import FileError
+from deepmd_gnn.files.native_file import NativeModule, NotConvertible, named_class, read_native
+from deepmd_gnn.native.description import NativeDescription, choose_head, describe
+from deepmd_gnn.native.reader import explained
+
+
+def summarise_native(path: Path) -> dict[str, Any] | None:
+    """Summarise a file of native MACE.
+
+    Parameters
+    ----------
+    path : Path
+        Any file.
+
+    Returns
+    -------
+    dict[str, Any] or None
+        Values that JSON can hold: ``file``, ``size_bytes``, ``kind``, ``model`` (its class), ``convertible``, ``reason`` (why
+        not), ``next`` (a command), and of models that can be converted ``type_map``, ``heads``, ``r_max`` (Å), ``precision``,
+        ``parameters``, ``options`` and ``atomic_energies`` (eV, by head). None if the file holds no module of MACE.
+    """
+    try:
+        name = named_class(path)
+    except (FileError, OSError):  # who asks has said what is wrong with it
+        return None
+    if name is None:
+        return None
+    found: dict[str, Any] = {
+        "file": str(path),
+        "size_bytes": path.stat().st_size,
+        "kind": "native",
+        "model": name,
+        "convertible": True,
+        "reason": None,
+        "next": f"deepmd-gnn convert {path.name} -o {path.stem}.pt2",
+    }
+    try:
+        with explained(path):
+            model = read_native(path)
+            heads = _descriptions(model)
+    except (NotConvertible, FileError) as error:
+        return {**found, "convertible": False, "reason": str(error), "next": None}
+    first = next(iter(heads.values()))
+    if len(heads) > 1 and model.stored_head is None:
+        found["next"] += f" --head {next(iter(heads))}"
+    energies = {name: one.options["atomic_energies"] for name, one in heads.items()}
+    options = {key: value for key, value in first.options.items() if key != "atomic_energies"}
+    return {
+        **found,
+        "type_map": first.type_map,
+        "heads": first.heads,
+        "r_max": options["r_max"],
+        "precision": options["precision"],
+        "parameters": sum(tensor.numel() for _, tensor in model.named_tensors()),
+        "options": options,
+        "atomic_energies": energies,
+    }
+
+
+def _descriptions(model: NativeModule) -> dict[str, NativeDescription]:
+    stored, model.stored_head = model.stored_head, 0  # so that none has to be chosen
+    names, _ = choose_head(model, None)
+    model.stored_head = stored
+    wanted = names if stored is None else [names[stored]]
+    return {name: describe(model, name) for name in wanted}
+
+
+def native_lines(summary: dict[str, Any]) -> dict[str, str]:
+    """Lines for users.
+
+    Parameters
+    ----------
+    summary : dict[str, Any]
+        From :func:`summarise_native`.
+
+    Returns
+    -------
+    dict[str, str]
+        Value by name.
+    """
+    lines = {
+        "File": f"{summary['file']} ({summary['size_bytes'] / 1e6:.3g} MB)",
+        "Kind": f"model of native MACE ({summary['model']})",
+    }
+    if not summary["convertible"]:
+        return {**lines, "Convertible": f"no: {summary['reason']}"}
+    options = summary["options"]
+    first = options.get("interaction_first") or options["interaction"]
+    lines |= {
+        "Convertible": "yes",
+        "Heads": " ".join(summary["heads"]),
+        "Type map": " ".join(summary["type_map"]),
+        "Cutoff (r_max)": f"{summary['r_max']:g} Å",
+        "Layers": f"{options['num_interactions']}: {first}, {options['interaction']}",
+        "Features": str(options["hidden_irreps"]),
+        "Edges": f"spherical harmonics up to l = {options['max_ell']}",
+        "Correlation": str(options["correlation"]),
+        "ZBL repulsion": "yes" if options["pair_repulsion"] else "no",
+        "Precision": summary["precision"],
+        "Numbers in the file": f"{summary['parameters']:,}",
+    }
+    for head, energies in summary["atomic_energies"].items():
+        lines[f"E0 of {head}"] = ", ".join(f"{name} {value:.6f} eV" for name, value in energies.items())
+    return {**lines, "Next": summary["next"]}
