@@ -41,7 +41,7 @@ class Weights:
             self.generator = torch.Generator().manual_seed(state)
 
     def __call__(self, *shape: int) -> torch.Tensor:
-        """The next ones."""
+        """The next ones, in this shape."""
         return torch.randn(*shape, dtype=torch.float64, device="cpu", generator=self.generator)
 
 

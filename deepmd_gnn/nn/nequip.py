@@ -127,7 +127,7 @@ class ConvNetLayer(torch.nn.Module):
         return self.equivariant_nonlin(message)
 
     def alone(self, features: torch.Tensor, one_hot: torch.Tensor) -> torch.Tensor:
-        """New features of atoms without neighbours, which receive nothing."""
+        """New features of atoms without neighbours, which receive nothing; shapes (n, components, channels) and (n, ntypes) → the first."""
         size = self.equivariant_nonlin.components
         nothing = features.new_zeros(features.shape[0], size, self.equivariant_nonlin.channels)
         return self.update(features, nothing, one_hot)

@@ -200,7 +200,7 @@ class Nonlinearity(torch.nn.Module):
         return torch.tanh(scalars) * self.tanh_gain
 
     def scaled(self, part: torch.Tensor) -> torch.Tensor:
-        """An irrep whose norm n becomes SiLU(n); norms below 1e-8 count as 1e-8, as in e3nn."""
+        """An irrep of shape (n, 2l + 1, channels) whose norm n becomes SiLU(n); norms below 1e-8 count as 1e-8, as in e3nn."""
         norm = part.square().sum(dim=1, keepdim=True).clamp(min=1e-16).sqrt()
         return part * (torch.nn.functional.silu(norm) / norm)
 
