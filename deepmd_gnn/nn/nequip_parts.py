@@ -110,7 +110,7 @@ class PathNetwork(RadialNetwork):
         self.nlayers = len(weights)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Apply the layers, the last one without activation."""
+        """Apply the layers, the last one without activation, shapes (n, inputs) → (n, outputs)."""
         hidden = inputs
         for number, layer in enumerate(self.children(), start=1):
             weight = layer.weight * layer.weight.shape[0] ** -0.5
@@ -194,7 +194,7 @@ class Nonlinearity(torch.nn.Module):
         return torch.cat(outputs, dim=1)
 
     def activated(self, scalars: torch.Tensor, even: bool) -> torch.Tensor:
-        """SiLU of even, tanh of odd scalars."""
+        """SiLU of even, tanh of odd scalars, shape (n, channels)."""
         if even:
             return torch.nn.functional.silu(scalars) * self.silu_gain
         return torch.tanh(scalars) * self.tanh_gain
