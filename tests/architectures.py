@@ -329,7 +329,6 @@ ARCHITECTURES = {
         {
             "interaction": "RealAgnosticAttResidualInteractionBlock",
             "interaction_first": "RealAgnosticResidualInteractionBlock",
-            "num_interactions": 3,
             "distance_transform": "Soft",
             "radial_type": "gaussian",
             "num_radial_basis": 16,

@@ -11,13 +11,16 @@ import torch
 from deepmd.calculator import DP
 from deepmd.infer import DeepPot
 from deepmd_run import run_dp
+from helpers import assert_close, our_results, random_frame, tiny_model
+from lammps_cases import STRONG
 from lammps_runner import NKTV2P, PRESSURE_ORDER, run_lammps, write_data
-from tolerances import IMPORTED
+from tolerances import IMPORTED, NATIVE
 from training_data import composition_frames, write_system
 
 from deepmd_gnn import convert
 from deepmd_gnn.cli import main
 from deepmd_gnn.files.summary import summarise
+from deepmd_gnn.native.conversion import save_checkpoint
 
 DATA = Path(__file__).parents[1] / "data"
 SOURCE = DATA / "v0.3.6_mace02_com1_swa.model"
@@ -182,24 +185,38 @@ def test_freeze(files, tmp_path):
     assert np.abs(atoms.get_forces() - expected["forces"]).max() <= IMPORTED["force"]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("option", [None, "--no-kernels"])
-def test_exportable_backend(option, files, tmp_path):
-    """With kernels, and with radial tables only."""
-    if option is None:
-        convert(SOURCE, tmp_path / "x.pt2")
-    else:
-        assert main(["freeze", str(files / "x.pt"), "-o", str(tmp_path / "x.pt2"), option]) == 0
-    summary = summarise(tmp_path / "x.pt2")
-    assert (summary["kernels"] is None) == (option is not None)
+def described(path, kernels):
+    """What a compiled file says of itself."""
+    summary = summarise(path)
+    assert (summary["kernels"] is not None) == kernels
     # Either compares LAMMPS' list with what it should hold.
-    assert b"mace_checked_input" in (tmp_path / "x.pt2").read_bytes()
+    assert b"mace_checked_input" in path.read_bytes()
     assert [table["nodes"] >= 128 for table in summary["radial_tables"]] == [True, True]
+
+
+@pytest.mark.slow
+def test_exportable_backend(tmp_path):
+    convert(SOURCE, tmp_path / "x.pt2")
+    described(tmp_path / "x.pt2", kernels=True)
     for index in (0, 10):
         atoms, expected = reference(index)
         atoms.calc = DP(str(tmp_path / "x.pt2"))
         assert abs(atoms.get_potential_energy() - expected["energy"]) <= IMPORTED["energy"]
         assert np.abs(atoms.get_forces() - expected["forces"]).max() <= IMPORTED["force"]
+
+
+@pytest.mark.slow
+def test_without_kernels(tmp_path):
+    """With radial tables only; of a small model, because TorchInductor takes minutes for the code of a larger one."""
+    model = tiny_model(**STRONG)
+    save_checkpoint(model, tmp_path / "x.pt")
+    assert main(["freeze", str(tmp_path / "x.pt"), "-o", str(tmp_path / "x.pt2"), "--no-kernels"]) == 0
+    described(tmp_path / "x.pt2", kernels=False)
+    coord, atype, cell = random_frame(17, 6.5)
+    expected = our_results(model, coord, atype, cell)
+    energy, force, virial = DeepPot(str(tmp_path / "x.pt2")).eval(coord[None], cell[None], atype)
+    for key, value in (("energy", energy[0]), ("force", force[0]), ("virial", virial[0])):
+        assert_close(value, expected[key], NATIVE["float64"], key)
 
 
 @pytest.mark.parametrize("option", ["--no-kernels", "--no-tables"])
