@@ -209,3 +209,15 @@ def test_data(tmp_path):
     assert len(run()) == 9
     assert (tmp_path / "md/final.data").exists()
     assert json.loads((tmp_path / "native.json").read_text())["training"]["numb_steps"] == 9
+
+
+def test_nequip(tmp_path):
+    """Weights of the package, stored with the options they belong to; what does not fit would be named."""
+    with np.load(ROOT / "tests/data/nequip/reference.npz") as file:
+        options, prefix = json.loads(str(file["default/options"])), "default/weights/"
+        weights = {
+            k.removeprefix(prefix): torch.as_tensor(v) for k, v in file.items() if k.startswith(prefix)
+        }
+    torch.save(weights, tmp_path / "best_model.pth")
+    rules = {r"NequipModel\(.*\)": f'NequipModel(["O", "H"], **{options!r})'}
+    assert PageRun(ROOT / "docs/nequip.md", tmp_path, rules)() == {}
