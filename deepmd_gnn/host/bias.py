@@ -152,18 +152,17 @@ def change_out_bias(
         model.out_bias.copy_(model.out_bias + fitted if predict else fitted)
 
 
-def _tell_undetermined(
-    model: Evaluation, sampled_func: Callable[[], Sampled], given: dict[str, list[Any]] | None
-) -> None:
+def _tell_undetermined(model: Evaluation, sampled: Sampled, given: dict[str, list[Any]] | None) -> None:
     """Say so where the compositions of the data do not tell the E0 of their elements apart."""
-    counts = compositions(with_energies(sampled_func)(), len(model.type_map))
+    counts = compositions(sampled, len(model.type_map))
     fixed = given["energy"] if given else [None] * len(model.type_map)
     fitted = [k for k in np.flatnonzero(counts.any(axis=0)) if fixed[k] is None]
     if np.linalg.matrix_rank(counts[:, fitted]) < len(fitted):
         log.warning(
-            "MACE atomic energies of %s cannot be told apart: the data has %d composition(s) of them, for %d energies. Their sum "
+            "%s atomic energies of %s cannot be told apart: the data has %d composition(s) of them, for %d energies. Their sum "
             "is right for these data, and training is not harmed; for other compositions give atomic_energies, or add frames of "
             "isolated atoms.",
+            model.title,
             ", ".join(model.type_map[k] for k in fitted),
             len(counts),
             len(fitted),
@@ -174,13 +173,20 @@ def fit_energies(
     model: Evaluation, sampled_func: Callable[[], Sampled], **options: Any
 ) -> torch.Tensor | None:
     """The host's least squares: energies in eV, shape (1, ntypes, 1), zero for MM types; None without labels."""
+    seen: list[Sampled] = []
+
+    def sample() -> Sampled:
+        """Called unless the stat file has the energies."""
+        seen.append(with_energies(sampled_func)())
+        return seen[-1]
+
     try:
-        bias = fitted_energies(with_energies(sampled_func), len(model.type_map), **options)
+        bias = fitted_energies(sample, len(model.type_map), **options)
     except NoEnergiesError:
         log.warning(
             "%s atomic energies: the data has no energies to fit them to; they stay as they are.", model.title
         )
         return None
-    if "model_forward" not in options:
-        _tell_undetermined(model, sampled_func, options.get("preset_bias"))
+    if seen and "model_forward" not in options:
+        _tell_undetermined(model, seen[-1], options.get("preset_bias"))
     return _without_mm(model, bias.view(1, -1, 1).to(model.out_bias.device))

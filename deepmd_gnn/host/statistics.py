@@ -38,7 +38,8 @@ def compute_or_load_stat(
     sampled_func = checked(sampled_func)
     seed = getattr(model.config, "seed", None)
     log.info(
-        "MACE seed of new weights: %s",
+        "%s seed of new weights: %s",
+        model.title,
         "that of training" if seed is None else f"{seed}, of the model section",
     )
     path = None if stat_file_path is None else stat_file_path / " ".join(model.type_map)

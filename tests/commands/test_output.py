@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -140,7 +141,7 @@ def test_settings_that_cannot_be(wrong):
 # --- convert, export and freeze ---------------------------------------------------------------------------------
 
 
-def test_converting_gets_what_was_asked_for(stand_in, capsys):
+def test_converting_gets_what_was_asked_for(stand_in, monkeypatch, capsys):
     calls = []
 
     def convert_file(*arguments, **options):
@@ -148,6 +149,8 @@ def test_converting_gets_what_was_asked_for(stand_in, capsys):
         return SimpleNamespace(type_map=["H", "O"], rcut=4.5, config=SimpleNamespace(precision="float32"))
 
     stand_in("native.conversion", convert=convert_file)
+    source = {"file": "a.model", "head": "x", "sha256": "12ab"}
+    stand_in("files.summary", summarise=lambda path: {"source": source, "training": None, "next": "lmp"})
     words = [
         "convert",
         "a.model",
@@ -162,9 +165,12 @@ def test_converting_gets_what_was_asked_for(stand_in, capsys):
         "--trust",
     ]
     assert convert.run_convert(parsed(convert, *words)) == 0
-    expected = ("a.model", "b.pth", "x", ["H", "O"], None, 9), {"trust": True, "architecture": None}
+    expected = ("a.model", Path("b.pth"), "x", ["H", "O"], None, 9), {"trust": True, "architecture": None}
     assert calls == [expected]
-    assert capsys.readouterr().out == "a.model -> b.pth: elements H O, cutoff 4.5 Å, float32\n"
+    assert capsys.readouterr().out == (
+        "a.model -> b.pth: elements H O, cutoff 4.5 Å, float32\nfrom a.model, head x, sha256 12ab\n"
+        "next: deepmd-gnn check b.pth\n      lmp\n"
+    )
     exported = []
     stand_in("native.writer", export_native=lambda *arguments: exported.append(arguments))
     assert convert.run_export(parsed(convert, "export", "a.pt", "-o", "b.model", "--branch", "w")) == 0
@@ -214,7 +220,7 @@ def described(**changes):
     summary = {
         "file": "m.pt", "size_bytes": 1_234_567, "kind_name": "checkpoint (.pt)", "evaluation": "Python",
         "lammps": "no", "atomic_virial": True, "compiled_for": {}, "versions": None, "training": None,
-        "radial_tables": None, "warnings": [],
+        "radial_tables": None, "warnings": [], "source": None, "next": "dp --pt freeze",
         "models": [{**MODEL, "parameters": 12345, "avg_num_neighbors": 8.0, "scale": 1.5, "pair_exclude_types": [],
                     "atom_exclude_types": [], "atomic_energies": {"O": -5.0, "H": -1.25}}],
     }  # fmt: skip

@@ -173,7 +173,7 @@ def test_a_type_that_is_no_name(tmp_path, files, capsys):
     content["model"]["_extra_state"]["model_params"]["type"] = ["mace"]
     torch.save(content, tmp_path / "x.pt")
     assert run("info", tmp_path / "x.pt") == 1
-    assert "holds no MACE model" in capsys.readouterr().err
+    assert "holds no MACE or NequIP model" in capsys.readouterr().err
 
 
 def test_control_characters_are_not_printed(tmp_path, files, capsys):
