@@ -136,6 +136,8 @@ def test_a_part_is_shared_and_nothing_else(part):
 class Parts:
     """A model of two modules: what :class:`~deepmd_gnn.host.sharing.Part` reads of one."""
 
+    type_name = "mace"
+
     def __init__(self, counted=None, **config):
         self.energy_model = torch.nn.Module()
         self.energy_model.interaction = torch.nn.Linear(2, 2)
