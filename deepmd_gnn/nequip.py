@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from deepmd_gnn.config.described import described
+from deepmd_gnn.config.described import options_of
 from deepmd_gnn.config.nequip import NequipConfig, check_only_mm
 from deepmd_gnn.config.options import config_from_options
 from deepmd_gnn.host.model import GraphModel
@@ -52,15 +52,7 @@ class NequipModel(GraphModel):
 
     def described_options(self) -> dict[str, dict[str, Any]]:
         """The options that belong to features and to readouts."""
-        options = described(
-            NequipConfig,
-            vars(self.config),
-            self.type_map,
-            self.pair_exclude_types,
-            self.atom_exclude_types,
-        )
-        options["network_options"]["type"] = self.type_name
-        return options
+        return options_of(self.config, self.type_map, self.pair_exclude_types, self.atom_exclude_types)
 
     def atomic_numbers_of(self, type_map: list[str]) -> list[int]:
         """Atomic numbers of the types; a lone atom has no energy but E0, so that MM types need nothing."""

@@ -1,13 +1,13 @@
 """The input schema of ``"type": "mace"`` and the other networks, made from their options (:mod:`deepmd_gnn.config.networks`)."""
 
 import dataclasses
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from dargs import Argument
 from deepmd.utils.argcheck import model_args_plugin
 
+from deepmd_gnn.config.fields import check_value
 from deepmd_gnn.config.mace import MaceConfig
 from deepmd_gnn.config.nequip import NequipConfig
 from deepmd_gnn.config.networks import Config
@@ -18,12 +18,12 @@ DOC = "MACE, the equivariant message-passing interatomic potential (PyTorch back
 NEQUIP_DOC = "NequIP, the equivariant message-passing interatomic potential (PyTorch backend)."
 
 
-def _passes(check: Callable[[str, Any], None], key: str, value: Any) -> bool:
-    check(key, value)  # raises a message that names the key, the value and what is allowed
+def _passes(option: "dataclasses.Field[Any]", kind: str, value: Any) -> bool:
+    check_value(option, kind, value)
     return True
 
 
-def _argument(option: "dataclasses.Field[Any]") -> Argument:
+def _argument(kind: str, option: "dataclasses.Field[Any]") -> Argument:
     default = option.default
     if option.default_factory is not dataclasses.MISSING:
         default = option.default_factory()
@@ -33,7 +33,7 @@ def _argument(option: "dataclasses.Field[Any]") -> Argument:
         optional=True,
         default=default,
         alias=list(option.metadata["alias"]),
-        extra_check=partial(_passes, option.metadata["check"], option.name),
+        extra_check=partial(_passes, option, kind),
         doc=option.metadata["doc"],
     )
 
@@ -46,7 +46,9 @@ def _section(network: type[Config], name: str, kind: str, doc: str) -> Argument:
             "trainable", bool, optional=True, default=True, doc="false: keep these weights as they are."
         ),
     ]
-    return Argument(name, dict, [*host_keys, *map(_argument, options)], optional=True, doc=doc)
+    return Argument(
+        name, dict, [*host_keys, *map(partial(_argument, network.kind), options)], optional=True, doc=doc
+    )
 
 
 _SECTION_DOCS = {
@@ -106,4 +108,4 @@ def network_args(network: type[Config]) -> list[Argument]:
         _section(network, "descriptor", network.kind, _SECTION_DOCS["descriptor"]),
         _section(network, "fitting_net", "ener", _SECTION_DOCS["fitting_net"]),
     ]
-    return [*map(_argument, dataclasses.fields(network)), *sections, *host_keys]
+    return [*map(partial(_argument, network.kind), dataclasses.fields(network)), *sections, *host_keys]

@@ -51,6 +51,11 @@ def parse_irreps(text: str) -> list[tuple[int, int, str]]:
     return terms
 
 
+def spelled(irreps: str) -> str:
+    """One spelling of irreps."""
+    return " + ".join(f"{mul}x{ell}{parity}" for mul, ell, parity in parse_irreps(irreps))
+
+
 def fail(key: str, value: Any, allowed: str, hint: str = "", model: str = "mace") -> NoReturn:
     """Raise the error for a bad value: names the key, the value and what is allowed."""
     raise ValueError(f"{model} model: '{key}' is {value!r}, but must be {allowed}.{hint}")

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from deepmd_gnn.config.checks import parse_irreps
 from deepmd_gnn.config.mace import MaceConfig
 from deepmd_gnn.config.networks import Config
 from deepmd_gnn.config.sections import sections_of
@@ -13,18 +12,16 @@ OPTION_TENSORS = {"network_options": "descriptor", "readout_options": "fitting_n
 STATISTICS = ("avg_num_neighbors", "scale", "atomic_energies")
 # No number of the model depends on them, or as little as on rounding.
 _FREE = ("sel", "seed", "freeze", "enable_cueq", "precision", "num_channels", "max_L")
-# Of layers 2, 3, …, which a model with one layer does not have.
-_LATER_LAYERS = ("interaction", "MLP_irreps", "gate", "readout_cls")
 
 
 def options_of(
-    config: MaceConfig, type_map: list[str], pairs: list[list[int]], atoms: list[int]
+    config: Config, type_map: list[str], pairs: list[list[int]], atoms: list[int]
 ) -> dict[str, dict[str, Any]]:
     """Describe a model by what must not change under its weights.
 
     Parameters
     ----------
-    config : MaceConfig
+    config : MaceConfig or another network's
         Options.
     type_map : list[str]
         Names of the types.
@@ -34,43 +31,12 @@ def options_of(
     Returns
     -------
     dict[str, dict[str, Any]]
-        For each name in :data:`OPTION_TENSORS` plain values, one spelling for equal models; exclusions by name.
+        For each name in :data:`OPTION_TENSORS` plain values, one spelling for equal models; exclusions by name, and the type of
+        the model, which MACE does not say.
     """
-    values = {**vars(config), "correlation": config.correlations, "radial_MLP": list(config.radial_MLP)}
-    for key in ("hidden_irreps", "edge_irreps", "MLP_irreps"):
-        values[key] = None if values[key] is None else _spelled(str(values[key]))
-    unused = _LATER_LAYERS if config.num_interactions == 1 else ()
-    values = {key: value for key, value in values.items() if key not in unused}
-    return described(type(config), values, type_map, pairs, atoms)
-
-
-def described(
-    network: type[Config],
-    values: dict[str, Any],
-    type_map: list[str],
-    pairs: list[list[int]],
-    atoms: list[int],
-) -> dict[str, dict[str, Any]]:
-    """Sort options into those of features and of readouts, and leave out what may change.
-
-    Parameters
-    ----------
-    network : type
-        Options of the network.
-    values : dict[str, Any]
-        Values, one spelling for equal models.
-    type_map, pairs, atoms :
-        See :func:`options_of`.
-
-    Returns
-    -------
-    dict[str, dict[str, Any]]
-        See :func:`options_of`.
-    """
+    values, sections = config.comparable(), sections_of(type(config))
     described = {
-        tensor: {
-            key: values[key] for key in sections_of(network)[section] if key in values and key not in _FREE
-        }
+        tensor: {key: values[key] for key in sections[section] if key in values and key not in _FREE}
         for tensor, section in OPTION_TENSORS.items()
     }
     described["network_options"] |= {
@@ -78,8 +44,6 @@ def described(
         "pair_exclude_types": sorted({"-".join(sorted((type_map[i], type_map[j]))) for i, j in pairs}),
         "atom_exclude_types": sorted({type_map[i] for i in atoms}),
     }
+    if config.kind != MaceConfig.kind:
+        described["network_options"]["type"] = config.kind
     return described
-
-
-def _spelled(irreps: str) -> str:
-    return " + ".join(f"{mul}x{ell}{parity}" for mul, ell, parity in parse_irreps(irreps))

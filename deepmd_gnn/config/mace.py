@@ -17,11 +17,16 @@ from deepmd_gnn.config.checks import (
     canonical_interaction,
     is_unbounded,
     parse_irreps,
+    spelled,
 )
+from deepmd_gnn.config.fields import Options
 from deepmd_gnn.config.fields import option as _option
 
 DEFAULT_CHANNELS = 128
 DEFAULT_MAX_L = 1
+
+# Of layers 2, 3, …, which a model with one layer does not have.
+_LATER_LAYERS = ("interaction", "MLP_irreps", "gate", "readout_cls")
 
 
 def fail(key: str, value: Any, allowed: str) -> None:
@@ -38,7 +43,7 @@ def spelling_hint(key: str) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
-class MaceConfig:
+class MaceConfig(Options):
     """Architecture and statistics of a MACE model, named as native MACE names them.
 
     Every field is a key of the ``model`` section of ``input.json``; ``metadata["doc"]`` is its documentation.
@@ -195,11 +200,7 @@ class MaceConfig:
     )
 
     def __post_init__(self) -> None:
-        for option in dataclasses.fields(self):
-            try:
-                option.metadata["check"](option.name, getattr(self, option.name))
-            except ValueError as error:
-                raise ValueError(f"{error}{spelling_hint(option.name)}") from None
+        super().__post_init__()
         self._set("hidden_irreps", self._resolved_irreps())
         self._set("num_channels", None)
         self._set("max_L", None)
@@ -209,13 +210,24 @@ class MaceConfig:
             self._set("apply_cutoff", not self.has_unbounded_messages)
         self._set("gate", str(self.gate))
         self._set("distance_transform", str(self.distance_transform))
-        self._set("precision", PRECISIONS[self.precision])
-        for key in ("avg_num_neighbors", "atomic_energies", "scale"):
-            if getattr(self, key) is None:
-                self._set(key, "auto")
-        if isinstance(self.sel, list):
-            self._set("sel", self.sel[0])
         self._check_layers()
+
+    def hint(self, key: str) -> str:
+        """Other spellings of the option."""
+        return spelling_hint(key)
+
+    def comparable(self) -> dict[str, Any]:
+        """Values of options, one spelling for equal models, without those of layers that a model with one layer does not have."""
+        values = {
+            **vars(self),
+            "correlation": self.correlations,
+            "radial_MLP": list(self.radial_MLP),
+            "hidden_irreps": spelled(str(self.hidden_irreps)),
+            "MLP_irreps": spelled(str(self.MLP_irreps)),
+            "edge_irreps": None if self.edge_irreps is None else spelled(str(self.edge_irreps)),
+        }
+        unused = _LATER_LAYERS if self.num_interactions == 1 else ()
+        return {key: value for key, value in values.items() if key not in unused}
 
     def _check_layers(self) -> None:
         if isinstance(self.correlation, (list, tuple)) and len(self.correlation) != self.num_interactions:
@@ -236,9 +248,6 @@ class MaceConfig:
             fail("use_last_readout_only", True, "false with one layer, which would be left without readout")
         if self.use_edge_irreps_first and self.edge_irreps is None:
             fail("use_edge_irreps_first", True, "false unless edge_irreps is given")
-
-    def _set(self, key: str, value: Any) -> None:
-        object.__setattr__(self, key, value)
 
     def _resolved_irreps(self) -> str:
         if self.hidden_irreps is None:

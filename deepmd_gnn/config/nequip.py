@@ -4,12 +4,12 @@ No torch here: DeePMD-kit reads the schema in every ``dp`` process.
 """
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any, ClassVar, NoReturn
 
 from deepmd_gnn.config import checks
-from deepmd_gnn.config.checks import PRECISIONS, parse_irreps
-from deepmd_gnn.config.fields import option
+from deepmd_gnn.config.checks import PRECISIONS, parse_irreps, spelled
+from deepmd_gnn.config.fields import Options
+from deepmd_gnn.config.fields import option as _option
 from deepmd_gnn.config.mm_types import is_mm
 
 NONLINEARITIES = ("gate", "norm")
@@ -20,24 +20,6 @@ SIMPLE = {"l_max": 2, "parity": True, "num_features": 32}
 def fail(key: str, value: Any, allowed: str) -> NoReturn:
     """Raise the error for a bad value of an option."""
     checks.fail(key, value, allowed, model="nequip")
-
-
-def _named(check: Callable[[str, Any], None]) -> Callable[[str, Any], None]:
-    """Let a check that all networks share name this one."""
-
-    def check_and_name(key: str, value: Any) -> None:
-        try:
-            check(key, value)
-        except ValueError as error:
-            raise ValueError(str(error).replace("mace model:", "nequip model:", 1)) from None
-
-    return check_and_name
-
-
-def _option(
-    default: Any, types: list[Any], check: Callable[[str, Any], None], doc: str, alias: tuple[str, ...] = ()
-) -> Any:
-    return option(default, types, _named(check), doc, alias)
 
 
 def _terms(key: str, value: Any, example: str) -> list[tuple[int, int, str]]:
@@ -89,7 +71,7 @@ def _power(key: str, value: Any) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class NequipConfig:
+class NequipConfig(Options):
     """Architecture and statistics of a NequIP model, named as the package ``nequip`` 0.6 names them.
 
     Every field is a key of the ``model`` section of ``input.json``; ``metadata["doc"]`` is its documentation.
@@ -185,22 +167,12 @@ class NequipConfig:
     )
 
     def __post_init__(self) -> None:
-        for one in dataclasses.fields(self):
-            one.metadata["check"](one.name, getattr(self, one.name))
+        super().__post_init__()
         for key, value in self._resolved_irreps().items():
             self._set(key, value)
         for key in SIMPLE:
             self._set(key, None)
-        self._set("precision", PRECISIONS[self.precision])
         self._set("PolynomialCutoff_p", float(self.PolynomialCutoff_p))
-        for key in ("avg_num_neighbors", "atomic_energies", "scale"):
-            if getattr(self, key) is None:
-                self._set(key, "auto")
-        if isinstance(self.sel, list):
-            self._set("sel", self.sel[0])
-
-    def _set(self, key: str, value: Any) -> None:
-        object.__setattr__(self, key, value)
 
     def _resolved_irreps(self) -> dict[str, str]:
         """One spelling of the irreps: given ones, or those of the simple keys; raise ValueError if they contradict."""
@@ -229,11 +201,6 @@ def check_only_mm(type_map: list[str]) -> None:
     """Refuse a type map of MM types only."""
     if all(map(is_mm, type_map)):
         fail("type_map", type_map, "a list with at least one type that is no MM type")
-
-
-def spelled(irreps: str) -> str:
-    """One spelling of irreps."""
-    return " + ".join(f"{mul}x{ell}{parity}" for mul, ell, parity in parse_irreps(irreps))
 
 
 def _irreps(l_max: int, parity: bool, num_features: int) -> dict[str, str]:

@@ -9,11 +9,6 @@ Config = MaceConfig | NequipConfig
 CONFIGS: dict[str, type[Config]] = {config.kind: config for config in (MaceConfig, NequipConfig)}
 
 
-def renamed(error: ValueError, kind: str) -> ValueError:
-    """The error of a check that all networks share, with the type of the model that it is about."""
-    return ValueError(str(error).replace("mace model:", f"{kind} model:", 1))
-
-
 def config_class(kind: Any) -> type[Config]:
     """Options of a network; MACE's for other types."""
     return CONFIGS.get(str(kind), MaceConfig)

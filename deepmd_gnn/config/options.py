@@ -3,10 +3,10 @@
 import logging
 from typing import Any, TypeVar
 
+from deepmd_gnn.config.fields import renamed
 from deepmd_gnn.config.mace import MaceConfig, fail
 from deepmd_gnn.config.mm_types import element_of, is_mm
 from deepmd_gnn.config.nequip import NequipConfig
-from deepmd_gnn.config.networks import renamed
 from deepmd_gnn.config.sections import canonical_names, flatten
 from deepmd_gnn.config.versions import newer_writer
 

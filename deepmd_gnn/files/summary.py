@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from deepmd_gnn.config.described import STATISTICS, described, options_of
+from deepmd_gnn.config.described import STATISTICS, options_of
 from deepmd_gnn.config.nequip import NequipConfig
 from deepmd_gnn.config.networks import CONFIGS, Config, config_class
 from deepmd_gnn.config.options import config_from_options
@@ -181,11 +181,7 @@ def _contradiction(config: Config, model: StoredModel) -> str | None:
     """The first option that is another one in the description than beside the weights."""
     section = model.section
     excluded = (section.get(f"{kind}_exclude_types") or [] for kind in ("pair", "atom"))
-    types = list(section["type_map"])
-    if isinstance(config, NequipConfig):
-        stated = described(NequipConfig, vars(config), types, *excluded)
-    else:
-        stated = options_of(config, types, *excluded)
+    stated = options_of(config, list(section["type_map"]), *excluded)
     for tensor, options in stated.items():
         # Older files do not have it.
         kept = json.loads(bytes(model.state[tensor].tolist())) if tensor in model.state else {}

@@ -6,9 +6,10 @@ import json
 import pytest
 from deepmd.utils.argcheck import normalize
 
-from deepmd_gnn.config.fields import option
-from deepmd_gnn.config.nequip import NequipConfig, spelled
-from deepmd_gnn.config.networks import CONFIGS, config_class, renamed
+from deepmd_gnn.config.checks import spelled
+from deepmd_gnn.config.fields import option, renamed
+from deepmd_gnn.config.nequip import NequipConfig
+from deepmd_gnn.config.networks import CONFIGS, config_class
 from deepmd_gnn.config.options import config_from_options
 
 MINIMAL = {"training": {"numb_steps": 1, "training_data": {"systems": ["."]}}, "loss": {}}
