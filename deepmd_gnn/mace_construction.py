@@ -12,6 +12,7 @@ from types import FunctionType, ModuleType, SimpleNamespace
 from typing import Any
 
 import e3nn
+import numpy as np
 import opt_einsum_fx
 import torch
 from torch import fx
@@ -24,6 +25,11 @@ _RANDOM = {torch.rand, torch.randn, torch.Tensor.uniform_, torch.Tensor.normal_}
 
 # None outside a construction; inside, whether the modules will be evaluated.
 _to_run: contextvars.ContextVar[bool | None] = contextvars.ContextVar("to_run", default=None)
+
+
+def generator_seed(seed: int | list[int] | None) -> int | None:
+    """Seed of a generator of initial weights, from that of the model section; None stays None."""
+    return None if seed is None else int(np.random.SeedSequence(seed).generate_state(1)[0])
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from deepmd_gnn.config.mace import MaceConfig
 from deepmd_gnn.deepmd_ops import Exchange
 from deepmd_gnn.files.import_order import allow_e3nn_constants, import_mace
 from deepmd_gnn.graph.atom_graph import AtomGraph
-from deepmd_gnn.mace_construction import construction, without_side_effects
+from deepmd_gnn.mace_construction import construction, generator_seed, without_side_effects
 from deepmd_gnn.mace_modules import interaction_from, product_from, readout_from, spherical_harmonics_up_to
 from deepmd_gnn.nn.energy import Blocks, MaceEnergy
 from deepmd_gnn.nn.linear import Weight
@@ -54,10 +54,6 @@ if TYPE_CHECKING:
         interactions: ModuleList[NativeInteraction]
         scale_shift: ScaleShift
         atomic_energies_fn: AtomicEnergies
-
-
-def _seed(seed: int | list[int] | None) -> int | None:
-    return None if seed is None else int(np.random.SeedSequence(seed).generate_state(1)[0])
 
 
 def on_cpu() -> AbstractContextManager[Any]:
@@ -120,7 +116,7 @@ def build_native(
         ``mace.modules.ScaleShiftMACE`` in float64 on the CPU, its own atomic energies zero.
     """
     blocks = mace_modules.interaction_classes
-    with construction(_seed(config.seed), to_run=to_run), on_cpu():
+    with construction(generator_seed(config.seed), to_run=to_run), on_cpu():
         native = mace_modules.ScaleShiftMACE(
             r_max=config.r_max,
             num_bessel=config.num_radial_basis,

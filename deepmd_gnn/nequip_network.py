@@ -12,6 +12,7 @@ import torch
 from deepmd_gnn.config.nequip import NequipConfig
 from deepmd_gnn.deepmd_ops import Exchange
 from deepmd_gnn.files.import_order import allow_e3nn_constants
+from deepmd_gnn.mace_construction import generator_seed
 from deepmd_gnn.mace_modules import spherical_harmonics_up_to
 from deepmd_gnn.nn.convolution import Convolution
 from deepmd_gnn.nn.linear import Linear, LinearPath
@@ -35,10 +36,8 @@ class Weights:
     """
 
     def __init__(self, seed: int | list[int] | None) -> None:
-        self.generator = None
-        if seed is not None:
-            state = int(np.random.SeedSequence(seed).generate_state(1)[0])
-            self.generator = torch.Generator().manual_seed(state)
+        state = generator_seed(seed)
+        self.generator = None if state is None else torch.Generator().manual_seed(state)
 
     def __call__(self, *shape: int) -> torch.Tensor:
         """The next ones, in this shape."""

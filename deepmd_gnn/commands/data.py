@@ -3,11 +3,17 @@
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from deepmd_gnn.commands.parsers import add_command, add_json_argument
+from deepmd_gnn.commands.parsers import (
+    add_command,
+    add_json_argument,
+    add_label_arguments,
+    add_periodicity_argument,
+    watched,
+)
 
 _EXAMPLES = """\
 examples:
@@ -48,8 +54,7 @@ def add_parsers(subparsers: Any) -> None:
         help="of the training data for validation, if there are no others; 0: none (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument("--seed", type=int, default=123, help="of that choice, as in native MACE (default: %(default)s)")  # fmt: skip
-    for name in ("energy", "forces", "stress", "virials"):
-        parser.add_argument(f"--{name}-key", metavar="KEY", help=f"name of the {name} in the files")
+    add_label_arguments(parser, "name of the {name} in the files")
     parser.add_argument("--format", help="ASE's or dpdata's name of the files' format (default: found out)")
     parser.add_argument("--type-map", nargs="+", metavar="ELEMENT", help="default: by atomic number")
     parser.add_argument(
@@ -60,10 +65,7 @@ def add_parsers(subparsers: Any) -> None:
     parser.add_argument(
         "--by-config-type", action="store_true", help="folders of their own for each config_type"
     )
-    parser.add_argument(
-        "--mixed-pbc", choices=("refuse", "vacuum", "skip"), default="refuse",
-        help="frames that are periodic in some directions only: refuse them, add vacuum and repeat them, or leave them out",
-    )  # fmt: skip
+    add_periodicity_argument(parser)
     parser.add_argument(
         "--drop", nargs="+", choices=("duplicates", "overlaps", "forces"), default=[],
         help="doubtful frames to leave out instead of only reporting them",
@@ -91,20 +93,19 @@ def run(arguments: argparse.Namespace) -> int:
     from deepmd_gnn.datasets.conversion import Conversion, convert
     from deepmd_gnn.datasets.export import export
     from deepmd_gnn.datasets.extxyz import is_extxyz
-    from deepmd_gnn.datasets.labels import DEFAULT_KEYS
+    from deepmd_gnn.datasets.labels import chosen_keys
     from deepmd_gnn.datasets.report import report_text
 
+    watch = partial(watched, delay=3.0)
     if is_extxyz(arguments.output):
-        count = export(arguments.files, arguments.output, virials=arguments.virials, watch=_watched)
+        count = export(arguments.files, arguments.output, virials=arguments.virials, watch=watch)
         sys.stdout.write(f"{arguments.output}: {count} frames\n")
         return 0
-    given = {name: getattr(arguments, f"{name}_key") for name in DEFAULT_KEYS}
-    keys = {name: (given[name],) if given[name] else DEFAULT_KEYS[name] for name in DEFAULT_KEYS}
     if not 0 <= arguments.valid_fraction < 1:
         raise ValueError(f"--valid-fraction {arguments.valid_fraction:g} must be 0 or more, and below 1.")
     job = Conversion(
         {"train": arguments.files, "valid": arguments.valid, "test": arguments.test},
-        keys,
+        chosen_keys(vars(arguments)),
         arguments.type_map,
         arguments.layout,
         arguments.valid_fraction,
@@ -113,7 +114,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.by_config_type,
         frozenset(arguments.drop),
         arguments.format,
-        _watched,
+        watch,
     )
     report = convert(job, arguments.output)
     if arguments.json:
@@ -121,10 +122,3 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         sys.stdout.write(report_text(report, arguments.output))
     return 0
-
-
-def _watched(frames: Iterable[Any]) -> Iterator[Any]:
-    """Frames with a bar on a terminal, once they take longer than a few seconds."""
-    from tqdm import tqdm
-
-    yield from tqdm(frames, unit=" frames", delay=3.0, disable=None, leave=False, file=sys.stderr)

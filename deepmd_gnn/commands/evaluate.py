@@ -7,8 +7,14 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deepmd_gnn.commands.parsers import add_command, add_json_argument
-from deepmd_gnn.files.whole_file import whole_file
+from deepmd_gnn.commands.parsers import (
+    add_command,
+    add_json_argument,
+    add_label_arguments,
+    add_periodicity_argument,
+    watched,
+)
+from deepmd_gnn.files.whole_file import refuse_existing, whole_file
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,13 +67,9 @@ def add_parsers(subparsers: Any) -> None:
     parser.add_argument("--node-energies", action="store_true", help="energies of the atoms as well")
     parser.add_argument("--prefix", default="MACE_", help="of the names in the output (default: %(default)s)")
     parser.add_argument("--head", help="branch of a multi-task checkpoint")
-    for name in ("energy", "forces", "stress", "virials"):
-        parser.add_argument(f"--{name}-key", metavar="KEY", help=f"name of the reference {name} in the file")
+    add_label_arguments(parser, "name of the reference {name} in the file")
     parser.add_argument("--format", help="ASE's or dpdata's name of the file's format (default: found out)")
-    parser.add_argument(
-        "--mixed-pbc", choices=("refuse", "vacuum", "skip"), default="refuse",
-        help="frames that are periodic in some directions only: refuse them, add vacuum and repeat them, or leave them out",
-    )  # fmt: skip
+    add_periodicity_argument(parser)
     add_json_argument(parser)
     parser.set_defaults(func=run)
 
@@ -86,14 +88,13 @@ def run(arguments: argparse.Namespace) -> int:
         0.
     """
     from deepmd_gnn.datasets.extxyz import write_extxyz
-    from deepmd_gnn.datasets.labels import DEFAULT_KEYS, LabelReader
+    from deepmd_gnn.datasets.labels import LabelReader, chosen_keys
     from deepmd_gnn.datasets.sources import read_frames
     from deepmd_gnn.tools.batch_evaluation import BatchEvaluation
     from deepmd_gnn.tools.errors import ErrorTable
     from deepmd_gnn.tools.evaluation import load_potential
 
-    if arguments.output.exists():
-        raise ValueError(f"{arguments.output}: is there already. Give another name, or remove it first.")
+    refuse_existing(arguments.output)
     if arguments.batch_size < 1:
         raise ValueError(f"--batch-size {arguments.batch_size} must be 1 or more.")
     if not arguments.configs.exists():
@@ -106,25 +107,18 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.node_energies,
         _descriptors(arguments, models[0]),
     )
-    given = {name: getattr(arguments, f"{name}_key") for name in DEFAULT_KEYS}
-    keys = {name: (given[name],) if given[name] else DEFAULT_KEYS[name] for name in DEFAULT_KEYS}
     table = ErrorTable()
-    frames = _watched(read_frames(arguments.configs, arguments.format))
+    frames = watched(read_frames(arguments.configs, arguments.format), delay=1.0)
     with whole_file(arguments.output) as unfinished, unfinished.open("w") as file:
-        count = write_extxyz(file, _results(frames, evaluation, LabelReader(keys), table, arguments))
+        count = write_extxyz(
+            file, _results(frames, evaluation, LabelReader(chosen_keys(vars(arguments))), table, arguments)
+        )
     if arguments.json:
         answer = {"frames": count, "output": str(arguments.output), "errors": table.to_dict()}
         sys.stdout.write(json.dumps(answer, indent=2) + "\n")
     else:
         sys.stdout.write(table.text() + f"{arguments.output}: {count} frames\n")
     return 0
-
-
-def _watched(frames: "Iterable[Frame]") -> "Iterator[Frame]":
-    """Frames with a bar on a terminal."""
-    from tqdm import tqdm
-
-    yield from tqdm(frames, unit=" frames", delay=1.0, disable=None, leave=False, file=sys.stderr)
 
 
 def _results(

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deepmd_gnn.commands.parsers import add_command
-from deepmd_gnn.files.whole_file import whole_file
+from deepmd_gnn.files.whole_file import refuse_existing, whole_file
 
 if TYPE_CHECKING:
+    from deepmd_gnn.datasets.summary import DataFolder
     from deepmd_gnn.tools.native_translation import Fate
     from deepmd_gnn.tools.training_input import Choices
 
@@ -70,8 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
     from deepmd_gnn.datasets.summary import summarise_folder
     from deepmd_gnn.tools.training_input import recipe, set_steps
 
-    if arguments.output.exists():
-        raise ValueError(f"{arguments.output}: is there already. Give another name, or remove it first.")
+    refuse_existing(arguments.output)
     if arguments.output.suffix not in (".json", ".yaml", ".yml"):
         raise ValueError(f"output '{arguments.output}' must end in .json or .yaml.")
     if arguments.e0 is not None and not arguments.e0.is_file():
@@ -79,11 +79,12 @@ def run(arguments: argparse.Namespace) -> int:
     fates: list[Fate] = []
     start: tuple[Path, str] | None = None
     if arguments.like:
-        choices, fates, start = _like(arguments)
+        choices, fates, start, data = _like(arguments)
         if arguments.e0 is not None:
             choices.set("model", "atomic_energies", str(arguments.e0), "given by --e0")
     else:
-        choices = recipe(summarise_folder(arguments.data), arguments.size, arguments.e0)
+        data = summarise_folder(arguments.data)
+        choices = recipe(data, arguments.size, arguments.e0)
     for text in arguments.set:
         path, equals, value = text.partition("=")
         if not equals:
@@ -96,7 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
         from deepmd_gnn.tools.step_time import seconds_per_step
 
         budget = _seconds(arguments.time)
-        each = seconds_per_step(choices.values, summarise_folder(arguments.data))
+        each = seconds_per_step(choices.values, data)
         set_steps(choices, int(budget / each), f"{arguments.time} at {each:.3g} s per step, measured here")
     with whole_file(arguments.output) as unfinished:
         unfinished.write_text(choices.as_json() if arguments.output.suffix == ".json" else choices.as_yaml())
@@ -121,7 +122,7 @@ def _seconds(text: str) -> float:
     return seconds
 
 
-def _like(arguments: argparse.Namespace) -> "tuple[Choices, list[Fate], tuple[Path, str] | None]":
+def _like(arguments: argparse.Namespace) -> "tuple[Choices, list[Fate], tuple[Path, str] | None, DataFolder]":
     from deepmd_gnn.datasets.summary import summarise_folder
     from deepmd_gnn.tools.native_options import read_native_options
     from deepmd_gnn.tools.native_translation import data_arguments, translate
@@ -144,7 +145,7 @@ def _like(arguments: argparse.Namespace) -> "tuple[Choices, list[Fate], tuple[Pa
         refit = str(options.get("E0s", "")).lower() not in ("foundation", "estimated")
         start = (target, "--finetune" if refit else "--init-model")
     choices, fates = translate(options, data, section)
-    return choices, fates, start
+    return choices, fates, start, data
 
 
 def _convert_data(folder: Path, native: dict[str, Any]) -> None:

@@ -1,6 +1,8 @@
-"""What the parsers of several commands have in common."""
+"""What several commands have in common: arguments, and a bar that shows how far they are."""
 
 import argparse
+import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +64,54 @@ def add_structure_arguments(parser: argparse.ArgumentParser) -> None:
         help="names of types 1, 2, … of a LAMMPS data file (default: the model's)",
     )
     parser.add_argument("--head", help="branch of a multi-task checkpoint")
+
+
+def add_label_arguments(parser: argparse.ArgumentParser, what: str) -> None:
+    """Add the names of labels in files, see :func:`~deepmd_gnn.datasets.labels.chosen_keys`.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+        Of a command.
+    what : str
+        Of the help, in which ``{name}`` stands for the label.
+    """
+    for name in ("energy", "forces", "stress", "virials"):
+        parser.add_argument(f"--{name}-key", metavar="KEY", help=what.format(name=name))
+
+
+def add_periodicity_argument(parser: argparse.ArgumentParser) -> None:
+    """Add ``--mixed-pbc``, see :func:`~deepmd_gnn.datasets.cells.whole_periodicity`.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+        Of a command.
+    """
+    parser.add_argument(
+        "--mixed-pbc", choices=("refuse", "vacuum", "skip"), default="refuse",
+        help="frames that are periodic in some directions only: refuse them, add vacuum and repeat them, or leave them out",
+    )  # fmt: skip
+
+
+def watched(frames: Iterable[Any], delay: float) -> Iterator[Any]:
+    """Pass frames on, with a bar on a terminal.
+
+    Parameters
+    ----------
+    frames : Iterable
+        What a command goes through.
+    delay : float
+        Seconds after which the bar appears.
+
+    Yields
+    ------
+    Any
+        The frames.
+    """
+    from tqdm import tqdm
+
+    yield from tqdm(frames, unit=" frames", delay=delay, disable=None, leave=False, file=sys.stderr)
 
 
 def add_json_argument(parser: argparse.ArgumentParser) -> None:

@@ -155,7 +155,7 @@ class _Reading:
         if whole is None:
             return None
         if not labels.names:
-            self.unlabelled.append(self.spool.add(whole, labels, _config_type(frame)))
+            self.unlabelled.append(self.spool.add(whole, labels, frame.config_type))
             return None
         return whole, labels
 
@@ -164,7 +164,7 @@ class _Reading:
         if doubts:
             self.dropped[min(doubts)] += 1
             return None
-        kind = _config_type(frame)
+        kind = frame.config_type
         self.config_types[kind] += 1
         return self.spool.add(frame, labels, kind), self.inspector.digest
 
@@ -201,10 +201,6 @@ class _Reading:
             "dropped": dict(self.dropped),
             "isolated_atoms": self.isolated.energies,
         }
-
-
-def _config_type(frame: Frame) -> str:
-    return str(frame.info.get("config_type", "Default"))
 
 
 def _write(

@@ -8,7 +8,7 @@ import numpy as np
 from deepmd_gnn.datasets.extxyz import write_extxyz
 from deepmd_gnn.datasets.frames import Frame
 from deepmd_gnn.datasets.sources import read_frames
-from deepmd_gnn.files.whole_file import whole_file
+from deepmd_gnn.files.whole_file import refuse_existing, whole_file
 
 
 def export(
@@ -41,8 +41,7 @@ def export(
     ValueError
         If the output exists, or a folder cannot be read.
     """
-    if output.exists():
-        raise ValueError(f"{output}: is there already. Give another name, or remove it first.")
+    refuse_existing(output)
     with whole_file(output) as unfinished, unfinished.open("w") as file:
         return write_extxyz(file, watch(_frames(folders, virials)))
 

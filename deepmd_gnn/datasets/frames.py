@@ -39,6 +39,11 @@ class Frame:
         return len(self.numbers)
 
     @property
+    def config_type(self) -> str:
+        """MACE's name of what kind of structure it is; "Default" where the file has none."""
+        return str(self.info.get("config_type", "Default"))
+
+    @property
     def where(self) -> str:
         """For messages."""
         return f"{self.source}, frame {self.index} (counted from 0)"

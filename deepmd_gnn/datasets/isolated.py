@@ -38,7 +38,7 @@ class IsolatedAtoms:
         bool
             Whether it is one, and must not be trained on.
         """
-        named = str(frame.info.get("config_type", "")).lower() in _NAMES
+        named = frame.config_type.lower() in _NAMES
         if frame.natoms != 1:
             if named:
                 notes.note(

@@ -194,6 +194,23 @@ class LabelReader:
                     self.unused[key] += 1
 
 
+def chosen_keys(arguments: dict[str, Any]) -> dict[str, tuple[str, ...]]:
+    """Names to look for: the user's where there are some, else :data:`DEFAULT_KEYS`.
+
+    Parameters
+    ----------
+    arguments : dict[str, Any]
+        With ``energy_key``, ``forces_key``, ``stress_key`` and ``virials_key``, which may be None.
+
+    Returns
+    -------
+    dict[str, tuple[str, ...]]
+        For :class:`LabelReader`.
+    """
+    given = {name: arguments[f"{name}_key"] for name in DEFAULT_KEYS}
+    return {name: (given[name],) if given[name] else keys for name, keys in DEFAULT_KEYS.items()}
+
+
 def full_matrix(value: np.ndarray) -> np.ndarray:
     """Make a matrix of nine numbers, or of six in ASE's order.
 

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from deepmd_gnn.datasets.isolated import E0_FILE
+
 
 def report_text(report: dict[str, Any], output: Path) -> str:
     """Spell a report.
@@ -39,7 +41,7 @@ def report_text(report: dict[str, Any], output: Path) -> str:
     lines.append(f"Type map: {' '.join(report['type_map'])}")
     if report["isolated_atoms"]:
         energies = ", ".join(f"{name} {value:.6f} eV" for name, value in report["isolated_atoms"].items())
-        lines.append(f"{output / 'e0.json'}: isolated atoms, not among the training data: {energies}")
+        lines.append(f"{output / E0_FILE}: isolated atoms, not among the training data: {energies}")
     lines += _notes("Note", report["notes"], lambda note: f"(first: {note['first']})")
     lines += _notes("Doubtful", report["doubts"], lambda doubt: "; ".join(doubt["examples"]))
     if report["dropped"]:

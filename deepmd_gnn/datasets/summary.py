@@ -117,11 +117,11 @@ def _read_part(path: Path) -> Part | None:
     for system in systems:
         names = system_type_map(system)
         part.type_map += [name for name in names if name not in part.type_map]
-        count = sum(len(np.load(one / "coord.npy", mmap_mode="r")) for one in sorted(system.glob("set.*")))
-        for one in sorted(
-            system.glob("set.*")
-        ):  # an array of another length is found now, not by the trainer
+        count = 0
+        for one in sorted(system.glob("set.*")):
             frames = len(np.load(one / "coord.npy", mmap_mode="r"))
+            count += frames
+            # An array of another length is found now, not by the trainer.
             for name in ("energy", "force", "virial", "box"):
                 if (one / f"{name}.npy").is_file():
                     load(one / f"{name}.npy", frames)

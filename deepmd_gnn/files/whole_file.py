@@ -60,6 +60,23 @@ def whole_file(target: str | Path) -> Iterator[Path]:
         unfinished.replace(target)
 
 
+def refuse_existing(output: Path) -> None:
+    """Refuse to write where something is.
+
+    Parameters
+    ----------
+    output : Path
+        Of a command that makes a new file.
+
+    Raises
+    ------
+    ValueError
+        If it is there.
+    """
+    if output.exists():
+        raise ValueError(f"{output}: is there already. Give another name, or remove it first.")
+
+
 def refuse_same(source: str | Path, output: str | Path) -> None:
     """Refuse to write over what is read.
 

@@ -7,7 +7,7 @@ from typing import Any
 from deepmd_gnn import __version__
 from deepmd_gnn.files.whole_file import whole_file
 from deepmd_gnn.native.catalogue import cache_folder, fetch
-from deepmd_gnn.native.conversion import convert
+from deepmd_gnn.native.conversion import convert, sha256_of
 
 _DEFAULT_MP, _DEFAULT_OFF = "medium-mpa-0", "medium"
 
@@ -72,8 +72,7 @@ def _calculator(
     from deepmd.calculator import DP
 
     source = Path(model) if Path(model).is_file() else fetch(f"{family}:{model}")
-    digest = hashlib.sha256(source.read_bytes())
-    digest.update(f"{precision} {head} {__version__}".encode())
+    digest = hashlib.sha256(f"{sha256_of(source)} {precision} {head} {__version__}".encode())
     suffix = ".pt2" if compiled else ".pth"
     kept = cache_folder() / "deepmd_gnn" / f"{source.stem}-{digest.hexdigest()[:16]}{suffix}"
     if not kept.is_file():

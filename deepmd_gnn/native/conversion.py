@@ -84,11 +84,16 @@ def provenance(source: str | Path, head: str) -> dict[str, str]:
     dict[str, str]
         ``file`` (its name, without folders), ``sha256`` and ``head``.
     """
+    return {"file": Path(source).name, "sha256": sha256_of(source), "head": head}
+
+
+def sha256_of(path: str | Path) -> str:
+    """SHA-256 of a file, in hexadecimal digits."""
     digest = hashlib.sha256()
-    with open(source, "rb") as file:
+    with open(path, "rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
-    return {"file": Path(source).name, "sha256": digest.hexdigest(), "head": head}
+    return digest.hexdigest()
 
 
 def model_section(model: MaceModel) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from ase.data import chemical_symbols
 
 from deepmd_gnn.datasets.frames import Frame
 from deepmd_gnn.datasets.labels import Labels
+from deepmd_gnn.datasets.layout import formula
 
 
 @dataclass
@@ -115,8 +116,6 @@ class ErrorTable:
 
 def system_name(frame: Frame) -> str:
     """What a frame's system is called: its config_type, else its composition."""
-    kind = str(frame.info.get("config_type", "Default"))
-    if kind != "Default":
-        return kind
-    counts = Counter(frame.numbers.tolist())
-    return "".join(chemical_symbols[n] + (str(c) if c > 1 else "") for n, c in sorted(counts.items()))
+    if frame.config_type != "Default":
+        return frame.config_type
+    return formula(frame.numbers, [chemical_symbols[number] for number in np.unique(frame.numbers)])

@@ -1,6 +1,7 @@
 """How long a training step takes on this machine: measured, because it depends on everything."""
 
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,8 +30,6 @@ def seconds_per_step(sections: dict[str, dict[str, Any]], data: DataFolder) -> f
     float
         Seconds, without reading data.
     """
-    from pathlib import Path
-
     batch = sections["training"]["training_data"]["batch_size"]
     first = Path(data.train.systems if isinstance(data.train.systems, str) else data.train.systems[0])
     frames = read_database(first) if is_database(first) else read_systems(first)
