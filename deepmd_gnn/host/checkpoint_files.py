@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from deepmd_gnn.files.whole_file import whole_file
+from deepmd_gnn.host.classes import is_ours
 from deepmd_gnn.host.interface import HostInterface
 from deepmd_gnn.host.labels import check_trainer
 
@@ -88,7 +89,7 @@ def checking_checkpoints(original: Callable[..., None]) -> Callable[..., None]:
 
 
 def check_order(path: Path, section: dict[str, Any]) -> None:
-    """Refuse to go on with the elements of a MACE model in another order: the optimiser's state is not put in order.
+    """Refuse to go on with the elements of a model of ours in another order: the optimiser's state is not put in order.
 
     Parameters
     ----------
@@ -103,22 +104,17 @@ def check_order(path: Path, section: dict[str, Any]) -> None:
         Names both orders.
     """
     wanted = section.get("model_dict", {"": section})
-    if all(model.get("type") != "mace" for model in wanted.values()):
+    wanted = {head: model for head, model in wanted.items() if is_ours(model)}
+    if not wanted:
         return
     content = torch.load(path, map_location="cpu", weights_only=True)
     saved = content.get("model", content).get("_extra_state", {}).get("model_params", {})
     before = saved.get("model_dict", {"": saved})
     for head, model in wanted.items():
         ours, theirs = model.get("type_map"), before.get(head, {}).get("type_map")
-        if (
-            model.get("type") == "mace"
-            and ours
-            and theirs
-            and ours != theirs
-            and sorted(ours) == sorted(theirs)
-        ):
+        if ours and theirs and ours != theirs and sorted(ours) == sorted(theirs):
             raise ValueError(
-                f"mace model: {path} was trained with type_map {theirs}, but the model section has {ours}. --restart goes on with "
+                f"{model['type']} model: {path} was trained with type_map {theirs}, but the model section has {ours}. --restart goes on with "
                 "the state of the optimiser, which stays in the old order. Write the old order into the model section, or use "
                 "--init-model, which begins with a new optimiser and puts the weights into the new order."
             )

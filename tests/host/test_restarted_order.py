@@ -1,6 +1,7 @@
 """A restart goes on with the optimiser, whose state is not put into another order of elements."""
 
 import pytest
+import torch
 from helpers import tiny_model
 
 from deepmd_gnn.host.checkpoint_files import check_order
@@ -18,6 +19,13 @@ def test_another_order_is_refused_with_both(checkpoint):
     words = r"trained with type_map \['O', 'H'\], but the model section has \['H', 'O'\].*--init-model"
     with pytest.raises(ValueError, match=words):
         check_order(checkpoint, {"type": "mace", "type_map": ["H", "O"]})
+
+
+def test_other_networks_are_compared_as_well(tmp_path):
+    params = {"type": "nequip", "type_map": ["O", "H"]}
+    torch.save({"model": {"_extra_state": {"model_params": params}}}, tmp_path / "n.pt")
+    with pytest.raises(ValueError, match=r"nequip model: .*trained with type_map \['O', 'H'\]"):
+        check_order(tmp_path / "n.pt", {"type": "nequip", "type_map": ["H", "O"]})
 
 
 @pytest.mark.parametrize(
