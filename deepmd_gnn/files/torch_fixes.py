@@ -48,6 +48,34 @@ def sound_vectorisation() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def room_for_trials() -> Iterator[None]:
+    """Give the arrays on which TorchInductor 2.11 tries kernels for a GPU room for all rows that a trial may read.
+
+    A size that only the data tell counts as 8192 there (``unbacked_symint_fallback``), also where it must not be larger than
+    another size, which counts as what it was in the example: kernels then read behind the last row, which ends the
+    compilation with an illegal memory access.
+    """
+    import torch._inductor.config as inductor_config
+    from torch._inductor.select_algorithm import AlgorithmSelectorCache
+
+    original = AlgorithmSelectorCache.generate_example_value
+
+    def generate_example_value(
+        size: Any, stride: Any, device: Any, dtype: Any, extra_size: int, allocation_size: Any = None
+    ) -> Any:
+        # One more: the end of the last row of a list, or the guard in front.
+        rows = inductor_config.unbacked_symint_fallback + 1
+        room = rows * max([int(step) for step in stride] or [1])
+        return original(size, stride, device, dtype, extra_size + room, allocation_size)  # type: ignore[no-untyped-call]
+
+    AlgorithmSelectorCache.generate_example_value = staticmethod(generate_example_value)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        AlgorithmSelectorCache.generate_example_value = staticmethod(original)  # type: ignore[method-assign]
+
+
+@contextlib.contextmanager
 def opening_directly() -> Iterator[None]:
     """Open exported programs without the reader that takes them for outdated, and whatever the end of their name.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from deepmd_gnn.files.progress import Progress, enter_stage
-from deepmd_gnn.files.torch_fixes import PLAIN_TAILS, PLAIN_TRACING, sound_vectorisation
+from deepmd_gnn.files.torch_fixes import PLAIN_TAILS, PLAIN_TRACING, room_for_trials, sound_vectorisation
 from deepmd_gnn.files.whole_file import whole_file
 from deepmd_gnn.graph.compilation import compilation, compiling
 from deepmd_gnn.host.classes import is_ours, model_of
@@ -66,8 +66,9 @@ def _for_this_machine(suffix: str) -> Iterator[None]:
     check_compiler()
     remove_broken()
     with with_shared_library():
-        if _compiled_for() != "cpu":  # all of it is about the CPU and its memory
-            yield
+        if _compiled_for() != "cpu":
+            with room_for_trials():
+                yield
             return
         with linked_into_models(cpu_guard(this_machine())), kept_memory(), input_check(), compiled_once():
             yield

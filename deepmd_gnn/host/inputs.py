@@ -140,7 +140,7 @@ class GraphBuilder(torch.nn.Module):
         nf, nall = atype.shape
         check_types(atype, self.type_map)
         # With an exchange, or with one layer that needs none, `mapping` is not read: in DeePMD-kit's C++
-        # interface on the CPU it then points to freed memory.
+        # interface on the CPU it then points to freed memory. (For a GPU it has been copied.)
         if exchanged and nf != 1:
             raise ValueError("mace model: communication tensors need exactly one frame.")
         if exchanged or (self.nlayers == 1 and nf == 1):

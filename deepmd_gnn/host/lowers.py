@@ -111,7 +111,7 @@ class Lowers(Embedding):
         nlist : torch.Tensor
             Shape (nf, nloc, nnei), −1 where empty; may be wider than the cutoff, of any width and order.
         mapping : torch.Tensor, optional
-            Owner of each extended atom, shape (nf, nall); not read if `comm_dict` is given.
+            Owner of each extended atom, shape (nf, nall); on a CPU not read if `comm_dict` is given, elsewhere read instead of it.
         comm_dict : dict[str, torch.Tensor], optional
             Communication tensors of a rank.
         fparam, aparam, do_atomic_virial, extra_nlist_sort, extended_coord_corr, charge_spin : Any
@@ -127,6 +127,10 @@ class Lowers(Embedding):
         nloc = nlist.shape[1]
         owned = extended_atype[:, :nloc]
         coord = extended_coord.reshape(nf, nall, 3).to(torch.float64)
+        if mapping is not None and coord.device.type != "cpu":
+            # LAMMPS on one rank, with `atom_modify map yes`. The host's exchange takes the features of all ghosts through the
+            # memory of the CPU, in every layer.
+            comm_dict = None
         graph = self.graphs.of_list(coord, extended_atype, nlist, mapping, comm_dict is not None)
         if nf == 1:  # several frames come from Python, whose lists are whole
             lacking = self.graphs.lists.lacking_pairs(coord, extended_atype, nloc, graph)

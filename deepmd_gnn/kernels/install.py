@@ -75,7 +75,7 @@ def described(
 
         found = triton_kernels(model.energy_model)
         if not isinstance(found, str):
-            return _in_use(found)
+            return _with_gpu_kernels(found)
         log.warning("%s model: no generated kernels: %s. The .pt2 will be several times slower.", name, found)
         kernels = False
     tables = not_covered(model.energy_model) or radial_tables(model.energy_model)
@@ -130,6 +130,16 @@ def _with_kernels(kernels: Kernels) -> Iterator[dict[str, Any]]:
         _in_use(kernels) as description,
     ):
         yield description
+
+
+@contextlib.contextmanager
+def _with_gpu_kernels(kernels: "TritonKernels") -> Iterator[dict[str, Any]]:
+    from deepmd_gnn.kernels.triton import linking
+
+    capability = linking.capability()
+    library = linking.library(kernels, capability)
+    with linked_into_models(library, linking.shims()), _in_use(kernels) as description:
+        yield {**description, "capability": capability}
 
 
 def calls_kernels() -> bool:

@@ -52,6 +52,13 @@ TORCH = [
     ("torch._inductor.config", "aot_inductor.custom_ops_to_c_shims", None, "kernels/cpu/compiler.py"),
     ("torch._inductor.config", "aot_inductor.custom_op_libs", None, "kernels/cpu/compiler.py"),
     ("torch._inductor.config", "cpp.enable_loop_tail_vec", None, "files/torch_fixes.py"),
+    ("torch._inductor.config", "unbacked_symint_fallback", None, "files/torch_fixes.py"),
+    (
+        "torch._inductor.select_algorithm",
+        "AlgorithmSelectorCache.generate_example_value",
+        "size stride device dtype extra_size allocation_size",
+        "files/torch_fixes.py",
+    ),
     ("torch._inductor.cpp_builder", "get_cpp_compiler", "", "kernels/cpu/compiler.py"),
     ("torch._inductor.cpp_builder", "CppBuilder.build", "self", "kernels/cpu/cache.py"),
     ("torch._inductor.cpu_vec_isa", "VecISA", None, "kernels/cpu/compiler.py"),

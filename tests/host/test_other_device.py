@@ -90,6 +90,9 @@ def test_list_of_neighbors(monkeypatch):
     with other_device(monkeypatch):
         to_other_device(model)
         assert_equal(evaluate(to_device(lower)), on_cpu)
+        # LAMMPS on one rank hands over both: nothing is exchanged. (An empty dictionary would end an exchange.)
+        found = model.forward_lower(*to_device(lower), do_atomic_virial=True, comm_dict={})
+        assert_equal(found, on_cpu)
 
 
 @pytest.mark.parametrize("tabulated", [False, True], ids=["networks", "tables"])

@@ -1,11 +1,11 @@
 """Triton kernels: their reference against the torch code, the kernels against the reference, what Triton compiles."""
 
-import functools
 import re
 import subprocess
 import tempfile
 import warnings
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -15,17 +15,21 @@ from architectures import architectures
 from helpers import TINY, assert_close, random_frame, tiny_model
 from interpreted import interpreted
 from tolerances import NATIVE
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
 
 from deepmd_gnn.host import device_inference
-from deepmd_gnn.kernels.cpu.convolution_code import convolution_shape
-from deepmd_gnn.kernels.cpu.generated import contraction_tables
 from deepmd_gnn.kernels.install import described
-from deepmd_gnn.kernels.triton import convolution_code, mixing, mixing_kernel, modules, operators, reference
+from deepmd_gnn.kernels.triton import (
+    contraction_code,
+    convolution_code,
+    linking,
+    mixing,
+    operators,
+    reference,
+)
 from deepmd_gnn.kernels.triton.build import triton_kernels
 from deepmd_gnn.kernels.triton.mixing import TritonLinear
 from deepmd_gnn.kernels.triton.modules import TritonKernels
+from deepmd_gnn.kernels.triton.programs import compiled
 from deepmd_gnn.kernels.triton.source import generated_module
 from deepmd_gnn.kernels.triton.splines import SplineTable, interpolate, spline_table
 from deepmd_gnn.nn.linear import Linear
@@ -154,11 +158,14 @@ def test_paths_are_split(monkeypatch):
     assert generated_module(kernels.convolutions[1].code).GROUPS > 1
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_contraction(dtype):
+@pytest.mark.parametrize(("dtype", "most", "groups"), [("float32", 160, 1), ("float64", 20, 4)])
+def test_contraction(dtype, most, groups, monkeypatch):
+    """In one kernel, and in several that add to one another."""
+    monkeypatch.setattr(contraction_code, "MONOMIALS", most)
     _, kernels = layer_of(dtype, 3, max_ell=2, correlation=3)
     contraction = kernels.contractions[0]
     module = generated_module(contraction.code)
+    assert groups == module.GROUPS
     features = torch.randn(2, module.COMPONENTS, 3, dtype=contraction.coefficients.dtype)
     inputs = (features, contraction.coefficients, torch.tensor([1, 0]), contraction.code)
     out = both_ways(module, operators.contract, *inputs)
@@ -193,35 +200,15 @@ def test_linear_maps(dtype):
 
 # --- what Triton makes of them, without a GPU
 
-INTEGERS = {
-    "row": "*i32", "source": "*i32", "begins": "*i32", "paths": "*i32",
-    "begin": "*i64", "order": "*i64", "edge_index": "*i64", "types": "*i64", "kind": "*i64",
-    **dict.fromkeys(("count", "nedge", "nnode", "components", "nmatrix", "width", "known"), "i32"),
-}  # fmt: skip
 
-
-def registers_and_stack(kernel, real, capability, constants=None, warps=1):
+def registers_and_stack(kernel, capability):
     """Compile for an NVIDIA GPU; registers of a thread, and bytes that did not fit into them."""
-    doubles = {"vectors"} | ({"out"} if kernel.__name__ == "edge_gradient" else set())
-    constants = constants or {}
-    types, attributes = {}, {}
-    for position, name in enumerate(kernel.arg_names):
-        types[name] = (
-            "constexpr"
-            if name in constants
-            else INTEGERS.get(name, "*fp64" if name in doubles else f"*{real}")
-        )
-        if types[name].startswith("*"):
-            attributes[position,] = [["tt.divisibility", 16]]
-    source = ASTSource(kernel, types, constexprs=constants, attrs=attributes)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        compiled = triton.compile(
-            source, target=GPUTarget("cuda", capability, 32), options={"num_warps": warps}
-        )
+        image = compiled(kernel, capability).image
     tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(compiled.asm["cubin"])
+        file.write(image)
         file.flush()
         done = subprocess.run(
             [tool, "--dump-resource-usage", file.name], capture_output=True, text=True, check=True
@@ -232,54 +219,36 @@ def registers_and_stack(kernel, real, capability, constants=None, warps=1):
 SIZES = {"S": {"num_channels": 64, "max_L": 0}, "M": {"num_channels": 128, "max_L": 1}}
 
 
-@functools.cache
-def kernels_of(size):
-    model = tiny_model(max_ell=3, correlation=3, precision="float32", **SIZES[size])
-    found = []
-    steps = [step.value.double().numpy() for step in model.energy_model.spherical_harmonics.steps]
-    for layer, (interaction, product) in enumerate(
-        zip(model.energy_model.interactions, model.energy_model.products, strict=True)
-    ):
-        conv, channels = interaction.conv_tp, interaction.linear_up.channels
-        shape = convolution_shape(conv.coupling.value.double().numpy(), conv.input_dims, conv.paths)
-        place = {"steps": steps, "r_max": 4.0, "nodes": 200}
-        module = generated_module(modules._convolution_module(shape, place, channels, "float32"))
-        found += [module.forward, module.backward_add if layer else module.backward_none]
-        polynomial, _ = contraction_tables(product.symmetric_contractions, channels)
-        module = generated_module(modules._contraction_module(polynomial, channels, "float32"))
-        found += [module.contract, module.contract_backward]
-    return found
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(("size", "capability"), [("S", 80), ("M", 90)])
 def test_nothing_spills(size, capability):
     """Kernels of both sizes, compiled for an A100 or an H100, keep everything in registers."""
-    found = [registers_and_stack(kernel, "fp32", capability) for kernel in kernels_of(size)]
+    model = tiny_model(max_ell=3, correlation=3, precision="float32", **SIZES[size])
+    kernels = linking.kernels_of(triton_kernels(model.energy_model))
+    found = [registers_and_stack(kernel, capability) for kernel in kernels]
     assert all(0 < registers <= 255 for registers, _ in found)
     assert [stack for _, stack in found] == [0] * len(found)
 
 
-def test_other_kernels_compile():
+def test_small_kernels_do_not_spill_in_double_precision():
     _, kernels = layer_of("float64", 4)
-    geometry, conv = (generated_module(kernels.geometry.code), generated_module(kernels.convolutions[0].code))
-    for capability in (80, 90):
-        assert registers_and_stack(geometry.geometry, "fp64", capability, {"BLOCK": 128}, 4)[1] == 0
-        assert (
-            registers_and_stack(conv.edge_gradient, "fp64", capability, {"PARTS": 4, "BLOCK": 128}, 4)[1] == 0
-        )
-    for real, dtype in (("fp32", torch.float32), ("fp64", torch.float64)):
-        rows, columns, depth = mixing.TILES[dtype]
-        constants = {
-            "INPUTS": 128,
-            "OUTPUTS": 128,
-            "TYPES": 2,
-            "ROWS": rows,
-            "COLUMNS": columns,
-            "DEPTH": depth,
-        }
-        constants["REAL"] = mixing._triton_type(dtype)
-        assert registers_and_stack(mixing_kernel.mix, real, 90, constants, 4)[1] == 0
+    for kernel in linking.kernels_of(kernels):
+        if kernel.warps > 1:
+            assert [registers_and_stack(kernel, capability)[1] for capability in (80, 90)] == [0, 0]
+
+
+def test_library_of_launches():
+    """What a ``.pt2`` for a GPU links: it compiles without a GPU, and holds the machine code and all functions."""
+    _, kernels = layer_of("float32", 4)
+    name, folder = linking.library(kernels, 90).split(" -L")
+    archive = Path(folder.strip("'")) / f"lib{name}.a"
+    done = subprocess.run(["nm", archive], capture_output=True, text=True, check=True)
+    for operator in linking.DECLARATIONS:
+        function = f"aoti_torch_cuda_{operator._opoverload.name().split('::')[1]}"
+        assert f" T {function}\n" in done.stdout
+    assert archive.stat().st_size > sum(
+        len(compiled(kernel, 90).image) for kernel in linking.kernels_of(kernels)
+    )
 
 
 # --- where they are used
@@ -288,7 +257,10 @@ def test_other_kernels_compile():
 def test_exported_graph_keeps_the_operators():
     """What a freeze on a machine with a GPU traces on the CPU: the operators, with sizes that are not fixed."""
     model = tiny_model()
-    with described(model, kernels=True, device="cuda") as description:
+    with (
+        mock.patch.object(linking, "capability", return_value=90),
+        described(model, kernels=True, device="cuda") as description,
+    ):
         assert description["triton"]
         samples = sample_inputs(model, 5)
         traced = model.forward_lower_graph_exportable(

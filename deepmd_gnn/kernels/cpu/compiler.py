@@ -96,10 +96,14 @@ class Compiled:
         C++ by name.
     flags : tuple[str, ...]
         Options for the processor.
+    included : dict[str, bytes], optional
+        Files that the assembler takes in, by name; a source must name them by their content.
     """
 
-    def __init__(self, sources: dict[str, str], flags: tuple[str, ...]) -> None:
-        self.sources = sources
+    def __init__(
+        self, sources: dict[str, str], flags: tuple[str, ...], included: dict[str, bytes] | None = None
+    ) -> None:
+        self.sources, self.included = sources, included or {}
         self.command = [*shlex.split(get_cpp_compiler()), *FLAGS, *flags]
         self.folder = place_of("libraries", *sources.values(), *self.command, torch.__version__)
 
@@ -153,6 +157,9 @@ class Compiled:
             if name.endswith(".cpp") and text is not None:
                 with written(self.folder / name) as unfinished:
                     unfinished.write_text(text, encoding="utf-8")
+        for name, data in self.included.items():
+            with written(self.folder / name) as unfinished:
+                unfinished.write_bytes(data)
 
     def _compile(self, arguments: list[str]) -> None:
         command = [*self.command, *arguments]

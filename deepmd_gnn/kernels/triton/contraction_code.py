@@ -1,15 +1,44 @@
 """Triton source for the symmetric contraction of one layer, and its derivative.
 
 The polynomials are those of :mod:`~deepmd_gnn.kernels.cpu.contraction_code`, nested in the same way. A program, one warp, has
-one atom and a block of channels.
+one atom and a block of channels. Many components of the result are split into several kernels: the time that Triton takes to
+compile one grows with the square of the number of its loads.
 """
 
 from deepmd_gnn.kernels.cpu.contraction_code import Node, Polynomials
 from deepmd_gnn.kernels.triton.source import TRITON_TYPES
 
+# Monomials of a kernel: these compile in some five seconds.
+MONOMIALS = 160
+
+
+def output_groups(shape: Polynomials) -> list[list[int]]:
+    """Split the components of the result into those of each kernel.
+
+    Parameters
+    ----------
+    shape : Polynomials
+        The polynomials.
+
+    Returns
+    -------
+    list[list[int]]
+        Components; at least one kernel.
+    """
+    sizes = [sum(output == component for output, _ in shape.terms) for component in range(len(shape.trees))]
+    groups: list[list[int]] = [[]]
+    size = 0
+    for component, need in enumerate(sizes):
+        if groups[-1] and size + need > MONOMIALS:
+            groups.append([])
+            size = 0
+        groups[-1].append(component)
+        size += need
+    return groups
+
 
 def contraction_code(shape: Polynomials, channels: int, block: int, dtype: str) -> str:
-    """Write the kernels ``contract`` and ``contract_backward``.
+    """Write the kernels ``contract0``, ``contract_backward0``, ``contract1`` and so on, see :func:`output_groups`.
 
     Parameters
     ----------
@@ -26,7 +55,8 @@ def contraction_code(shape: Polynomials, channels: int, block: int, dtype: str) 
         Triton functions.
     """
     code = _Code(shape, channels, block, dtype)
-    return code.forward() + code.backward()
+    groups = output_groups(shape)
+    return "".join(code.forward(n, group) + code.backward(n, group) for n, group in enumerate(groups))
 
 
 class _Code:
@@ -67,12 +97,12 @@ class _Code:
         """Coefficient of a monomial."""
         return "zero" if term is None else self.load(f"of_kind + {term * self.channels}")
 
-    def forward(self) -> str:
-        """The values."""
-        lines = self.head("contract", "features, coefficients, kind, out")
-        for output, tree in enumerate(self.shape.trees):
+    def forward(self, number: int, outputs: list[int]) -> str:
+        """The values of some components."""
+        lines = self.head(f"contract{number}", "features, coefficients, kind, out")
+        for output in outputs:
             lines.append("    total = zero")
-            self.add(lines, "total", tree, "1")
+            self.add(lines, "total", self.shape.trees[output], "1")
             lines.append(f"    tl.store(out + {self.place(self.width, output)}, total{self.mask})")
         return "\n".join(lines) + "\n\n\n"
 
@@ -86,13 +116,15 @@ class _Code:
                 self.add(lines, factor, node.children, depth + "1")
             lines.append(f"    {total} += x{node.variable} * {factor}")
 
-    def backward(self) -> str:
-        """The derivative with respect to the message."""
-        lines = self.head("contract_backward", "gradient, features, coefficients, kind, out")
-        lines += [f"    g{v} = zero" for v in range(self.shape.variables)]
-        for output, tree in enumerate(self.shape.trees):
+    def backward(self, number: int, outputs: list[int]) -> str:
+        """The derivative of some components with respect to the message; the first kernel writes, the others add."""
+        lines = self.head(f"contract_backward{number}", "gradient, features, coefficients, kind, out")
+        for v in range(self.shape.variables):
+            before = self.load(f"out + {self.place(self.shape.variables, v)}")
+            lines.append(f"    g{v} = {before if number else 'zero'}")
+        for output in outputs:
             lines.append(f"    w = {self.load(f'gradient + {self.place(self.width, output)}')}")
-            self.spread(lines, "w", None, tree, "")
+            self.spread(lines, "w", None, self.shape.trees[output], "")
         for v in range(self.shape.variables):
             lines.append(f"    tl.store(out + {self.place(self.shape.variables, v)}, g{v}{self.mask})")
         return "\n".join(lines) + "\n\n\n"

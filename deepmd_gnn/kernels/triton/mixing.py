@@ -3,19 +3,18 @@
 from typing import Any
 
 import torch
-from torch.library import triton_op
 
 from deepmd_gnn.kernels.cpu.mixing import linear_matrices, mapped_width, used_paths
 from deepmd_gnn.kernels.triton import reference
 from deepmd_gnn.kernels.triton.mixing_kernel import mix as mix_kernel
-from deepmd_gnn.kernels.triton.operators import launched, on_cpu
+from deepmd_gnn.kernels.triton.operators import on_cpu
 from deepmd_gnn.nn.linear import Linear
 
 # Atoms, channels of the result and channels of the features that a program multiplies at a time.
 TILES = {torch.float32: (64, 64, 32), torch.float64: (32, 32, 16)}
 
 
-@triton_op("deepmd_gnn::triton_mix", mutates_args={})
+@torch.library.custom_op("deepmd_gnn::triton_mix", mutates_args=())
 def mix(
     features: torch.Tensor,
     matrices: torch.Tensor,
@@ -56,10 +55,9 @@ def mix(
         return reference.mix(features, matrices, begins, paths, one_hot, width)
     nnode, components, inputs = features.shape
     outputs = matrices.shape[3]
-    rows, columns, depth = TILES[features.dtype]
-    columns = min(columns, max(16, 1 << (outputs - 1).bit_length()))
+    rows, columns, depth = tile(features.dtype, outputs)
     out = features.new_empty(nnode, width, outputs)
-    launched(mix_kernel)[((nnode + rows - 1) // rows, width, (outputs + columns - 1) // columns)](
+    mix_kernel[((nnode + rows - 1) // rows, width, (outputs + columns - 1) // columns)](
         features,
         matrices,
         begins,
@@ -77,12 +75,19 @@ def mix(
         ROWS=rows,
         COLUMNS=columns,
         DEPTH=depth,
-        REAL=_triton_type(features.dtype),
+        REAL=triton_type(features.dtype),
     )
     return out
 
 
-def _triton_type(dtype: torch.dtype) -> Any:
+def tile(dtype: torch.dtype, outputs: int) -> tuple[int, int, int]:
+    """Rows, columns and depth of what a program multiplies at a time, for so many channels of the result."""
+    rows, columns, depth = TILES[dtype]
+    return rows, min(columns, max(16, 1 << (outputs - 1).bit_length())), depth
+
+
+def triton_type(dtype: torch.dtype) -> Any:
+    """Triton's name of a precision."""
     import triton.language as tl
 
     return tl.float64 if dtype == torch.float64 else tl.float32

@@ -15,7 +15,7 @@ from deepmd_gnn.kernels.cpu.convolution_code import ConvolutionShape, convolutio
 from deepmd_gnn.kernels.cpu.generated import Nothing, contraction_tables, swapped_in
 from deepmd_gnn.kernels.cpu.mixing import mapped_linears
 from deepmd_gnn.kernels.triton import operators
-from deepmd_gnn.kernels.triton.contraction_code import contraction_code
+from deepmd_gnn.kernels.triton.contraction_code import contraction_code, output_groups
 from deepmd_gnn.kernels.triton.convolution_code import Tile, backward_code, backward_groups, forward_code
 from deepmd_gnn.kernels.triton.geometry_code import (
     edge_gradient_code,
@@ -357,6 +357,7 @@ def _contraction_module(polynomial: Polynomials, channels: int, dtype: str) -> s
         COMPONENTS=polynomial.variables,
         WIDTH=len(polynomial.trees),
         BLOCKS=-(-channels // block),
+        GROUPS=len(output_groups(polynomial)),
         MONOMIALS=monomials,
     )
     return kept_source(code)

@@ -1,15 +1,14 @@
 """The operators that launch generated Triton kernels.
 
-They are ``triton_op``s: eager calls launch the kernels; in a graph that AOTInductor compiles for a GPU the launches take
-their place, so that a ``.pt2`` needs nothing of this package. The argument `code` names the generated module
-(:mod:`~deepmd_gnn.kernels.triton.source`). On a CPU, where a model is traced before it is compiled for the GPU, they
+Eager calls launch the kernels. AOTInductor does not look into the operators: a ``.pt2`` has C functions in their place
+(:mod:`~deepmd_gnn.kernels.triton.linking`), so that it needs nothing of this package. The argument `code` names the generated
+module (:mod:`~deepmd_gnn.kernels.triton.source`). On a CPU, where a model is traced before it is compiled for the GPU, they
 evaluate :mod:`~deepmd_gnn.kernels.triton.reference`.
 """
 
 from typing import Any
 
 import torch
-from torch.library import triton_op, wrap_triton
 
 from deepmd_gnn.kernels.triton import reference
 from deepmd_gnn.kernels.triton.source import generated_module
@@ -17,17 +16,12 @@ from deepmd_gnn.kernels.triton.source import generated_module
 EDGES_PER_PROGRAM = 128
 
 
-def launched(kernel: Any) -> Any:
-    """Make a kernel visible to tracers; one that Triton interprets, in tests, is called as it is."""
-    return kernel if reference.interprets() else wrap_triton(kernel)
-
-
 def on_cpu(tensor: torch.Tensor) -> bool:
     """Whether the reference is to be evaluated for a tensor of any shape."""
     return tensor.device.type == "cpu" and not reference.interprets()
 
 
-@triton_op("deepmd_gnn::triton_geometry", mutates_args={})
+@torch.library.custom_op("deepmd_gnn::triton_geometry", mutates_args=())
 def geometry(
     vectors: torch.Tensor, edge_index: torch.Tensor, types: torch.Tensor, order: torch.Tensor, code: str
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -59,7 +53,7 @@ def geometry(
     if on_cpu(vectors):
         return reference.geometry(vectors, edge_index, types, order, module)
     count = order.shape[0]
-    launched(module.geometry)[(count // EDGES_PER_PROGRAM + 1,)](
+    module.geometry[(count // EDGES_PER_PROGRAM + 1,)](
         vectors,
         edge_index,
         types,
@@ -89,7 +83,7 @@ def _(vectors: Any, edge_index: Any, types: Any, order: Any, code: str) -> tuple
     return empty_geometry(vectors, order, generated_module(code))
 
 
-@triton_op("deepmd_gnn::triton_convolve", mutates_args={})
+@torch.library.custom_op("deepmd_gnn::triton_convolve", mutates_args=())
 def convolve(
     vectors: torch.Tensor,
     sent: torch.Tensor,
@@ -128,7 +122,7 @@ def convolve(
         return reference.convolve(sent, packed, row, source, begin, table, module)
     nnode = begin.shape[0] - 1
     out = sent.new_empty(nnode, module.WIDTH, sent.shape[2])
-    launched(module.forward)[(nnode * module.FORWARD_BLOCKS,)](
+    module.forward[(nnode * module.FORWARD_BLOCKS,)](
         packed, row, source, begin, table, sent, out, order.shape[0], nnode, num_warps=1
     )
     return out
@@ -141,7 +135,7 @@ def _(
     return sent.new_empty(begin.shape[0] - 1, generated_module(code).WIDTH, sent.shape[2])
 
 
-@triton_op("deepmd_gnn::triton_convolve_backward", mutates_args={})
+@torch.library.custom_op("deepmd_gnn::triton_convolve_backward", mutates_args=())
 def convolve_backward(
     gradient: torch.Tensor,
     vectors: torch.Tensor,
@@ -184,10 +178,10 @@ def convolve_backward(
     d_sent = torch.zeros_like(sent) if senders else sent.new_empty(0)
     sums = sent.new_empty(parts, 4, count)
     kernel = module.backward_add if senders else module.backward_none
-    launched(kernel)[(nnode * blocks,)](
+    kernel[(nnode * blocks,)](
         packed, row, source, begin, table, sent, gradient, sums, d_sent, count, nnode, num_warps=1
     )
-    launched(module.edge_gradient)[(count // EDGES_PER_PROGRAM + 1,)](
+    module.edge_gradient[(count // EDGES_PER_PROGRAM + 1,)](
         vectors, order, begin, sums, d_vectors, count, nnode, PARTS=parts, BLOCK=EDGES_PER_PROGRAM
     )
     return d_vectors, d_sent
@@ -224,7 +218,7 @@ def _differentiate_convolution(ctx: Any, gradient: torch.Tensor) -> tuple[torch.
 convolve.register_autograd(_differentiate_convolution, setup_context=_save_convolution)
 
 
-@triton_op("deepmd_gnn::triton_contract", mutates_args={})
+@torch.library.custom_op("deepmd_gnn::triton_contract", mutates_args=())
 def contract(
     features: torch.Tensor, coefficients: torch.Tensor, kind: torch.Tensor, code: str
 ) -> torch.Tensor:
@@ -250,9 +244,9 @@ def contract(
     if on_cpu(features):
         return reference.contract(features, coefficients, kind, module)
     out = features.new_empty(features.shape[0], module.WIDTH, features.shape[2])
-    launched(module.contract)[(features.shape[0] * module.BLOCKS,)](
-        features, coefficients, kind, out, num_warps=1
-    )
+    for group in range(module.GROUPS):
+        kernel = getattr(module, f"contract{group}")
+        kernel[(features.shape[0] * module.BLOCKS,)](features, coefficients, kind, out, num_warps=1)
     return out
 
 
@@ -261,7 +255,7 @@ def _(features: Any, coefficients: Any, kind: Any, code: str) -> torch.Tensor:
     return features.new_empty(features.shape[0], generated_module(code).WIDTH, features.shape[2])
 
 
-@triton_op("deepmd_gnn::triton_contract_backward", mutates_args={})
+@torch.library.custom_op("deepmd_gnn::triton_contract_backward", mutates_args=())
 def contract_backward(
     gradient: torch.Tensor, features: torch.Tensor, coefficients: torch.Tensor, kind: torch.Tensor, code: str
 ) -> torch.Tensor:
@@ -283,9 +277,9 @@ def contract_backward(
     if on_cpu(features):
         return reference.contract_backward(gradient, features, coefficients, kind, module)
     out = torch.empty_like(features)
-    launched(module.contract_backward)[(features.shape[0] * module.BLOCKS,)](
-        gradient, features, coefficients, kind, out, num_warps=1
-    )
+    for group in range(module.GROUPS):  # each adds to what the ones before have written
+        kernel = getattr(module, f"contract_backward{group}")
+        kernel[(features.shape[0] * module.BLOCKS,)](gradient, features, coefficients, kind, out, num_warps=1)
     return out
 
 
