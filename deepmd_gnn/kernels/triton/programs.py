@@ -84,7 +84,7 @@ def compiled(kernel: Kernel, capability: int) -> Program:
     )
     data = made.metadata
     if data.global_scratch_size or data.profile_scratch_size:
-        raise RuntimeError(f"mace model: the kernel {data.name} asks for scratch memory")
+        raise RuntimeError(f"Triton gave the kernel {data.name} scratch memory, which nobody hands over")
     return Program(data.name, made.asm["cubin"], data.shared, WARP * data.num_warps)
 
 
