@@ -18,6 +18,7 @@ from deepmd_gnn.host.freezing import whole_exports
 from deepmd_gnn.kernels import install as freezing
 from deepmd_gnn.kernels.cpu.generated import radial_tables
 from deepmd_gnn.kernels.tables.lookup import Tables
+from deepmd_gnn.kernels.triton import linking
 
 OPTIONS = architectures("training")
 ARCHITECTURES = OPTIONS | {
@@ -127,12 +128,12 @@ def test_kernels_for_both_devices(target, monkeypatch, tmp_path, caplog):
         Path(model_file).write_text("compiled", encoding="utf-8")
 
     monkeypatch.setattr(env, "DEVICE", torch.device(target))
+    monkeypatch.setattr(linking, "capability", lambda: 90)
     monkeypatch.setattr("deepmd_gnn.host.freezing.check_file", lambda *_: seen.update(checked=True))
     whole_exports(compile_it)(str(tmp_path / "model.pt2"), {"model": tiny_model().serialize()})
     on_cpu = target == "cpu"
-    assert seen.pop("noted").keys() >= ({"tables", "cpu_features"} if on_cpu else {"tables"})
-    # C++ kernels are linked, Triton's are compiled with the rest.
-    assert seen == {"kernels": True, "linked": (on_cpu, on_cpu), "checked": True}
+    assert seen.pop("noted").keys() >= ({"tables", "cpu_features" if on_cpu else "capability"})
+    assert seen == {"kernels": True, "linked": (True, on_cpu), "checked": True}
     assert "no generated kernels" not in caplog.text
 
 

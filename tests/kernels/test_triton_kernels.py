@@ -17,12 +17,14 @@ from interpreted import interpreted
 from tolerances import NATIVE
 
 from deepmd_gnn.host import device_inference
+from deepmd_gnn.kernels.cpu.convolution_code import convolution_shape
 from deepmd_gnn.kernels.install import described
 from deepmd_gnn.kernels.triton import (
     contraction_code,
     convolution_code,
     linking,
     mixing,
+    mixing_kernel,
     operators,
     reference,
 )
@@ -153,6 +155,19 @@ def test_convolution(dtype, split, monkeypatch):
         assert not pairs[0][0][graph.order[8:]].any()
 
 
+def test_shape_of_a_convolution():
+    """Scalars and a vector, with scalars: what is coupled to what, with which coefficient."""
+    coupling = np.zeros((4, 1 + 3))
+    coupling[0, 0] = 2.0  # a scalar with the first harmonic
+    coupling[1, 1], coupling[2, 2], coupling[3, 3] = 3.0, 4.0, 5.0  # and with the components of the vector
+    shape = convolution_shape(coupling, [1], [(0, 1), (0, 3)])
+    assert (shape.components, shape.width) == (1, 4)
+    assert [path.coupling for path in shape.paths] == [
+        {(0, 0): {0: 2.0}},
+        {(0, 1): {1: 3.0}, (0, 2): {2: 4.0}, (0, 3): {3: 5.0}},
+    ]
+
+
 def test_paths_are_split(monkeypatch):
     _, kernels = layer_of("float64", 3, 8, monkeypatch, max_ell=3)
     assert generated_module(kernels.convolutions[1].code).GROUPS > 1
@@ -240,6 +255,7 @@ def test_small_kernels_do_not_spill_in_double_precision():
 def test_library_of_launches():
     """What a ``.pt2`` for a GPU links: it compiles without a GPU, and holds the machine code and all functions."""
     _, kernels = layer_of("float32", 4)
+    assert mixing_kernel.mix in {kernel.function for kernel in linking.kernels_of(kernels)}
     name, folder = linking.library(kernels, 90).split(" -L")
     archive = Path(folder.strip("'")) / f"lib{name}.a"
     done = subprocess.run(["nm", archive], capture_output=True, text=True, check=True)
