@@ -1,12 +1,15 @@
 """The benchmarks that pages quote still run, in their shortest form; what they measure is not looked at."""
 
+import importlib
 import json
 import re
 import subprocess
 import sys
 
 import pytest
+import torch
 from documented import ROOT, copy_example
+from helpers import TINY, extended, random_frame, tiny_model
 
 pytestmark = pytest.mark.slow
 BENCHMARKS = ROOT / "benchmarks"
@@ -30,6 +33,18 @@ def test_neighbor_search():
 def test_atomic_virial():
     out = run("atomic_virial.py", "--model", "T", "--steps", "1", "--turns", "1")
     assert [line.split()[0] for line in out.splitlines()] == ["plain", "with", "ratio"]
+
+
+def test_list_check_freezes_without_the_check(tmp_path, monkeypatch):
+    """What it takes out is there; the runs that it compares take minutes."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    list_check = importlib.import_module("list_check")
+    path = tmp_path / "without.pth"
+    list_check.freeze(tiny_model(), path, check=False)
+    coord, atype, owner, nlist = extended([random_frame()], TINY["r_max"])[1]
+    # Without a list there are no pairs, which the check would refuse.
+    out = torch.jit.load(path).forward_lower(coord, atype, torch.full_like(nlist, -1), owner)
+    assert not out["extended_force"].any()
 
 
 @pytest.mark.lammps
