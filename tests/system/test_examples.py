@@ -3,6 +3,7 @@
 import json
 import re
 import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -58,8 +59,16 @@ def test_inputs_are_valid_and_their_data_is_there(name):
 @pytest.mark.slow
 @pytest.mark.lammps
 def test_quickstart(tmp_path):
-    """Train, freeze, test, one and two ranks of LAMMPS, figures."""
-    command = [sys.executable, str(EXAMPLES / "quickstart.py"), "--output", str(tmp_path)]
+    """Train, freeze, test, one and two ranks of LAMMPS, figures; of a network that compiles and runs quickly."""
+    examples = tmp_path / "checkout" / "examples"
+    shutil.copytree(EXAMPLES / "water", examples / "water")
+    for program in ("quickstart.py", "plot.py"):
+        shutil.copy(EXAMPLES / program, examples)
+    settings = json.loads((examples / "water" / "input.json").read_text())
+    settings["model"].update(num_channels=2, num_interactions=1, max_ell=1, correlation=1, r_max=3.0)
+    (examples / "water" / "input.json").write_text(json.dumps(settings))
+    tmp_path = tmp_path / "quickstart"
+    command = [sys.executable, str(examples / "quickstart.py"), "--output", str(tmp_path)]
     run = subprocess.run(
         [*command, "--steps", "5", "--md-steps", "10", "10"], capture_output=True, text=True, timeout=900
     )
