@@ -14,7 +14,7 @@ MODELS = {"S": "64x0e", "M": "128x0e + 128x1o"}
 # T: for the tests, which only ask whether a benchmark runs.
 IRREPS = {**MODELS, "T": "2x0e + 2x1o"}
 # Degree of the spherical harmonics and of the products.
-ORDERS = {size: (3, 3) for size in MODELS} | {"T": (1, 1)}
+ORDERS = dict.fromkeys(MODELS, (3, 3)) | {"T": (1, 1)}
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 OURS_ONLY = ("scale", "avg_num_neighbors")
 
