@@ -11,8 +11,10 @@ import numpy as np
 import torch
 
 MODELS = {"S": "64x0e", "M": "128x0e + 128x1o"}
-# T: the small one of the tutorials, and of the tests that only ask whether a benchmark runs.
-IRREPS = {**MODELS, "T": "8x0e + 8x1o"}
+# T: for the tests, which only ask whether a benchmark runs.
+IRREPS = {**MODELS, "T": "2x0e + 2x1o"}
+# Degree of the spherical harmonics and of the products.
+ORDERS = dict.fromkeys(MODELS, (3, 3)) | {"T": (1, 1)}
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 OURS_ONLY = ("scale", "avg_num_neighbors")
 
@@ -86,11 +88,14 @@ def model_options(size, precision, structure):
     dict
         Random weights are the same for every precision.
     """
+    max_ell, correlation = ORDERS[size]
     return {
         "type": "mace",
         "type_map": structure.type_map,
         "r_max": structure.r_max,
         "hidden_irreps": IRREPS[size],
+        "max_ell": max_ell,
+        "correlation": correlation,
         "precision": precision,
         "avg_num_neighbors": structure.avg_num_neighbors,
         "scale": 1.0,
@@ -128,12 +133,13 @@ def native_model(size, precision, structure, weights):
     from mace import modules
     from mace.tools.torch_tools import default_dtype
 
+    max_ell, correlation = ORDERS[size]
     with default_dtype(DTYPES[precision]):
         native = modules.ScaleShiftMACE(
             r_max=structure.r_max,
             num_bessel=8,
             num_polynomial_cutoff=5,
-            max_ell=3,
+            max_ell=max_ell,
             interaction_cls=modules.interaction_classes["RealAgnosticResidualInteractionBlock"],
             interaction_cls_first=modules.interaction_classes["RealAgnosticInteractionBlock"],
             num_interactions=2,
@@ -143,7 +149,7 @@ def native_model(size, precision, structure, weights):
             atomic_energies=np.zeros(len(structure.type_map)),
             avg_num_neighbors=structure.avg_num_neighbors,
             atomic_numbers=[ase.data.atomic_numbers[symbol] for symbol in structure.type_map],
-            correlation=3,
+            correlation=correlation,
             gate=torch.nn.functional.silu,
             radial_MLP=[64, 64, 64],
             use_reduced_cg=False,

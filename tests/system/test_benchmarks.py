@@ -3,6 +3,7 @@
 import importlib
 import json
 import re
+import shutil
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from documented import ROOT, copy_example
 from helpers import TINY, extended, random_frame, tiny_model
+from shared_files import once
 
 pytestmark = pytest.mark.slow
 BENCHMARKS = ROOT / "benchmarks"
@@ -56,9 +58,34 @@ def test_against_native():
     assert len(others) == 2
 
 
+@pytest.fixture
+def frozen(kept, monkeypatch):
+    """What ``measure.py freeze`` writes for the smallest model; two benchmarks share it, a minute of compilation each."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+
+    def make(path):
+        path.mkdir()
+        run("measure.py", "freeze", str(path), "T", "float32", "water", "1")
+
+    return once(kept / "benchmark", make) / "model.pt2"
+
+
 @pytest.mark.lammps
-def test_steps():
-    out = run("steps.py", "--model", "T", "--steps", "1")
+def test_steps(frozen, monkeypatch, capsys):
+    import run as benchmark
+    import steps
+
+    measure = benchmark.measure
+
+    def without_freeze(task, folder, args):
+        if task == "freeze":
+            return shutil.copy(frozen, folder)
+        return measure(task, folder, args)
+
+    monkeypatch.setattr(benchmark, "measure", without_freeze)
+    monkeypatch.setattr(sys, "argv", ["steps.py", "--model", "T", "--steps", "1"])
+    steps.main()
+    out = capsys.readouterr().out
     rows = re.findall(r"^\| `(\.pt.)` \|((?: [\d.e+]+ \|){6})$", out, re.MULTILINE)
     assert [name for name, _ in rows] == [".pth", ".pt2"]
 
@@ -86,9 +113,25 @@ def test_training(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.lammps
-def test_growth():
-    """One size of the smallest model; the `.pt2` takes most of the time."""
-    out = run("growth.py", "--model", "T", "--sizes", "1", "--rounds", "1", "--steps", "4")
+def test_growth(frozen, monkeypatch, capsys):
+    """One size of the smallest model."""
+    import growth
+
+    options = ["--model", "T", "--sizes", "1", "--rounds", "1", "--steps", "4"]
+
+    def instead_of_freeze(folder, args):
+        assert (args.model, args.precision, args.kernels) == (
+            "T",
+            "float32",
+            True,
+        )  # what the file was made with
+        shutil.copy(frozen, folder)
+        return frozen.name
+
+    monkeypatch.setattr(growth, "freeze", instead_of_freeze)
+    monkeypatch.setattr(sys, "argv", ["growth.py", *options])
+    growth.main()
+    out = capsys.readouterr().out
     assert re.search(r"^\| 192 \| \d+ \| \d+ \| \d+ \|", out, re.MULTILINE)
     assert re.search(r"^\| 1536 \| \d+ \| \d+ \| [\d.]+ \|$", out, re.MULTILINE)
 

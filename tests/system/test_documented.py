@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from deepmd.utils.argcheck import normalize
-from documented import KINDS, ROOT, PageRun, assert_like, blocks, copy_example, is_runnable, pages
+from documented import FREEZE, KINDS, ROOT, PageRun, assert_like, blocks, copy_example, is_runnable, pages
 
 pytestmark = [pytest.mark.slow, pytest.mark.lammps]
 
@@ -63,7 +63,7 @@ def test_output_is_compared():
 
 
 @pytest.fixture(scope="module")
-def started(tmp_path_factory):
+def started(tmp_path_factory, model_files):
     """The folder of the water example after getting started."""
     folder = copy_example("water", tmp_path_factory.mktemp("started"))
     rules = {
@@ -75,14 +75,15 @@ def started(tmp_path_factory):
         r"^run +\d+": "run 2",
         "--types O H": "--types O H --ranks 0",
     }
-    run = PageRun(ROOT / "docs/getting_started.md", folder, rules, skip=["pip install"])
+    frozen = model_files(".pt2")["one_layer"]
+    run = PageRun(ROOT / "docs/getting_started.md", folder, rules, skip=["pip install"], frozen=frozen)
     assert len(run()) == 10
     return folder
 
 
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory):
-    """The folder of the page about model files: the only `.pt2` of these tests, of one layer."""
+    """The folder of the page about model files: the only `.pt2` that pages freeze, of one layer."""
     folder = copy_example("water", tmp_path_factory.mktemp("compiled"))
     settings = json.loads((folder / "input.json").read_text())
     settings["model"].update(num_channels=2, r_max=3.0, num_interactions=1)
@@ -94,7 +95,9 @@ def compiled(tmp_path_factory):
         r"change-bias mace.pt2 (.*)shifted.pt2": r"change-bias model.ckpt.pt \1shifted.pt",
     }
     run = PageRun(ROOT / "docs/frozen_files.md", folder, rules, skip=["dp convert-backend"])
-    assert len(run()) == 4
+    outputs = run()
+    assert len(outputs) == 4
+    assert FREEZE in outputs
     return folder
 
 
@@ -148,13 +151,11 @@ def test_recipes(started, tmp_path):
     assert len(PageRun(ROOT / "docs/recipes.md", folder, {})()) == 2
 
 
-def test_readme(tmp_path):
+def test_readme(tmp_path, model_files):
     folder = copy_example("water", tmp_path)
     rules = {
         **TRAINING,
         **SMALL,
-        # The file takes a minute less to compile.
-        '"max_L": 1': '"max_L": 1, "num_interactions": 1, "max_ell": 1, "correlation": 1',
         "-n 80": "-n 2",
         "-n 4 lmp -in in.lammps": "-n 2 lmp -in in.lammps -var equilibrate 2 -var steps 2",
     }
@@ -164,7 +165,9 @@ def test_readme(tmp_path):
         "atom_types": np.loadtxt(folder / "data/data_3/type.raw", dtype=int),
     }
     script = re.sub(r"(equilibrate|steps)( +index) \d+", r"\1\2 2", (folder / "in.lammps").read_text())
-    run = PageRun(ROOT / "README.md", folder, rules, ["make", "pip install"], script=script, names=frame)
+    frozen = model_files(".pt2")["one_layer"]
+    skip = ["make", "pip install"]
+    run = PageRun(ROOT / "README.md", folder, rules, skip, script=script, names=frame, frozen=frozen)
     assert len(run()) == 4
 
 
