@@ -16,7 +16,7 @@ for folder in ("host", ""):
 
 from shared_files import kept_folder, once, remove_old  # noqa: E402
 
-# TorchInductor makes one anew for every library of kernels: 15 s of CPU, to spare 5 s in each program that needs it.
+# As in a freeze of ours: see torch_fixes.PLAIN_HEADERS.
 inductor_config.aot_inductor.precompile_headers = False
 
 

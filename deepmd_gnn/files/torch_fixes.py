@@ -9,6 +9,9 @@ from typing import Any
 
 # TorchInductor 2.11 lets vectorised code for the rest of a loop read beyond the end of a tensor.
 PLAIN_TAILS = {"cpp.enable_loop_tail_vec": False}
+# It precompiles its headers anew for every library that is linked: 20 s of CPU, to spare 5 s in each of two programs. One that was
+# cut short would end every later compilation, too.
+PLAIN_HEADERS = {"aot_inductor.precompile_headers": False}
 # Settings of tracing: torch's cache of fake tensors, whose sizes are symbols here, costs more than it spares (30 instead of
 # 22 s of CPU for a small model).
 PLAIN_TRACING = {"fake_tensor_cache_enabled": False}

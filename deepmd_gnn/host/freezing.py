@@ -8,7 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from deepmd_gnn.files.progress import Progress, enter_stage
-from deepmd_gnn.files.torch_fixes import PLAIN_TAILS, PLAIN_TRACING, room_for_trials, sound_vectorisation
+from deepmd_gnn.files.torch_fixes import (
+    PLAIN_HEADERS,
+    PLAIN_TAILS,
+    PLAIN_TRACING,
+    room_for_trials,
+    sound_vectorisation,
+)
 from deepmd_gnn.files.whole_file import whole_file
 from deepmd_gnn.graph.compilation import compilation, compiling
 from deepmd_gnn.host.classes import is_ours, model_of
@@ -134,7 +140,7 @@ def whole_exports(original: Callable[..., None]) -> Callable[..., None]:
         def write(path: Path) -> None:
             with (
                 sound_vectorisation(),
-                inductor_config.patch(PLAIN_TAILS),
+                inductor_config.patch({**PLAIN_TAILS, **PLAIN_HEADERS}),
                 dynamo_config.patch(PLAIN_TRACING),
                 _for_this_machine(path.suffix),
                 _with_kernels(data, path.suffix) as content,

@@ -52,6 +52,7 @@ TORCH = [
     ("torch._inductor.config", "aot_inductor.custom_ops_to_c_shims", None, "kernels/cpu/compiler.py"),
     ("torch._inductor.config", "aot_inductor.custom_op_libs", None, "kernels/cpu/compiler.py"),
     ("torch._inductor.config", "cpp.enable_loop_tail_vec", None, "files/torch_fixes.py"),
+    ("torch._inductor.config", "aot_inductor.precompile_headers", None, "files/torch_fixes.py"),
     ("torch._inductor.config", "unbacked_symint_fallback", None, "files/torch_fixes.py"),
     (
         "torch._inductor.select_algorithm",

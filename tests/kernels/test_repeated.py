@@ -1,8 +1,5 @@
 """What a freeze keeps for the next one: found again where it is the same, made anew where it is not."""
 
-import subprocess
-from pathlib import Path
-
 import pytest
 from torch._inductor import cpp_builder, cpu_vec_isa
 from torch._inductor.cpp_builder import BuildOptionsBase, CppBuilder
@@ -73,30 +70,6 @@ def test_a_cache_that_cannot_be_written(cache, commands, tmp_path):
     for _ in range(2):
         build(tmp_path, "a", CODE.format(name="a", first=3, size=5))
     assert len(commands) == 2
-
-
-@pytest.mark.parametrize("known", [True, False], ids=["compiled before", "never seen"])
-def test_damaged_precompiled_headers(known, cache, tmp_path):
-    """Torch never looks at them again: every compilation ends with an error."""
-    header = tmp_path / "h.h"
-    header.write_text("long twice(long x) { return 2 * x; }\n")
-    subprocess.run(["g++", "-x", "c++-header", str(header), "-o", f"{header}.gch"], check=True)
-
-    def compile_one(name):
-        source = tmp_path / f"{name}.cpp"
-        source.write_text(f"long {name}() {{ return twice({len(name)}); }}\n")
-        options = BuildOptionsBase(compiler="g++", compile_only=True, include_dirs=[], definitions=[])
-        options.precompiled_header = str(header)
-        with repeated.compiled_once():
-            CppBuilder(name, str(source), options, str(tmp_path)).build()
-
-    if known:
-        compile_one("a")
-    compiled = Path(f"{header}.gch")
-    compiled.write_bytes(compiled.read_bytes()[:5000])
-    compile_one("bb")
-    assert (tmp_path / "bb.o").exists()
-    assert not compiled.exists()
 
 
 @pytest.mark.parametrize(

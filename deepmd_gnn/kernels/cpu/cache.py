@@ -12,17 +12,16 @@ import re
 import shlex
 import shutil
 import subprocess
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch._inductor import cpu_vec_isa
 from torch._inductor.cpp_builder import CppBuilder, get_cpp_compiler
-from torch._inductor.exc import CppCompileError
 from torch._inductor.runtime.cache_dir_utils import cache_dir
 
-from deepmd_gnn.kernels.cpu.kept import is_noted, is_whole, note, written
+from deepmd_gnn.kernels.cpu.kept import is_whole, written
 
 log = logging.getLogger("deepmd.deepmd_gnn")
 
@@ -103,15 +102,14 @@ def compiled_once() -> Iterator[None]:
     @functools.wraps(original)
     def build(self: Any) -> None:
         kept = _kept_object(self)
-        compile_it = functools.partial(_with_sound_header, original, self)
         if kept is None:
-            compile_it()
+            original(self)
             return
         target = Path(self.get_target_file_path())
         if is_whole(kept):
             shutil.copyfile(kept, target)
             return
-        compile_it()
+        original(self)
         # A full disk, or a cache that can only be read, costs the next freeze some time.
         with contextlib.suppress(OSError), written(kept) as unfinished:
             shutil.copyfile(target, unfinished)
@@ -121,30 +119,6 @@ def compiled_once() -> Iterator[None]:
         yield
     finally:
         CppBuilder.build = original  # type: ignore[method-assign]
-
-
-def _with_sound_header(build: Callable[[Any], None], builder: Any) -> None:
-    """Compile; a precompiled header of torch that was damaged is removed, and the compiler takes the header itself."""
-    included = re.match(r"-include (\S+)", builder._include_dirs_args)
-    header = Path(f"{included[1]}.gch") if included else None
-    if header is None or not header.exists():
-        build(builder)
-        return
-    known = is_noted(header)
-    if known:
-        is_whole(header)
-    try:
-        build(builder)
-    except CppCompileError:
-        if known:
-            raise
-        log.warning("mace model: the precompiled header %s may have been cut short; it is removed.", header)
-        header.unlink()
-        build(builder)
-        return
-    if not known:
-        with contextlib.suppress(OSError):
-            note(header)
 
 
 def _kept_object(builder: Any) -> Path | None:

@@ -40,11 +40,6 @@ def is_whole(path: Path) -> bool:
     return False
 
 
-def is_noted(path: Path) -> bool:
-    """Tell whether size and hash of a file are known."""
-    return _record(path).exists()
-
-
 def note(path: Path) -> None:
     """Note size and hash of a file, for :func:`is_whole`."""
     unfinished = _record(path).with_name(f"{_record(path).name}.{os.getpid()}")
