@@ -18,7 +18,7 @@ PARTS = {
     "environment": 30,
     "numbers": 120,
     "speed": 120,
-    "training": 60,
+    "training": 200,
     "frozen": 170,
     "lammps": 100,
     "memory": 60,

@@ -1,6 +1,7 @@
 """The parts of ``gpu_check.py``: ``python gpu_parts.py PART FOLDER`` appends one JSON object per result to PART.jsonl."""
 
 import argparse
+import contextlib
 import copy
 import functools
 import os
@@ -147,7 +148,9 @@ def _launches(results, label, evaluate):
         evaluate()
         torch.cuda.synchronize()
     kernels = [event for event in profiler.key_averages() if event.self_device_time_total > 0]
-    results.add(f"{label}: launches of an evaluation", sum(event.count for event in kernels))
+    busy = sum(event.self_device_time_total for event in kernels) / 1e3
+    results.add(f"{label}: launches", sum(event.count for event in kernels))
+    results.add(f"{label}: time in kernels", busy, "ms")
     for event in sorted(kernels, key=lambda event: -event.self_device_time_total)[:12]:
         print(f"    {event.self_device_time_total / 1e3:8.3f} ms  {event.count} × {event.key[:90]}")
 
@@ -175,40 +178,96 @@ def memory(results, folder):
 
 
 def training(results, _):
-    """Gradients of one step against the CPU, and the time of a step of 4 × 192 atoms."""
-    water = workload.system("water")
-    coord, cell, types = (torch.tensor(x) for x in frames(1))
-    found = {}
-    for device in ("cpu", DEVICE.type):
-        model = workload.our_model("S", "float64", water).to(device).train()
-        out = model(coord.to(device), types[None].to(device), cell.to(device))
-        loss = out["force"].square().mean() + (out["energy"] / len(types)).square().sum()
-        parameters = [p for p in model.parameters() if p.requires_grad]
-        found[device] = [
-            loss.item(),
-            *(g.cpu() for g in torch.autograd.grad(loss, parameters, allow_unused=True) if g is not None),
-        ]
-    ours, theirs = found[DEVICE.type], found["cpu"]
-    results.add("S float64: loss off by", abs(ours[0] / theirs[0] - 1), "relative")
-    worst = max(
-        float((a - b).abs().max() / b.abs().max().clamp(min=1e-300))
-        for a, b in zip(ours[1:], theirs[1:], strict=True)
-    )
-    results.add("S float64: gradients off by", worst, "of the largest")
-    if not worst < 1e-8:
-        results.add("wrong", "gradients of a training step")
-    for size in workload.MODELS:
-        model = workload.our_model(size, "float32", water).to(DEVICE).train()
-        optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=1e-6)
-        batch = [x.expand(4, *x.shape[1:]).contiguous().to(DEVICE) for x in (coord, types[None], cell)]
+    """Loss and gradients of a step against the CPU, and the time of a step of 4 × 192 atoms, with kernels and without."""
+    for size, precision in MODELS:
+        for part in (_gradients, _training_step):
+            try:
+                part(results, size, precision)
+            except Exception as error:  # the other sizes still count
+                results.add("failed", f"{size} {precision}, {part.__name__}: {str(error).strip()[-300:]}")
 
-        def step(model=model, optimizer=optimizer, batch=batch):
+
+@contextlib.contextmanager
+def _without_kernels(without):
+    """Train with the torch code, if asked to."""
+    from deepmd_gnn import mace
+
+    before = mace.trains_on
+    mace.trains_on = (lambda _: False) if without else before
+    try:
+        yield
+    finally:
+        mace.trains_on = before
+
+
+def _loss(model, batch):
+    out = model(*batch)
+    return out["force"].square().mean() + (out["energy"] / batch[1].shape[1]).square().mean()
+
+
+def _gradients(results, size, precision):
+    """One step with 24 atoms of a small cell on the GPU, in `precision`, against the torch code on the CPU in float64."""
+    water = workload.system("water")
+    coord, types = torch.tensor(water.atoms.positions[None, :24]), torch.tensor(water.types[None, :24])
+    batch = (coord, types, torch.diag(torch.tensor([10.0, 9.0, 11.0], dtype=torch.float64)).view(1, 9))
+    model = workload.our_model(size, precision, water)
+    exact = workload.our_model(size, "float64", water).to("cpu")
+    exact.energy_model.load_state_dict(model.energy_model.state_dict())
+    found = {}
+    for name, network, without in (
+        ("CPU", exact, True),
+        ("kernels", model, False),
+        ("torch code", model, True),
+    ):
+        device = "cpu" if name == "CPU" else DEVICE
+        with _without_kernels(without):
+            network.to(device).train().zero_grad()
+            loss = _loss(network, [x.to(device) for x in batch])
+            loss.backward()
+        gradients = {k: p.grad.cpu().clone() for k, p in network.named_parameters() if p.grad is not None}
+        found[name] = loss.item(), gradients
+    loss, expected = found.pop("CPU")
+    limit = 1e-10 if precision == "float64" else 1e-5
+    for name, (ours, gradients) in found.items():
+        deviations = {
+            key: float((gradients[key].double() - g).abs().max() / g.abs().max().clamp(min=1e-300))
+            for key, g in expected.items()
+        }
+        worst = max(deviations, key=deviations.get)
+        results.add(f"{size} {precision}, {name}: loss off by", abs(ours / loss - 1), "relative")
+        results.add(
+            f"{size} {precision}, {name}: gradient of {worst} off by", deviations[worst], "of the largest"
+        )
+        if name == "kernels" and not max(deviations[worst], abs(ours / loss - 1)) < limit:
+            results.add("wrong", f"gradients of a training step, {size} {precision}")
+
+
+def _training_step(results, size, precision):
+    """Time, launches and memory of a step."""
+    coord, cell, types = (torch.tensor(x) for x in frames(1))
+    batch = [x.expand(4, *x.shape[1:]).contiguous().to(DEVICE) for x in (coord, types[None], cell)]
+    for name, without in (("kernels", False), ("torch code", True)):
+        model = workload.our_model(size, precision, workload.system("water")).to(DEVICE).train()
+        optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=1e-6)
+
+        def step(model=model, optimizer=optimizer):
             optimizer.zero_grad()
-            out = model(*batch)
-            (out["force"].square().mean() + out["energy"].square().mean()).backward()
+            _loss(model, batch).backward()
             optimizer.step()
 
-        results.add(f"{size} float32: training step, 4 × 192 atoms", _milliseconds(step, 5), "ms")
+        label = f"{size} {precision}, {name}"
+        with _without_kernels(without):
+            begin = time.monotonic()
+            step()
+            _wait()
+            results.add(f"{label}: first step", time.monotonic() - begin, "s")
+            if DEVICE.type == "cuda":
+                torch.cuda.reset_peak_memory_stats()
+            results.add(f"{label}: training step, 4 × 192 atoms", _milliseconds(step, 5), "ms")
+            if DEVICE.type == "cuda":
+                gigabytes = torch.cuda.max_memory_allocated() / 1e9
+                results.add(f"{label}: peak memory of a step", gigabytes, "GB")
+                _launches(results, label, step)
 
 
 def lammps(results, folder):

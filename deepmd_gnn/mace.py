@@ -9,10 +9,11 @@ import deepmd_gnn.nequip  # noqa: F401 - who imports this model first has all th
 from deepmd_gnn.config.described import options_of
 from deepmd_gnn.config.mace import MaceConfig
 from deepmd_gnn.config.options import check_mm_types, config_from_options, warn_of_jumps
-from deepmd_gnn.graph.atom_graph import AtomGraph, is_compiled
+from deepmd_gnn.graph.atom_graph import AtomGraph, is_compiled, trains_with_kernels
 from deepmd_gnn.host.model import GraphModel
 from deepmd_gnn.host.protocol import Options
 from deepmd_gnn.host.registry import register
+from deepmd_gnn.kernels.triton.support import trains_on
 from deepmd_gnn.mace_network import CuEquivarianceEvaluator, build_energy, check_available
 from deepmd_gnn.nn.energy import MaceEnergy
 from deepmd_gnn.nn.trainable import freeze_parts
@@ -79,6 +80,8 @@ class MaceModel(GraphModel):
     def network_energies(self, graph: AtomGraph, comm_dict: dict[str, torch.Tensor] | None) -> torch.Tensor:
         """Energies of the nodes, eV, float64, shape (nnode,); trained through cuEquivariance if the user wants it."""
         # A compiled graph has our own code: cuEquivariance's cannot be compiled with second derivatives.
+        if not torch.jit.is_scripting() and trains_with_kernels(graph):  # type: ignore[attr-defined]
+            return self.energies_by_kernels(graph)
         uses_cueq = self.trains_with_cueq and self.training and not is_compiled(graph)
         if uses_cueq and not torch.jit.is_scripting():  # type: ignore[attr-defined]
             return self.cuequivariance_energies(graph)
@@ -91,6 +94,30 @@ class MaceModel(GraphModel):
                 "MACE enable_cueq: not used together with enable_compile, which compiles the model's own code; numbers are the "
                 "same. Leave one of the two out."
             )
+
+    @torch.jit.unused
+    def trains_with_kernels(self, device: torch.device) -> bool:
+        """Whether the next step of training launches generated kernels: on a GPU where Triton works.
+
+        Kernels have no third derivatives, which a loss on Hessians would need; with cuEquivariance they would have no use.
+        """
+        return trains_on(device) and not self.hessian_mode and not self.trains_with_cueq
+
+    @torch.jit.unused
+    def energies_by_kernels(self, graph: AtomGraph) -> torch.Tensor:
+        """Energies of the nodes by generated kernels, eV, float64, shape (nnode,); writes them at the first step."""
+        from deepmd_gnn.kernels.triton.training import (
+            TrainingKernels,  # not every build of torch brings Triton
+        )
+
+        kernels = self.__dict__.get("_training_kernels")
+        if kernels is None or not kernels.fits(self.energy_model):
+            kernels = TrainingKernels(self.energy_model)
+            if graph.edge_vec.device.type == "cuda":
+                kernels.compile(graph.edge_vec.device)
+            object.__setattr__(self, "_training_kernels", kernels)
+        with kernels.installed(self.energy_model, eager=not is_compiled(graph)):
+            return self.energy_model(graph, None)[0]  # type: ignore[no-any-return]
 
     @torch.jit.unused
     def cuequivariance_energies(self, graph: AtomGraph) -> torch.Tensor:

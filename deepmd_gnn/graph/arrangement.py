@@ -219,3 +219,36 @@ def for_compiled_training(graph: AtomGraph, slots: int) -> AtomGraph:
         node_place=node_place,
         chunk_table=table,
     )
+
+
+def for_training_kernels(graph: AtomGraph, compiled: bool) -> AtomGraph:
+    """Group the edges by receiver for the kernels of training.
+
+    Parameters
+    ----------
+    graph : AtomGraph
+        Edges in any order, or grouped by receiver with all of them in `order`, as a GPU finds them.
+    compiled : bool
+        Whether the training step is being traced.
+
+    Returns
+    -------
+    AtomGraph
+        The same edges, with `order` and `begin`.
+    """
+    order, begin = graph.order, graph.begin
+    if order is None or begin is None:
+        receiver, nnode = graph.edge_index[1], graph.node_types.shape[0]
+        order = torch.argsort(receiver, stable=True)
+        nodes = torch.arange(nnode + 1, device=receiver.device)
+        begin = torch.searchsorted(receiver.index_select(0, order), nodes)
+    return AtomGraph(
+        graph.node_types,
+        graph.sender_types,
+        graph.edge_index,
+        graph.edge_vec,
+        graph.edge_atoms,
+        "compiled training kernels" if compiled else "training kernels",
+        order=order,
+        begin=begin,
+    )

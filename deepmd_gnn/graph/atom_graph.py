@@ -19,6 +19,9 @@ FIELDS: dict[str, frozenset[str]] = {
     "exported kernels": frozenset({"incoming", "outgoing", "order", "begin", "packed", "rows", "sources"}),
     # A training step that is compiled: see `graph.arrangement.for_compiled_training`.
     "compiled training": frozenset({"node_place", "chunk_table"}),
+    # A training step with generated kernels, eager or compiled; all edges are in `order`, the guard's as well.
+    "training kernels": frozenset({"order", "begin"}),
+    "compiled training kernels": frozenset({"order", "begin"}),
 }
 # A mode's kernels may need none of them.
 _MAY_LACK = frozenset({"packed", "rows", "sources"})
@@ -102,7 +105,12 @@ def check_fields(graph: AtomGraph) -> None:
 
 def trains_compiled(graph: AtomGraph) -> bool:
     """Whether this is the graph of a training step that is being compiled."""
-    return graph.mode == "compiled training"
+    return graph.mode == "compiled training" or graph.mode == "compiled training kernels"
+
+
+def trains_with_kernels(graph: AtomGraph) -> bool:
+    """Whether this is the graph of a training step with generated kernels."""
+    return graph.mode == "training kernels" or graph.mode == "compiled training kernels"
 
 
 def is_exported(graph: AtomGraph) -> bool:

@@ -3,7 +3,7 @@
 import torch
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
-from deepmd_gnn.graph.arrangement import for_compiled_training, in_chunks
+from deepmd_gnn.graph.arrangement import for_compiled_training, for_training_kernels, in_chunks
 from deepmd_gnn.graph.atom_graph import AtomGraph, is_exported
 from deepmd_gnn.graph.builders import graph_of_edges, with_lists
 from deepmd_gnn.graph.edge_sums import edge_lists, rows_between, sum_over_edges
@@ -105,6 +105,8 @@ def _checked(
 
 def _arranged(graph: AtomGraph, nowned: int, lists: Lists | None, model: Evaluation) -> AtomGraph:
     """Choose the mode: of a file that is exported, of a training step, or none in particular."""
+    if model.training and model.trains_with_kernels(graph.edge_vec.device):
+        return for_training_kernels(graph, get_proxy_mode() is not None)
     if model.training:
         # The number of chunks depends on the data: nothing for a graph that is being traced.
         arrange = in_chunks if get_proxy_mode() is None else for_compiled_training

@@ -122,6 +122,11 @@ class Evaluation(HostInterface):
             counts = counts & torch.tensor(self.atom_counts, device=counts.device)[kinds]
         return torch.where(counts, energy, torch.zeros_like(energy))
 
+    @torch.jit.unused
+    def trains_with_kernels(self, device: torch.device) -> bool:  # noqa: ARG002 - of a subclass
+        """Whether the next step of training launches generated kernels; a network may have some on a GPU."""
+        return False
+
     def network_energies(self, graph: AtomGraph, comm_dict: dict[str, torch.Tensor] | None) -> torch.Tensor:
         """Energies of the nodes as the network gives them, eV, float64, shape (nnode,)."""
         return self.energy_model(graph, comm_dict)[0]  # type: ignore[no-any-return]

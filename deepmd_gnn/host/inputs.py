@@ -6,7 +6,7 @@ import torch
 
 from deepmd_gnn.config.mm_types import mm_pairs
 from deepmd_gnn.config.options import exclusion_tables
-from deepmd_gnn.graph.arrangement import in_chunks
+from deepmd_gnn.graph.arrangement import for_training_kernels, in_chunks
 from deepmd_gnn.graph.atom_graph import AtomGraph
 from deepmd_gnn.graph.builders import drop_pairs, graph_from_list, make_graph, sorted_by_receiver
 from deepmd_gnn.graph.input_checks import check_cells, check_coordinates, check_types
@@ -51,7 +51,13 @@ class GraphBuilder(torch.nn.Module):
         # Whether edges are not arranged for sums in torch, but for generated kernels.
         self.for_kernels = False
 
-    def of_frames(self, coord: torch.Tensor, atype: torch.Tensor, box: torch.Tensor | None) -> AtomGraph:
+    def of_frames(
+        self,
+        coord: torch.Tensor,
+        atype: torch.Tensor,
+        box: torch.Tensor | None,
+        trains_with_kernels: bool = False,
+    ) -> AtomGraph:
         """Build the graph of whole frames; neighbours are found here.
 
         Parameters
@@ -62,6 +68,8 @@ class GraphBuilder(torch.nn.Module):
             Types, shape (nf, nloc); −1 marks padding.
         box : torch.Tensor, optional
             Cells, Å, shape (nf, 9) or (nf, 3, 3); None for free boundaries.
+        trains_with_kernels : bool
+            Whether edges are not arranged for this model's network, but for the kernels of training.
 
         Returns
         -------
@@ -78,6 +86,8 @@ class GraphBuilder(torch.nn.Module):
             box = box.reshape(nf, 3, 3).to(device=coord.device, dtype=torch.float64)
         if not torch.jit.is_scripting():  # type: ignore[attr-defined]
             found = self.on_gpu(coord, atype, box)
+            if found is not None and trains_with_kernels:
+                return for_training_kernels(found, False)
             if found is not None:
                 return found if self.for_kernels else in_chunks(found, self.slots)
         check_types(atype, self.type_map)
@@ -89,7 +99,8 @@ class GraphBuilder(torch.nn.Module):
         graph = make_graph(
             types, types, neighbor, center, edge_vec, torch.stack([neighbor, center]), self.r_max
         )
-        return self.arranged(self.without_excluded_pairs(graph))
+        graph = self.without_excluded_pairs(graph)
+        return for_training_kernels(graph, False) if trains_with_kernels else self.arranged(graph)
 
     @torch.jit.unused
     def on_gpu(self, coord: torch.Tensor, atype: torch.Tensor, box: torch.Tensor | None) -> AtomGraph | None:

@@ -69,7 +69,12 @@ class Lowers(Embedding):
     ) -> dict[str, torch.Tensor]:
         """:meth:`forward` without second derivatives."""
         nloc = atype.shape[1]
-        graph = self.graphs.of_frames(coord, atype, box)
+        by_kernels = False
+        if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+            by_kernels = self.training and self.trains_with_kernels(coord.device)
+            if by_kernels:  # the loss is differentiated with respect to weights, whatever a trainer marks
+                coord, box = coord.detach(), None if box is None else box.detach()
+        graph = self.graphs.of_frames(coord, atype, box, by_kernels)
         energy, force, atom_virial = self.evaluate(graph, atype, nloc, nloc, None)
         inner = results_of_frames(energy, force, atom_virial)
         return public_results(inner, mask_of(atype), "", do_atomic_virial)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from helpers import random_frame
 
-from deepmd_gnn.graph.arrangement import for_compiled_training, in_chunks
+from deepmd_gnn.graph.arrangement import for_compiled_training, for_training_kernels, in_chunks
 from deepmd_gnn.graph.atom_graph import (
     FIELDS,
     AtomGraph,
@@ -12,6 +12,7 @@ from deepmd_gnn.graph.atom_graph import (
     is_compiled,
     is_exported,
     trains_compiled,
+    trains_with_kernels,
     with_edge_vec,
 )
 from deepmd_gnn.graph.builders import graph_of_edges, make_graph, sorted_by_receiver, with_lists
@@ -46,6 +47,8 @@ def graphs():
         in_slots(listed),
         listed,
         for_compiled_training(plain, 60),
+        for_training_kernels(plain, False),
+        for_training_kernels(plain, True),
     ]
 
 
@@ -56,8 +59,9 @@ def test_every_mode_has_a_builder():
         check_fields(graph)
         check_fields(with_edge_vec(graph, graph.edge_vec * 1.0))
         assert is_compiled(graph) == (is_exported(graph) or trains_compiled(graph))
-    assert [is_exported(graph) for graph in built] == [False, False, False, True, True, False]
-    assert [trains_compiled(graph) for graph in built] == [False] * 5 + [True]
+    assert [is_exported(graph) for graph in built] == [False] * 3 + [True] * 2 + [False] * 3
+    assert [trains_compiled(graph) for graph in built] == [False] * 5 + [True, False, True]
+    assert [trains_with_kernels(graph) for graph in built] == [False] * 6 + [True] * 2
 
 
 def test_a_field_of_another_mode_is_refused():

@@ -35,6 +35,7 @@ LATE = {
     "pt_expt": "as pt",
     "host.inputs": "not every build of torch has Triton",
     "host.device_inference": "as host.inputs",
+    "mace": "as host.inputs",
     "kernels": "as host.inputs",
 }
 ONLY = {

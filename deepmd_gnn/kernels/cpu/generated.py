@@ -157,6 +157,27 @@ class Nothing(torch.nn.Module):
         return features
 
 
+def contraction_polynomials(module: Any) -> Polynomials:
+    """Write the symmetric contraction of a layer as polynomials, without their coefficients.
+
+    Parameters
+    ----------
+    module : SymmetricContraction
+        The contraction.
+
+    Returns
+    -------
+    Polynomials
+        Of all output components.
+    """
+    parts = [contraction.coefficients.value.double().cpu() for contraction in module.contractions]
+    prefixes = [factor.index.value.tolist() for factor in module.prefixes]
+    lasts = [factor.index.value.tolist() for factor in module.lasts]
+    variables = parts[0].shape[2] - sum(len(last) for last in lasts)
+    used = torch.cat([part.abs().amax(dim=1) > 0 for part in parts]).numpy()
+    return polynomials(variables, monomial_tuples(variables, prefixes, lasts), used)
+
+
 def contraction_tables(module: Any, lanes: int) -> tuple[Polynomials, torch.Tensor]:
     """Write the symmetric contraction of a layer as polynomials.
 
@@ -174,12 +195,8 @@ def contraction_tables(module: Any, lanes: int) -> tuple[Polynomials, torch.Tens
     torch.Tensor
         Their coefficients for every element and channel, float64, shape (channel blocks, ntypes, terms, lanes).
     """
+    shape = contraction_polynomials(module)
     parts = [contraction.coefficients.value.double().cpu() for contraction in module.contractions]
-    prefixes = [factor.index.value.tolist() for factor in module.prefixes]
-    lasts = [factor.index.value.tolist() for factor in module.lasts]
-    variables = parts[0].shape[2] - sum(len(last) for last in lasts)
-    used = torch.cat([part.abs().amax(dim=1) > 0 for part in parts]).numpy()
-    shape = polynomials(variables, monomial_tuples(variables, prefixes, lasts), used)
     tables = []
     for contraction, part in zip(module.contractions, parts, strict=True):
         weights = torch.cat([contraction.weights_max, *contraction.weights], dim=1).detach().double().cpu()

@@ -8,10 +8,9 @@ import torch
 from deepmd_gnn.kernels.cpu.generated import not_covered
 from deepmd_gnn.kernels.triton.modules import TritonKernels
 from deepmd_gnn.kernels.triton.splines import spline_tables
+from deepmd_gnn.kernels.triton.support import OLDEST
 
 log = logging.getLogger("deepmd.deepmd_gnn")
-# Compute capability of the oldest GPUs whose kernels are tested: Ampere.
-OLDEST = (8, 0)
 
 
 def triton_kernels(energy_model: Any) -> TritonKernels | str:

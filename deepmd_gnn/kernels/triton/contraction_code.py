@@ -54,12 +54,14 @@ def contraction_code(shape: Polynomials, channels: int, block: int, dtype: str) 
     str
         Triton functions.
     """
-    code = _Code(shape, channels, block, dtype)
+    code = ContractionCode(shape, channels, block, dtype)
     groups = output_groups(shape)
     return "".join(code.forward(n, group) + code.backward(n, group) for n, group in enumerate(groups))
 
 
-class _Code:
+class ContractionCode:
+    """Writes the kernels; see :func:`contraction_code`."""
+
     def __init__(self, shape: Polynomials, channels: int, block: int, dtype: str) -> None:
         self.shape, self.channels, self.block, self.real = shape, channels, block, TRITON_TYPES[dtype]
         self.blocks = -(-channels // block)

@@ -53,6 +53,18 @@ def mix(
     del backward_matrices, backward_begins, backward_paths
     if on_cpu(features):
         return reference.mix(features, matrices, begins, paths, one_hot, width)
+    return launch_mix(features, matrices, begins, paths, one_hot, width)
+
+
+def launch_mix(
+    features: torch.Tensor,
+    matrices: torch.Tensor,
+    begins: torch.Tensor,
+    paths: torch.Tensor,
+    one_hot: torch.Tensor,
+    width: int,
+) -> torch.Tensor:
+    """Launch the kernel of :func:`mix`."""
     nnode, components, inputs = features.shape
     outputs = matrices.shape[3]
     rows, columns, depth = tile(features.dtype, outputs)
@@ -159,7 +171,7 @@ class TritonLinear(torch.nn.Module):
         self.register_buffer("matrices", matrices.contiguous())
         self.register_buffer("backward_matrices", matrices.transpose(2, 3).contiguous())
         for prefix, paths in (("", used), ("backward_", turned)):
-            begins, rows = _by_component(paths)
+            begins, rows = by_component(paths)
             self.register_buffer(f"{prefix}begins", begins)
             self.register_buffer(f"{prefix}paths", rows)
 
@@ -186,7 +198,7 @@ class TritonLinear(torch.nn.Module):
         torch.autograd.grad(out.sum(), features)
 
 
-def _by_component(paths: list[tuple[int, int, int]]) -> tuple[torch.Tensor, torch.Tensor]:
+def by_component(paths: list[tuple[int, int, int]]) -> tuple[torch.Tensor, torch.Tensor]:
     """Sort the blocks of a map, source, target and dimension, by component of the result."""
     width = max(target + dim for _, target, dim in paths)
     leading: list[list[tuple[int, int]]] = [[] for _ in range(width)]

@@ -33,7 +33,8 @@ from deepmd_gnn.nn.interactions import Interaction
 CONTRACTED = 32
 
 
-def _power_of_two(number: int) -> int:
+def power_of_two(number: int) -> int:
+    """The smallest one that is not below a number."""
     return 1 << max(0, number - 1).bit_length()
 
 
@@ -46,7 +47,7 @@ def tiles(shape: ConvolutionShape, channels: int, dtype: str) -> tuple[Tile, Til
     found = []
     for edges, widest in sizes:
         room = edges * widest // (2 if dtype == "float64" else 1)
-        width = min(widest, room, _power_of_two(channels))
+        width = min(widest, room, power_of_two(channels))
         found.append(Tile(max(1, min(edges, room // width)), width))
     return found[0], found[1]
 
@@ -168,7 +169,7 @@ class TritonKernels:
         self.geometry = Geometry(
             kept_source(
                 geometry_code(steps, energy_model.r_max, tables[0].nodes, ntypes, dtype)
-                + _data(
+                + data_of_module(
                     DTYPE=dtype,
                     HARMONICS=number_of_harmonics(steps),
                     ROW=row_width(steps),
@@ -307,7 +308,7 @@ def _recursion(steps: list[Any]) -> list[tuple[int, list[tuple[int, int, float]]
     return [tuple(harmonic) for harmonic in harmonics(steps)]  # type: ignore[misc]
 
 
-def _data(**values: Any) -> str:
+def data_of_module(**values: Any) -> str:
     """Data of a generated module, for those who call it and for the reference."""
     return "".join(f"{name} = {value!r}\n" for name, value in values.items())
 
@@ -324,7 +325,7 @@ def _convolution_module(shape: ConvolutionShape, geometry: dict[str, Any], chann
         for path in shape.paths
     ]
     groups = len(backward_groups(shape, channels, backward, dtype))
-    code += _data(
+    code += data_of_module(
         DTYPE=dtype,
         COMPONENTS=shape.components,
         WIDTH=shape.width,
@@ -340,8 +341,8 @@ def _convolution_module(shape: ConvolutionShape, geometry: dict[str, Any], chann
     return kept_source(code)
 
 
-def _contraction_module(polynomial: Polynomials, channels: int, dtype: str) -> str:
-    block = min(CONTRACTED, _power_of_two(channels))
+def monomials_of(polynomial: Polynomials) -> list[tuple[int, list[int]]]:
+    """Output component and factors of every term."""
     monomials: list[tuple[int, list[int]]] = [(output, []) for output, _ in polynomial.terms]
 
     def follow(nodes: list[Any], factors: list[int]) -> None:
@@ -352,12 +353,17 @@ def _contraction_module(polynomial: Polynomials, channels: int, dtype: str) -> s
 
     for tree in polynomial.trees:
         follow(tree, [])
+    return monomials
+
+
+def _contraction_module(polynomial: Polynomials, channels: int, dtype: str) -> str:
+    block = min(CONTRACTED, power_of_two(channels))
     code = contraction_code(polynomial, channels, block, dtype)
-    code += _data(
+    code += data_of_module(
         COMPONENTS=polynomial.variables,
         WIDTH=len(polynomial.trees),
         BLOCKS=-(-channels // block),
         GROUPS=len(output_groups(polynomial)),
-        MONOMIALS=monomials,
+        MONOMIALS=monomials_of(polynomial),
     )
     return kept_source(code)

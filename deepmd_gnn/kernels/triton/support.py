@@ -5,6 +5,8 @@ import logging
 
 import torch
 
+# Compute capability of the oldest GPUs whose kernels are tested: Ampere.
+OLDEST = (8, 0)
 log = logging.getLogger("deepmd.deepmd_gnn")
 
 
@@ -39,9 +41,14 @@ def works_on(device: torch.device) -> bool:
         works, reason = False, str(error).strip() or type(error).__name__
     if not works:
         log.warning(
-            "mace model: neighbours are searched with PyTorch instead of Triton, which is slower, because Triton does "
+            "mace model: neighbours are searched, and networks trained, with PyTorch instead of Triton, which is slower, because Triton does "
             "not work on %s: %s. It needs a C compiler (gcc) and the headers of Python.",
             device,
             reason,
         )
     return works
+
+
+def trains_on(device: torch.device) -> bool:
+    """Whether the kernels of training run on a device: a GPU where Triton works, and not an old one."""
+    return works_on(device) and torch.cuda.get_device_capability(device) >= OLDEST
