@@ -4,6 +4,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 import deepmd_gnn.nequip  # noqa: F401 - who imports this model first has all that are registered
 from deepmd_gnn.config.described import options_of
@@ -88,7 +89,8 @@ class MaceModel(GraphModel):
         return self.energy_model(graph, comm_dict)[0]  # type: ignore[no-any-return]
 
     def prepare_compiled_training(self) -> None:
-        """Say that cuEquivariance, whose modules cannot be compiled with second derivatives, is not used."""
+        """Compare kernels with the torch code, and say that cuEquivariance, which cannot be compiled with second derivatives, is not used."""
+        self.trains_with_kernels(self.out_bias.device)
         if self.trains_with_cueq:
             log.warning(
                 "MACE enable_cueq: not used together with enable_compile, which compiles the model's own code; numbers are the "
@@ -101,7 +103,36 @@ class MaceModel(GraphModel):
 
         Kernels have no third derivatives, which a loss on Hessians would need; with cuEquivariance they would have no use.
         """
-        return trains_on(device) and not self.hessian_mode and not self.trains_with_cueq
+        return (
+            trains_on(device)
+            and not self.hessian_mode
+            and not self.trains_with_cueq
+            and self.kernels_agree_with_torch()
+        )
+
+    @torch.jit.unused
+    def kernels_agree_with_torch(self) -> bool:
+        """Whether the kernels of training give the torch code's derivatives, asked once; if not, the log says why."""
+        agree: bool | None = self.__dict__.get("_launches_kernels")
+        if agree is not None:
+            return agree
+        if get_proxy_mode() is not None:  # nothing can be compared while a graph is traced
+            return False
+        from deepmd_gnn.kernels.triton.training_check import (
+            disagreement,  # not every build of torch brings Triton
+        )
+
+        def launch(by_kernels: bool) -> None:
+            object.__setattr__(self, "_launches_kernels", by_kernels)
+
+        reason = disagreement(self, launch) if any(p.requires_grad for p in self.parameters()) else None
+        if reason is not None:
+            log.warning(
+                "mace model: training runs the torch code instead of generated kernels, which is slower: %s",
+                reason,
+            )
+        launch(reason is None)
+        return reason is None
 
     @torch.jit.unused
     def energies_by_kernels(self, graph: AtomGraph) -> torch.Tensor:

@@ -229,6 +229,29 @@ NETWORKS = {
 }
 
 
+@pytest.mark.parametrize("fault", [None, "wrong", "error"])
+def test_kernels_are_compared_before_they_are_used(fault, monkeypatch, caplog):
+    """What is wrong on some GPU costs time, not numbers."""
+    monkeypatch.setattr(mace, "trains_on", lambda device: True)
+    exact = training_reference.contract_weights
+
+    def broken(*arguments):
+        if fault == "error":
+            raise RuntimeError("no compiler")
+        return exact(*arguments) * 1.01
+
+    if fault:
+        monkeypatch.setattr(training_reference, "contract_weights", broken)
+    model = tiny_model(num_channels=4).train()
+    with caplog.at_level("WARNING", "deepmd"):
+        found = [model.trains_with_kernels(torch.device("cpu")) for _ in range(2)]
+    assert found == [fault is None] * 2
+    said = [record.message for record in caplog.records if "torch code" in record.message]
+    assert len(said) == (fault is not None)
+    if fault:
+        assert {"wrong": "products.", "error": "no compiler"}[fault] in said[0]
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_gradients_equal_torch_code(name, monkeypatch):
     model = tiny_model(**NETWORKS[name])
