@@ -6,7 +6,7 @@ product. Native MACE stores (channel, component) per irrep; :meth:`Rows.native` 
 """
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
@@ -43,9 +43,35 @@ def matmul(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
 
 
 def _traced_product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """Multiply in a batch of two while a graph is traced, where only one of the outer sizes is a plain number."""
     if compilation().plain_products:
         return left @ right
+    return _Product.apply(left, right)  # type: ignore[no-any-return, no-untyped-call]
+
+
+class _Product(torch.autograd.Function):
+    """Derivatives as products of the same form.
+
+    Of autograd's own, with the rows in the middle of a batch, TorchInductor asks whether there is a single row, which it
+    cannot know (``is_preferred_layout_as_bmm_input``).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(left, right)
+        return _in_two(left, right)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        left, right = ctx.saved_tensors
+        first, second = ctx.needs_input_grad
+        return (
+            _Product.apply(gradient, right.t()) if first else None,  # type: ignore[no-untyped-call]
+            _Product.apply(left.t(), gradient) if second else None,  # type: ignore[no-untyped-call]
+        )
+
+
+def _in_two(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """Multiply in a batch of two while a graph is traced, where only one of the outer sizes is a plain number."""
     nrow, ncol = left.shape[0], right.shape[1]
     if isinstance(nrow, int):
         left = torch.nn.functional.pad(left, (0, 0, 0, nrow % 2))
