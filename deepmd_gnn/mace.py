@@ -144,7 +144,8 @@ class MaceModel(GraphModel):
         kernels = self.__dict__.get("_training_kernels")
         if kernels is None or not kernels.fits(self.energy_model):
             kernels = TrainingKernels(self.energy_model)
-            if graph.edge_vec.device.type == "cuda":
+            # While a graph is traced nothing can be launched; then each kernel is compiled when it is needed.
+            if graph.edge_vec.device.type == "cuda" and get_proxy_mode() is None:
                 kernels.compile(graph.edge_vec.device)
             object.__setattr__(self, "_training_kernels", kernels)
         with kernels.installed(self.energy_model, eager=not is_compiled(graph)):
