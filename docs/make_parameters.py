@@ -1,4 +1,4 @@
-"""Write ``docs/parameters.md`` and the table of ``docs/nequip.md`` from the definitions of the options."""
+"""Write ``docs/parameters.md`` and the list of ``docs/nequip.md`` from the definitions of the options."""
 
 import dataclasses
 import re
@@ -11,33 +11,55 @@ HEADER = """# Parameters of `"type": "mace"`
 
 Made by `python docs/make_parameters.py` from `deepmd_gnn/config/mace.py`; do not edit. Besides these keys the model section
 takes DeePMD-kit's generic ones: `type_map` (chemical symbols), `pair_exclude_types`, `atom_exclude_types`,
-`preset_out_bias`, `data_stat_nbatch` (batches per system from which the statistics are taken).
+`preset_out_bias`, `data_stat_nbatch` (batches per system from which the statistics are taken). The sections
+`training`, `learning_rate`, `optimizer` and `loss` are DeePMD-kit's own, see
+[its reference](https://docs.deepmodeling.com/projects/deepmd/en/stable/train/train-input.html) and
+[its advanced options](https://docs.deepmodeling.com/projects/deepmd/en/stable/train/training-advanced.html);
+[recipes](recipes.md) says what to write there.
 
 """
-TITLE = """| key | default | meaning |
-|---|---|---|
-"""
-# Where the table of another page begins and ends.
+# Keys that most inputs have, and those that change the network; the others are rare.
+USUAL = (
+    "r_max", "num_channels", "max_L", "num_interactions", "max_ell", "correlation", "precision", "atomic_energies", "seed"
+)  # fmt: skip
+ARCHITECTURE = (
+    "hidden_irreps", "num_radial_basis", "num_cutoff_basis", "radial_MLP", "radial_type", "distance_transform",
+    "interaction", "interaction_first", "MLP_irreps", "gate", "pair_repulsion", "apply_cutoff",
+    "edge_irreps", "readout_cls", "use_last_readout_only", "use_agnostic_product",
+)  # fmt: skip
+# Where the list of another page begins and ends.
 PLACE = re.compile(r"(<!-- keys: [^\n]* -->\n).*?(<!-- end of keys -->)", re.DOTALL)
+Fields = dict[str, "dataclasses.Field"]
 
 
-def row(option: "dataclasses.Field") -> str:
-    """One line of the table."""
+def entry(option: "dataclasses.Field") -> str:
+    """An option with its meaning below: readable on any width."""
     default = option.default if option.default_factory is dataclasses.MISSING else option.default_factory()
-    names = ", ".join(f"`{name}`" for name in (option.name, *option.metadata["alias"]))
-    text = option.metadata["doc"].replace("|", "\\|")
-    return f"| {names} | `{'null' if default is None else default}` | {text} |\n"
+    name, *others = (f"`{name}`" for name in (option.name, *option.metadata["alias"]))
+    aliases = f" (or {', '.join(others)})" if others else ""
+    return (
+        f"{name}{aliases}, default `{'null' if default is None else default}`\n: {option.metadata['doc']}\n\n"
+    )
+
+
+def entries(fields: Fields, names: "list[str] | tuple[str, ...]") -> str:
+    """Several options."""
+    return "".join(entry(fields[name]) for name in names)
 
 
 def page() -> str:
     """The whole page of MACE."""
-    return HEADER + TITLE + "".join(row(option) for option in dataclasses.fields(MaceConfig))
+    fields = {option.name: option for option in dataclasses.fields(MaceConfig)}
+    rare = [name for name in fields if name not in USUAL + ARCHITECTURE]
+    groups = {"Usual": USUAL, "Architecture": ARCHITECTURE, "Rare": rare}
+    text = "".join(f"## {title}\n\n{entries(fields, names)}" for title, names in groups.items())
+    return HEADER + text.rstrip() + "\n"
 
 
 def nequip_page(text: str) -> str:
-    """The page of NequIP with its table."""
-    rows = "".join(row(option) for option in dataclasses.fields(NequipConfig))
-    return PLACE.sub(lambda found: f"{found[1]}\n{TITLE}{rows}\n{found[2]}", text)
+    """The page of NequIP with its list."""
+    fields = {option.name: option for option in dataclasses.fields(NequipConfig)}
+    return PLACE.sub(lambda found: f"{found[1]}\n{entries(fields, [*fields])}{found[2]}", text)
 
 
 if __name__ == "__main__":

@@ -128,6 +128,16 @@ def inline_commands():
                 yield pytest.param(span, id=f"{source.relative_to(ROOT)}: {span}")
 
 
+def test_lists_for_assistants_lead_somewhere():
+    """Pages that AGENTS.md and llms.txt name exist, and the latter has every page for users."""
+    for page in re.findall(r"`(docs/[\w/.]+)`", (ROOT / "AGENTS.md").read_text()):
+        assert (ROOT / page).exists(), page
+    listed = set(re.findall(r"\]\(([\w/.]+)\)", (ROOT / "docs/llms.txt").read_text()))
+    written = {page.name for page in ROOT.glob("docs/*.md")}
+    others = {"index.md", "architecture.md", "api.md", "contributing.md", "changelog.md", "security.md"}
+    assert listed == written - others
+
+
 @pytest.mark.parametrize("command", list(inline_commands()))
 def test_commands_in_the_text_have_the_right_words(command):
     """Subcommands and options exist. Words that a sentence leaves out (`dp --pt freeze`) are no mistake."""
