@@ -17,6 +17,7 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphin
 source_suffix = {".md": "markdown"}
 exclude_patterns = ["_build"]
 html_theme = "furo"
+smartquotes = False  # what is between quotes is often typed
 html_extra_path = ["llms.txt"]
 html_title = f"deepmd_gnn {__version__}"
 
