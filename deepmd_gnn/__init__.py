@@ -1,8 +1,8 @@
 """MACE as a first-class DeePMD-kit model.
 
 Importing this package imports neither torch nor DeePMD-kit, which finds the model through the entry points
-``deepmd.backend`` (input schema), ``deepmd.pt`` and ``deepmd.pt_expt`` (the model). The functions for native MACE files
-and for committees are loaded when they are first used.
+``deepmd.backend`` (input schema), ``deepmd.pt`` and ``deepmd.pt_expt`` (the model). The functions for native MACE files,
+for committees and for LAMMPS in Python are loaded when they are first used.
 """
 
 from typing import Any
@@ -10,12 +10,13 @@ from typing import Any
 from deepmd_gnn.moved import keep_old_paths
 
 __version__ = "1.0.0"
-__all__ = ["committee", "convert", "export_native", "load_mace", "mace_mp", "mace_off"]
+__all__ = ["committee", "convert", "export_native", "lammps_library", "load_mace", "mace_mp", "mace_off"]
 
 _HOMES = {
     "committee": "deepmd_gnn.native.committees",
     "convert": "deepmd_gnn.native.conversion",
     "export_native": "deepmd_gnn.native.writer",
+    "lammps_library": "deepmd_gnn.tools.lammps_library",
     "load_mace": "deepmd_gnn.native.reader",
     "mace_mp": "deepmd_gnn.native.calculators",
     "mace_off": "deepmd_gnn.native.calculators",

@@ -1,0 +1,59 @@
+"""LAMMPS inside Python gives the numbers of Python's own inference, with our function and through ASE."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+pytestmark = [pytest.mark.slow, pytest.mark.lammps]
+
+# In a process of its own: two libraries of LAMMPS or MPI in the process of the tests would meet.
+PROGRAM = """
+import numpy as np
+from deepmd_gnn.tools.lammps_library import lammps_library
+
+lammps = lammps_library()
+lammps.commands_string('''
+units metal
+atom_style atomic
+atom_modify map yes
+read_data water.lmp
+mass 1 15.9994
+mass 2 1.00794
+pair_style deepmd mace.pth
+pair_coeff * * O H
+run 0
+''')
+forces = np.array(lammps.gather_atoms("f", 1, 3)).reshape(-1, 3)
+np.savez("lammps.npz", energy=lammps.get_thermo("pe"), forces=forces)
+lammps.close()
+
+import ase.io
+from ase.calculators.lammpslib import LAMMPSlib
+from deepmd.calculator import DP
+from deepmd.env import SHARED_LIB_DIR
+
+atoms = ase.io.read("water.lmp", format="lammps-data", atom_style="atomic", Z_of_type={1: 8, 2: 1})
+through = LAMMPSlib(
+    lmpcmds=[f"plugin load {SHARED_LIB_DIR}/libdeepmd_lmpplugin.so", "pair_style deepmd mace.pth", "pair_coeff * * O H"],
+    lammps_header=["units metal", "atom_style atomic", "atom_modify map yes sort 0 0.0"],
+    atom_types={"O": 1, "H": 2},
+)
+for name, calculator in (("ase", through), ("python", DP("mace.pth"))):
+    atoms.calc = calculator
+    np.savez(f"{name}.npz", energy=atoms.get_potential_energy(), forces=atoms.get_forces())
+"""
+
+
+def test_lammps_in_python(water):
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM], cwd=water, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    expected = np.load(water / "python.npz")
+    assert np.abs(expected["forces"]).max() > 0.01
+    for name in ("lammps", "ase"):
+        found = np.load(water / f"{name}.npz")
+        np.testing.assert_allclose(found["energy"], expected["energy"], rtol=1e-9, err_msg=name)
+        np.testing.assert_allclose(found["forces"], expected["forces"], atol=1e-5, err_msg=name)
