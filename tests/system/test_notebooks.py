@@ -1,0 +1,68 @@
+"""The notebooks run from the first cell to the last, and have no outputs in the repository."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from documented import ROOT
+
+NOTEBOOKS = sorted((ROOT / "examples/notebooks").glob("*.ipynb"))
+
+
+def cells(notebook, kind):
+    """Texts of all cells of a kind."""
+    return ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == kind]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_what_is_stored(path):
+    """Format 4.5 asks for a kind, an id and metadata of every cell, and for outputs and a count of those with code."""
+    notebook = json.loads(path.read_text())
+    assert (notebook["nbformat"], notebook["nbformat_minor"]) == (4, 5)
+    assert len({cell["id"] for cell in notebook["cells"]}) == len(notebook["cells"])
+    for cell in notebook["cells"]:
+        code = {"outputs": [], "execution_count": None} if cell["cell_type"] == "code" else {}
+        assert {key: cell[key] for key in cell if key not in ("id", "cell_type", "source")} == {
+            "metadata": {},
+            **code,
+        }
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder of notebooks beside the examples and tests that they read."""
+    for name in ("acac", "water"):
+        shutil.copytree(ROOT / "examples" / name, tmp_path / "examples" / name)
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests/data").symlink_to(ROOT / "tests/data")
+    folder = tmp_path / "examples/notebooks"
+    folder.mkdir()
+    return folder
+
+
+def run(name, folder, check):
+    """Run the code of all cells in one process, and then a line that looks at what they left."""
+    notebook = json.loads((ROOT / f"examples/notebooks/{name}.ipynb").read_text())
+    (folder / f"{name}.py").write_text("\n".join([*cells(notebook, "code"), check]))
+    done = subprocess.run(
+        [sys.executable, f"{name}.py"], cwd=folder, capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+
+
+@pytest.mark.slow
+@pytest.mark.lammps
+def test_from_xyz_to_md(folder):
+    run(
+        "xyz_to_md",
+        folder,
+        "assert 0.9 < middles[g.argmax()] < 1.1 and Path('rdf.png').stat().st_size > 5000",
+    )
+
+
+@pytest.mark.slow
+def test_fine_tuning(folder):
+    run("fine_tuning", folder, "assert after < 0.7 * before")
