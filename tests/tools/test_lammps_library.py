@@ -6,7 +6,14 @@ import sys
 import numpy as np
 import pytest
 
-pytestmark = [pytest.mark.slow, pytest.mark.lammps]
+from deepmd_gnn.tools.lammps_library import lammps_library
+
+
+def test_without_lammps_it_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "lammps", None)
+    with pytest.raises(ImportError, match="pip install"):
+        lammps_library()
+
 
 # In a process of its own: two libraries of LAMMPS or MPI in the process of the tests would meet.
 PROGRAM = """
@@ -46,6 +53,8 @@ for name, calculator in (("ase", through), ("python", DP("mace.pth"))):
 """
 
 
+@pytest.mark.slow
+@pytest.mark.lammps
 def test_lammps_in_python(water):
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM], cwd=water, capture_output=True, text=True, timeout=300
