@@ -1,124 +1,203 @@
-"""Open every page of the built site in a browser, 1280 and 400 px wide, and name what is wider than the page.
+"""Open every page of the built site in a browser at two widths: ``python docs/check_widths.py docs/_build``.
 
-``make docs && python docs/check_widths.py`` needs Chromium (Debian: ``apt install chromium``), or any browser of its family that the
-variable ``BROWSER`` names. What scrolls by itself, as long lines of code do, is not counted. ``--pictures FOLDER`` also writes a picture
-of some pages in both widths, to look at.
+Reports what is wider than the page, which a reader on a phone would have to move sideways, and counts the tables that scroll
+inside the page (``--tables`` names them); listings may. Needs Chromium or Chrome, and builds nothing.
 """
 
 import argparse
-import html
+import functools
 import json
-import os
-import re
+import queue
 import shutil
 import subprocess
 import sys
 import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
-SITE = Path(__file__).parent / "_build"
 WIDTHS = (1280, 400)
-PICTURED = ("index", "parameters", "performance", "data", "lammps")
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-# A page in a frame has the frame's width, whatever the smallest window of the browser is.
-LOOK = """<!DOCTYPE html><meta charset="utf-8"><body><pre id="found"></pre><script>
-const pages = PAGES, widths = WIDTHS, found = [];
-function scrolls(element) {
-  for (let e = element; e; e = e.parentElement)
-    if (e.scrollWidth > e.clientWidth && /auto|scroll|hidden/.test(getComputedStyle(e).overflowX)) return true;
-  return false;
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+MISSING = "no browser found ({}). Install one, on Debian: apt-get install chromium\n"
+# A window of a browser cannot be as narrow as a phone, a frame in it can; styles see the width of the frame.
+FRAMES = """<!doctype html><body style="margin:0"><script>
+const pages = %s, widths = %s;
+const frame = document.createElement("iframe");
+frame.style.cssText = "border:0;height:1000px";
+document.body.append(frame);
+function name(element) {
+  const kind = element.className && element.className.baseVal === undefined ? "." + element.className.trim().replace(/\\s+/g, ".") : "";
+  return element.tagName.toLowerCase() + kind + " " + JSON.stringify((element.textContent || "").trim().slice(0, 60));
 }
+function scrolls(element) { return ["auto", "scroll", "hidden"].includes(getComputedStyle(element).overflowX); }
 function look(page, width) {
-  return new Promise(done => {
-    const frame = document.createElement("iframe");
-    frame.style.cssText = `border:0;height:900px;width:${width}px`;
-    frame.onload = () => {
-      const page_ = frame.contentDocument;
-      if (page_.documentElement.scrollWidth > width)
-        for (const e of page_.querySelectorAll("main *, article *")) {
-          const box = e.getBoundingClientRect();
-          if (box.right > width + 1 && box.width && !scrolls(e))
-            found.push([page, width, e.tagName.toLowerCase(), Math.round(box.right), e.textContent.trim().slice(0, 50)]);
-        }
-      frame.remove();
-      done();
-    };
-    frame.onerror = () => { found.push([page, width, "", 0, "not loaded"]); done(); };
-    frame.src = page;
-    document.body.append(frame);
-  });
+  const root = frame.contentDocument, wide = [], tables = [], seen = new Set();
+  const edge = root.documentElement.clientWidth + 1;
+  for (const element of root.querySelectorAll("article *")) {
+    if (scrolls(element)) {
+      if (element.scrollWidth > element.clientWidth + 1 && element.querySelector("table")) tables.push(name(element.querySelector("table")));
+      continue;
+    }
+    if (element.getBoundingClientRect().right <= edge || !element.getClientRects().length) continue;
+    let inside = element.parentElement;
+    while (inside && inside.tagName !== "ARTICLE" && !scrolls(inside)) inside = inside.parentElement;
+    if (inside && inside.tagName !== "ARTICLE") continue;
+    if (!seen.has(element.parentElement)) wide.push(name(element));
+    seen.add(element);
+  }
+  if (root.documentElement.scrollWidth > edge) wide.push("page of " + root.documentElement.scrollWidth + " px");
+  return {page, width, wide, tables};
 }
 (async () => {
-  for (const width of widths) for (const page of pages) await look(page, width);
-  document.getElementById("found").textContent = JSON.stringify({found, looked: pages.length * widths.length});
+  const found = [];
+  for (const width of widths) for (const page of pages) {
+    frame.style.width = width + "px";
+    await new Promise((done) => { frame.onload = done; frame.src = "/" + page; });
+    found.push(look(page, width));
+  }
+  await fetch("/found", {method: "POST", body: JSON.stringify(found)});
 })();
-</script></body>
-"""
+</script>"""
 
 
-def browser() -> str:
-    """Path of a browser; ends the program without one."""
-    for name in (os.environ.get("BROWSER", ""), *BROWSERS):
-        path = shutil.which(name) if name else None
-        if path:
-            return path
-    sys.exit("no browser found: apt install chromium, or name one in the environment variable BROWSER")
+class Site(SimpleHTTPRequestHandler):
+    """Serves the site and the page with the frame, and takes what that page found."""
+
+    def __init__(self, *arguments: Any, frames: str, found: "queue.Queue[str]", **options: Any) -> None:
+        self.frames, self.found = frames, found
+        super().__init__(*arguments, **options)
+
+    def do_GET(self) -> None:
+        """The page with the frame has an address that no page of the site has."""
+        if self.path != "/frames":
+            return super().do_GET()
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html; charset=utf-8")
+        self.end_headers()
+        self.wfile.write(self.frames.encode())
+        return None
+
+    def do_POST(self) -> None:
+        """The end of the look."""
+        self.found.put(self.rfile.read(int(self.headers["Content-Length"])).decode())
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, *_: Any) -> None:
+        """Nothing to say about each file."""
 
 
-def run(program: str, *arguments: str) -> str:
-    """Output of the browser without a window."""
-    options = [
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--allow-file-access-from-files",
-        "--hide-scrollbars",
-    ]
-    done = subprocess.run(
-        [program, *options, *arguments], capture_output=True, text=True, check=False, timeout=600
-    )
-    return done.stdout
+@contextmanager
+def served(site: Path, frames: str, found: "queue.Queue[str]") -> Iterator[str]:
+    """Address of the page with the frame, on this machine only."""
+    handler = functools.partial(Site, directory=str(site), frames=frames, found=found)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/frames"
+        server.shutdown()
 
 
-def main() -> None:
-    """Print what is too wide; exit status 1 if anything is."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--pictures", type=Path, help="also write pictures here")
-    arguments = parser.parse_args()
-    if not (SITE / "index.html").exists():
-        sys.exit(f"{SITE} has no site: make docs")
-    program = browser()
-    pages = sorted(page.as_uri() for page in SITE.rglob("*.html") if "_static" not in page.parts)
-    with tempfile.TemporaryDirectory() as folder:
-        look = Path(folder, "look.html")
-        look.write_text(LOOK.replace("PAGES", json.dumps(pages)).replace("WIDTHS", json.dumps(WIDTHS)))
-        budget = f"--virtual-time-budget={2000 * len(pages)}"
-        answer = re.search(
-            r'<pre id="found">(.*?)</pre>', run(program, budget, "--dump-dom", look.as_uri()), re.DOTALL
+@contextmanager
+def browser(program: str, *arguments: str) -> "Iterator[subprocess.Popen[bytes]]":
+    """A browser without window and with a profile of its own, which ends at the latest here."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        # Chromium refuses to sandbox root, as whom containers run; the pages are ours.
+        options = [
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--hide-scrollbars",
+            f"--user-data-dir={profile}",
+        ]
+        process = subprocess.Popen(
+            [program, *options, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        if not answer or not answer[1]:
-            sys.exit(f"{program} gave no answer")
-        result = json.loads(html.unescape(answer[1]))
-        for page, width, tag, right, text in result["found"]:
-            print(f"{page.removeprefix(SITE.as_uri() + '/')}, {width} px: <{tag}> reaches to {right}: {text}")
-        print(f"{result['looked']} pages looked at, {len(result['found'])} elements too wide")
-        for name in PICTURED if arguments.pictures else ():
-            arguments.pictures.mkdir(parents=True, exist_ok=True)
+        try:
+            yield process
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def look(program: str, site: Path, pages: list[str], seconds: float) -> list[dict[str, Any]]:
+    """What is too wide, one entry for each page and width.
+
+    Parameters
+    ----------
+    program : str
+        The browser.
+    site : Path
+        Folder of the built site.
+    pages : list[str]
+        Paths in it.
+    seconds : float
+        After which a browser that says nothing is ended.
+
+    Returns
+    -------
+    list[dict]
+        ``page``, ``width`` in px, ``wide`` (the outermost of the elements) and ``tables`` that scroll inside the page.
+    """
+    found: queue.Queue[str] = queue.Queue()
+    frames = FRAMES % (json.dumps(pages), json.dumps(WIDTHS))
+    with (
+        served(site, frames, found) as address,
+        browser(program, "--window-size=1280,1000", "--remote-debugging-port=0", address),
+    ):
+        return json.loads(found.get(timeout=seconds))
+
+
+def picture(program: str, site: Path, page: str, width: int, height: int, file: Path) -> None:
+    """Write what one page looks like to a PNG."""
+    frames = f'<!doctype html><body style="margin:0"><iframe src="/{page}" style="border:0;width:{width}px;height:{height}px">'
+    with served(site, frames, queue.Queue()) as address:
+        # No window is narrower than 500 px: the rest stays white.
+        size = f"--window-size={max(width, 500)},{height}"
+        with browser(program, size, "--virtual-time-budget=5000", f"--screenshot={file}", address) as process:
+            process.wait(timeout=60)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Look, and say what was seen; 1 if something is too wide, 2 without a browser or a site."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("site", type=Path, help="folder that `make docs` wrote")
+    parser.add_argument("--browser", help="program (default: the first of " + ", ".join(BROWSERS) + ")")
+    parser.add_argument(
+        "--pictures", type=Path, help="folder for a picture of the top of every page at each width"
+    )
+    parser.add_argument("--tables", action="store_true", help="name the tables that scroll")
+    parser.add_argument("--pages", nargs="+", help="only these, such as parameters.html")
+    options = parser.parse_args(arguments)
+    program = shutil.which(options.browser) if options.browser else next(filter(None, map(shutil.which, BROWSERS)), None)  # fmt: skip
+    if program is None:
+        sys.stderr.write(MISSING.format(options.browser or ", ".join(BROWSERS)))
+        return 2
+    every = sorted(str(path.relative_to(options.site)) for path in options.site.rglob("*.html"))
+    pages = options.pages or [page for page in every if not page.startswith(("_static/", "_modules/"))]
+    if not pages:
+        sys.stderr.write(f"{options.site}: has no pages. Build the site first: make docs\n")
+        return 2
+    found = look(program, options.site, pages, 10 + 5 * len(pages))
+    for one in found:
+        for element in one["wide"]:
+            sys.stdout.write(f"{one['page']} at {one['width']} px: {element}\n")
+        for table in one["tables"] if options.tables else ():
+            sys.stdout.write(f"{one['page']} at {one['width']} px scrolls: {table}\n")
+    for width in WIDTHS:
+        scrolled = sum(len(one["tables"]) for one in found if one["width"] == width)
+        faults = sum(bool(one["wide"]) for one in found if one["width"] == width)
+        sys.stdout.write(f"{width} px: {len(pages)} pages, {faults} too wide, {scrolled} tables scroll\n")
+    if options.pictures:
+        options.pictures.mkdir(parents=True, exist_ok=True)
+        for page in pages:
             for width in WIDTHS:
-                frame = Path(folder, f"{name}.html")
-                page = (SITE / f"{name}.html").as_uri()
-                frame.write_text(
-                    f'<body style="margin:0"><iframe src="{page}" style="border:0;width:{width}px;height:1600px">'
-                )
-                target = arguments.pictures.resolve() / f"{name}_{width}.png"
-                run(
-                    program, f"--window-size={max(width, 500)},1600", f"--screenshot={target}", frame.as_uri()
-                )
-    if result["found"]:
-        sys.exit(1)
+                name = page.removesuffix(".html").replace("/", "-")
+                picture(program, options.site, page, width, 1400, options.pictures / f"{name}-{width}.png")
+    return int(any(one["wide"] for one in found))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

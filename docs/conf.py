@@ -29,6 +29,8 @@ napoleon_google_docstring = False
 napoleon_use_rtype = False
 # A page that is listed in index.md but not written yet; one that is written but not listed does fail.
 suppress_warnings = ["toc.not_readable"]
+html_static_path = ["_static"]
+html_css_files = ["narrow.css"]
 
 ROOT = Path(__file__).parent.parent
 # Pages whose text is elsewhere in the repository.

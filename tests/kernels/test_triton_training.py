@@ -16,6 +16,7 @@ from deepmd_gnn.kernels.triton import (
     contraction_code,
     mixing,
     reference,
+    training_check,
     training_contraction,
     training_contraction_code,
     training_convolution,
@@ -248,6 +249,10 @@ def test_kernels_are_compared_before_they_are_used(fault, monkeypatch, caplog):
     assert found == [fault is None] * 2
     said = [record.message for record in caplog.records if "torch code" in record.message]
     assert len(said) == (fault is not None)
+    reason = training_check.disagreement(
+        model, lambda by_kernels: object.__setattr__(model, "_launches_kernels", by_kernels)
+    )
+    assert (reason is None) == (fault is None)
     if fault:
         assert {"wrong": "products.", "error": "no compiler"}[fault] in said[0]
 

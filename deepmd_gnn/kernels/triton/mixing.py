@@ -199,7 +199,7 @@ class TritonLinear(torch.nn.Module):
 
 
 def by_component(paths: list[tuple[int, int, int]]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Sort the blocks of a map, source, target and dimension, by component of the result."""
+    """Sort the blocks of a map, source, target and dimension, by component of the result: shapes (width + 1,) and (npath, 2)."""
     width = max(target + dim for _, target, dim in paths)
     leading: list[list[tuple[int, int]]] = [[] for _ in range(width)]
     for matrix, (source, target, dim) in enumerate(paths):

@@ -125,7 +125,7 @@ def derivative_launches(module: Any, *arrays: torch.Tensor) -> list[Launch]:
 
 
 def weights_launches(module: Any, out: torch.Tensor, *arrays: torch.Tensor) -> list[Launch]:
-    """Further ones with respect to the coefficients, added to `out`, for `gradient`, `features` and `kind`."""
+    """Further ones, added to `out`, of the coefficients' shape, for `gradient`, `features` and `kind`."""
     return _of_groups(module, "weights", out, *arrays)
 
 

@@ -9,7 +9,7 @@ Launch = Callable[[], Any]
 
 
 def launch(where: torch.Tensor, launches: Iterable[Launch]) -> None:
-    """Launch kernels on the device of a tensor, in order."""
+    """Launch kernels on the device of a tensor of any shape, in order."""
     with torch.cuda.device_of(where):  # type: ignore[no-untyped-call]
         for kernel in launches:
             kernel()

@@ -114,7 +114,7 @@ def convolution_launches(code: str, channels: int, like: torch.Tensor, moving: b
     channels : int
         Of the features.
     like : torch.Tensor
-        Of the precision and on the device of the network.
+        Of any shape, of the precision and on the device of the network.
     moving : bool
         Whether what is sent depends on positions.
 
@@ -150,7 +150,7 @@ def convolution_launches(code: str, channels: int, like: torch.Tensor, moving: b
 
 
 def contraction_launches(code: str, channels: int, like: torch.Tensor) -> list[Launch]:
-    """The same for a contraction and a single atom."""
+    """The same for a contraction and a single atom; `like` has any shape."""
     module = generated_module(code)
     features, out = (like.new_zeros(1, width, channels) for width in (module.COMPONENTS, module.WIDTH))
     coefficients = like.new_zeros(1, len(module.TERMS), channels)

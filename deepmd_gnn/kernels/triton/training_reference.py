@@ -33,7 +33,7 @@ class Messages:
         return radial.view(radial.shape[0], -1, sent.shape[2])
 
     def sums(self, radial: torch.Tensor, sent: torch.Tensor, harmonics: torch.Tensor) -> torch.Tensor:
-        """Sum the messages of every receiver."""
+        """Sum the messages of every receiver, shape (nnode, width, channels)."""
         inputs, weights = sent[self.sender], self.weights(radial, sent)
         messages = inputs.new_zeros(inputs.shape[0], self.module.WIDTH, inputs.shape[2])
         for path, terms in enumerate(self.module.PATHS):
@@ -43,7 +43,7 @@ class Messages:
         return out.index_add(0, self.receiver, messages)
 
     def to_radial(self, gradient: torch.Tensor, sent: torch.Tensor, harmonics: torch.Tensor) -> torch.Tensor:
-        """Derivative with respect to the radial weights."""
+        """Derivative with respect to the radial weights, shape (nedge, npath * channels)."""
         inputs, arriving = sent[self.sender], gradient[self.receiver]
         out = inputs.new_zeros(inputs.shape[0], len(self.module.PATHS), inputs.shape[2])
         for path, terms in enumerate(self.module.PATHS):
@@ -145,7 +145,7 @@ def contract_weights(
     kind: torch.Tensor,
     module: Any,
 ) -> torch.Tensor:
-    """Derivative of the contraction with respect to the coefficients, or its change along `t_features`."""
+    """Derivative with respect to the coefficients, of their shape, or its change along `t_features`."""
     out = torch.zeros_like(coefficients)
     for term, (output, factors) in enumerate(module.MONOMIALS):
         product = (
