@@ -187,8 +187,8 @@ def test_contraction(channels, block):
     (gradient,) = torch.autograd.grad((value * torch.tensor(weight)).sum(), message)
     found, slopes = np.zeros((nnode, 2, channels)), np.zeros((nnode, 3, channels))
     programs = nnode * -(-channels // block)
-    run(code, "contract", programs, x, coefficients, kind, found)
-    run(code, "contract_backward", programs, weight, x, coefficients, kind, slopes)
+    run(code, "contract0", programs, x, coefficients, kind, found)
+    run(code, "contract_backward0", programs, weight, x, coefficients, kind, slopes)
     np.testing.assert_allclose(found, value.detach(), rtol=1e-13, atol=1e-13)
     np.testing.assert_allclose(slopes, gradient, rtol=1e-13, atol=1e-13)
 
