@@ -1,19 +1,16 @@
 """Triton kernels: their reference against the torch code, the kernels against the reference, what Triton compiles."""
 
-import re
 import subprocess
-import tempfile
-import warnings
 from pathlib import Path
 from unittest import mock
 
 import numpy as np
 import pytest
 import torch
-import triton
 from architectures import architectures
 from helpers import TINY, assert_close, random_frame, tiny_model
 from interpreted import interpreted
+from resources import registers_and_stack
 from tolerances import NATIVE
 
 from deepmd_gnn.host import device_inference
@@ -180,7 +177,7 @@ def test_contraction(dtype, most, groups, monkeypatch):
     _, kernels = layer_of(dtype, 3, max_ell=2, correlation=3)
     contraction = kernels.contractions[0]
     module = generated_module(contraction.code)
-    assert groups == module.GROUPS
+    assert groups == module.PARTS
     features = torch.randn(2, module.COMPONENTS, 3, dtype=contraction.coefficients.dtype)
     inputs = (features, contraction.coefficients, torch.tensor([1, 0]), contraction.code)
     out = both_ways(module, operators.contract, *inputs)
@@ -214,21 +211,6 @@ def test_linear_maps(dtype):
 
 
 # --- what Triton makes of them, without a GPU
-
-
-def registers_and_stack(kernel, capability):
-    """Compile for an NVIDIA GPU; registers of a thread, and bytes that did not fit into them."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        image = compiled(kernel, capability).image
-    tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(image)
-        file.flush()
-        done = subprocess.run(
-            [tool, "--dump-resource-usage", file.name], capture_output=True, text=True, check=True
-        )
-    return tuple(int(re.search(rf"{word}:(\d+)", done.stdout)[1]) for word in ("REG", "STACK"))
 
 
 SIZES = {"S": {"num_channels": 64, "max_L": 0}, "M": {"num_channels": 128, "max_L": 1}}

@@ -28,6 +28,7 @@ from deepmd_gnn.kernels.triton import (
     training_modules,
     training_reference,
 )
+from deepmd_gnn.kernels.triton.programs import Kernel
 from deepmd_gnn.kernels.triton.source import generated_module
 from deepmd_gnn.kernels.triton.training import TrainingKernels
 
@@ -304,10 +305,6 @@ def test_marked_coordinates_and_edge_lists(monkeypatch):
 
 # --- what Triton makes of them, without a GPU
 
-INTEGERS = {
-    **dict.fromkeys(("sender", "order", "begin", "kind"), "*i64"),
-    **dict.fromkeys(("nnode", "nedge", "ntypes"), "i32"),
-}
 FLAGS = {"MOVING": True, "OF_SENT": True, "OF_HARMONICS": True}
 
 
@@ -321,25 +318,22 @@ def kernels_of_layer(size, layer, dtype):
     return conv, generated_module(code)
 
 
-def assert_no_spill(kernel, real, capability):
-    constants = {name: value for name, value in FLAGS.items() if name in kernel.arg_names}
-    integers = {name: kind for name, kind in INTEGERS.items() if name in kernel.arg_names}
-    registers, stack = registers_and_stack(kernel, real, capability, constants, integers=integers)
+def assert_no_spill(function, dtype, capability):
+    constants = {name: value for name, value in FLAGS.items() if name in function.arg_names}
+    registers, stack = registers_and_stack(Kernel(function, dtype, constants), capability)
     assert 0 < registers <= 255
-    assert stack == 0, kernel.__name__
+    assert stack == 0, function.__name__
 
 
-@pytest.mark.parametrize(
-    ("size", "dtype", "real", "capability"), [("S", "float32", "fp32", 80), ("M", "float64", "fp64", 90)]
-)
-def test_no_convolution_spills(size, dtype, real, capability):
+@pytest.mark.parametrize(("size", "dtype", "capability"), [("S", "float32", 80), ("M", "float64", 90)])
+def test_no_convolution_spills(size, dtype, capability):
     module, _ = kernels_of_layer(size, 1, dtype)
     for name in ("forward", "backward", "forward_change", "backward_change"):
-        assert_no_spill(getattr(module, name), real, capability)
+        assert_no_spill(getattr(module, name), dtype, capability)
 
 
-@pytest.mark.parametrize(("dtype", "real"), [("float32", "fp32"), ("float64", "fp64")])
-def test_weights_of_linear_maps_do_not_spill(dtype, real):
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_weights_of_linear_maps_do_not_spill(dtype):
     rows, columns, depth = mixing.TILES[REAL[dtype]]
     constants = {
         "INPUTS": 128,
@@ -351,12 +345,7 @@ def test_weights_of_linear_maps_do_not_spill(dtype, real):
         "DEPTH": depth,
     }
     constants["REAL"] = mixing.triton_type(REAL[dtype])
-    integers = {
-        "begins": "*i32",
-        "pairs": "*i32",
-        **dict.fromkeys(("nnode", "components", "width", "nmatrix"), "i32"),
-    }
-    assert registers_and_stack(training_mixing_kernel.outer, real, 90, constants, 4, integers)[1] == 0
+    assert registers_and_stack(Kernel(training_mixing_kernel.outer, dtype, constants, 4), 90)[1] == 0
 
 
 @pytest.mark.slow
@@ -365,7 +354,7 @@ def test_no_contraction_spills(size, capability):
     """All parts for S; the largest ones for M, which take the longest."""
     _, module = kernels_of_layer(size, 0, "float32")
     for name in ("contract", "contract_backward", "change", "weights", "weights_change"):
-        assert_no_spill(getattr(module, f"{name}{1 if size == 'M' else 0}"), "fp32", capability)
+        assert_no_spill(getattr(module, f"{name}{1 if size == 'M' else 0}"), "float32", capability)
 
 
 # --- on a GPU

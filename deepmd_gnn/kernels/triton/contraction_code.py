@@ -6,7 +6,7 @@ compile one grows with the square of the number of its loads.
 """
 
 from deepmd_gnn.kernels.cpu.contraction_code import Node, Polynomials
-from deepmd_gnn.kernels.triton.source import TRITON_TYPES
+from deepmd_gnn.kernels.triton.source import TRITON_TYPES, packed
 
 # Monomials of a kernel: these compile in some five seconds.
 MONOMIALS = 160
@@ -26,15 +26,7 @@ def output_groups(shape: Polynomials) -> list[list[int]]:
         Components; at least one kernel.
     """
     sizes = [sum(output == component for output, _ in shape.terms) for component in range(len(shape.trees))]
-    groups: list[list[int]] = [[]]
-    size = 0
-    for component, need in enumerate(sizes):
-        if groups[-1] and size + need > MONOMIALS:
-            groups.append([])
-            size = 0
-        groups[-1].append(component)
-        size += need
-    return groups
+    return packed(list(enumerate(sizes)), MONOMIALS)
 
 
 def contraction_code(shape: Polynomials, channels: int, block: int, dtype: str) -> str:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from deepmd_gnn.kernels.cpu.convolution_code import ConvolutionShape, Path
 from deepmd_gnn.kernels.triton.geometry_code import gradient_lines, harmonics, row_width, value_lines
-from deepmd_gnn.kernels.triton.source import TRITON_TYPES, combination
+from deepmd_gnn.kernels.triton.source import TRITON_TYPES, combination, packed
 from deepmd_gnn.kernels.triton.splines import WEIGHTS
 
 Array = npt.NDArray[np.float64]
@@ -217,25 +217,26 @@ def path_groups(shape: ConvolutionShape, most: int, *, results: bool) -> list[li
     list[list[int]]
         Paths with the same features stay neighbours.
     """
-    groups: list[list[int]] = [[]]
-    size = 0
+    sizes = []
     for number in sorted(range(len(shape.paths)), key=lambda n: shape.paths[n].first):
         coupling = shape.paths[number].coupling
         need = len({m3 for found in coupling.values() for m3 in found}) if results else len(coupling)
-        if groups[-1] and size + need > most:
-            groups.append([])
-            size = 0
-        groups[-1].append(number)
-        size += need
-    return groups
+        sizes.append((number, need))
+    return packed(sizes, most)
 
 
-def _messages(number: int, path: Path, factors: dict[int, float]) -> list[str]:
-    """Statements that add the message of an edge along one path; coefficients left for the end go to `factors`."""
+def by_result(path: Path) -> dict[int, dict[int, list[tuple[int, float]]]]:
+    """Result component → component of the features → harmonics and coefficients."""
     results: dict[int, dict[int, list[tuple[int, float]]]] = {}
     for (m1, m2), found in path.coupling.items():
         for m3, c in found.items():
             results.setdefault(m3, {}).setdefault(m1, []).append((m2, c))
+    return results
+
+
+def _messages(number: int, path: Path, factors: dict[int, float]) -> list[str]:
+    """Statements that add the message of an edge along one path; coefficients left for the end go to `factors`."""
+    results = by_result(path)
     single = all(len(by) == 1 and len(next(iter(by.values()))) == 1 for by in results.values())
     lines = []
     if single:  # one product per component: its coefficient can wait until all edges are summed

@@ -5,7 +5,6 @@ one after the other, and try it on arrays of made-up sizes and contents. As C fu
 same time, and nothing but the model ever runs them.
 """
 
-import hashlib
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
@@ -90,9 +89,9 @@ class _Tables:
     def contraction(self, code: str) -> tuple[list[int], list[int]]:
         """Row of ``CONTRACTIONS``; first all kernels of the values, then those of the derivatives."""
         module = generated_module(code)
-        names = [f"{name}{n}" for name in ("contract", "contract_backward") for n in range(module.GROUPS)]
+        names = [f"{name}{n}" for name in ("contract", "contract_backward") for n in range(module.PARTS)]
         kernels = [self.kernel(getattr(module, name)) for name in names]
-        return [module.WIDTH, module.BLOCKS, module.GROUPS], kernels
+        return [module.WIDTH, module.BLOCKS, module.PARTS], kernels
 
     def map(self, inputs: int, outputs: int, types: int) -> tuple[list[int], list[int]]:
         """Row of ``MAPS``."""
@@ -140,23 +139,18 @@ def library(kernels: "TritonKernels", capability: int) -> str:
     }
     for name, value in values.items():
         text = text.replace(f"@{name}@", value)
-    images = {_file(program): program.image for program in programs}
+    images = {f"{program.label}.cubin": program.image for program in programs}
     source = Compiled({"launch": text}, (), images)
     return linked(source.archive(_NAME, [source.object("launch", TORCH_HEADERS)]))
-
-
-def _file(program: Program) -> str:
-    return f"{hashlib.sha256(program.image).hexdigest()[:24]}.cubin"
 
 
 def _images(programs: list[Program]) -> str:
     """Machine code, taken from files by the assembler."""
     lines = []
-    for file in dict.fromkeys(_file(program) for program in programs):
-        label = f"deepmd_gnn_{file.removesuffix('.cubin')}"
+    for label in dict.fromkeys(program.label for program in programs):
         lines.append(
             f'asm(".pushsection .rodata\\n.balign 64\\n.hidden {label}\\n.global {label}\\n'
-            f'{label}:\\n.incbin \\"{file}\\"\\n.popsection\\n");'
+            f'{label}:\\n.incbin \\"{label}.cubin\\"\\n.popsection\\n");'
         )
         lines.append(
             f'extern "C" {{ extern __attribute__((visibility("hidden"))) const unsigned char {label}[]; }}'
@@ -167,8 +161,7 @@ def _images(programs: list[Program]) -> str:
 def _tables(tables: _Tables, programs: list[Program]) -> str:
     def program(number: int) -> str:
         one = programs[number]
-        label = f"deepmd_gnn_{_file(one).removesuffix('.cubin')}"
-        return f'{{"{one.name}", {label}, {one.shared}, {one.threads}, {{}}}}'
+        return f'{{"{one.name}", {one.label}, {one.shared}, {one.threads}, {{}}}}'
 
     def row(code: str, numbers: list[int], cells: list[str]) -> str:
         return "{" + ", ".join([f'"{code}"', *map(str, numbers), *cells]) + "}"

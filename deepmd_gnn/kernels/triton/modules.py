@@ -2,9 +2,7 @@
 
 import contextlib
 import functools
-import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -27,6 +25,7 @@ from deepmd_gnn.kernels.triton.geometry_code import (
 from deepmd_gnn.kernels.triton.mixing import TritonLinear
 from deepmd_gnn.kernels.triton.source import generated_module, kept_source
 from deepmd_gnn.kernels.triton.splines import SplineTable
+from deepmd_gnn.kernels.triton.support import at_once
 from deepmd_gnn.nn.interactions import Interaction
 
 # Channels of a program of the contraction: one per thread.
@@ -259,9 +258,7 @@ class TritonKernels:
         device : torch.device
             Of the network.
         """
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for done in [pool.submit(task) for task in self._tasks(device)]:
-                done.result()
+        at_once(self._tasks(device))
 
     def _tasks(self, device: torch.device) -> list[Callable[[], Any]]:
         zeros = functools.partial(torch.zeros, dtype=torch.int64, device=device)
@@ -320,16 +317,12 @@ def _convolution_module(shape: ConvolutionShape, geometry: dict[str, Any], chann
     code += backward_code(shape, steps, channels, backward, dtype, "none")
     code += backward_code(shape, steps, channels, backward, dtype, "add")
     code += edge_gradient_code(dtype)
-    paths = [
-        [(m1, m2, m3, c) for (m1, m2), found in path.coupling.items() for m3, c in found.items()]
-        for path in shape.paths
-    ]
     groups = len(backward_groups(shape, channels, backward, dtype))
     code += data_of_module(
         DTYPE=dtype,
         COMPONENTS=shape.components,
         WIDTH=shape.width,
-        PATHS=paths,
+        PATHS=terms_of(shape),
         FORWARD_BLOCKS=-(-channels // forward.channels),
         BACKWARD_BLOCKS=-(-channels // backward.channels),
         GROUPS=groups,
@@ -339,6 +332,14 @@ def _convolution_module(shape: ConvolutionShape, geometry: dict[str, Any], chann
         NODES=geometry["nodes"],
     )
     return kept_source(code)
+
+
+def terms_of(shape: ConvolutionShape) -> list[list[tuple[int, int, int, float]]]:
+    """Components of features, harmonics and result, and coefficient, of every product of each path."""
+    return [
+        [(m1, m2, m3, c) for (m1, m2), found in path.coupling.items() for m3, c in found.items()]
+        for path in shape.paths
+    ]
 
 
 def monomials_of(polynomial: Polynomials) -> list[tuple[int, list[int]]]:
@@ -363,7 +364,7 @@ def _contraction_module(polynomial: Polynomials, channels: int, dtype: str) -> s
         COMPONENTS=polynomial.variables,
         WIDTH=len(polynomial.trees),
         BLOCKS=-(-channels // block),
-        GROUPS=len(output_groups(polynomial)),
+        PARTS=len(output_groups(polynomial)),
         MONOMIALS=monomials_of(polynomial),
     )
     return kept_source(code)

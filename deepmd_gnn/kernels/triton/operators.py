@@ -6,6 +6,8 @@ module (:mod:`~deepmd_gnn.kernels.triton.source`). On a CPU, where a model is tr
 evaluate :mod:`~deepmd_gnn.kernels.triton.reference`.
 """
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -244,10 +246,33 @@ def contract(
     if on_cpu(features):
         return reference.contract(features, coefficients, kind, module)
     out = features.new_empty(features.shape[0], module.WIDTH, features.shape[2])
-    for group in range(module.GROUPS):
-        kernel = getattr(module, f"contract{group}")
-        kernel[(features.shape[0] * module.BLOCKS,)](features, coefficients, kind, out, num_warps=1)
+    for launch in launches_of_parts(module, "contract", features.shape[0], features, coefficients, kind, out):
+        launch()
     return out
+
+
+def launches_of_parts(module: Any, name: str, nnode: int, *arrays: torch.Tensor) -> list[Callable[[], Any]]:
+    """Launches of the kernels for some components each of a contraction, in whose order they add to one another.
+
+    Parameters
+    ----------
+    module : types.ModuleType
+        Generated.
+    name : str
+        Of the kernels, without their numbers.
+    nnode : int
+        Atoms.
+    *arrays : torch.Tensor
+        Arguments, of any shape.
+
+    Returns
+    -------
+    list[Callable[[], Any]]
+        To be called in this order.
+    """
+    grid = (nnode * module.BLOCKS,)
+    kernels = [getattr(module, f"{name}{part}") for part in range(module.PARTS)]
+    return [functools.partial(kernel[grid], *arrays, num_warps=1) for kernel in kernels]
 
 
 @contract.register_fake
@@ -277,9 +302,9 @@ def contract_backward(
     if on_cpu(features):
         return reference.contract_backward(gradient, features, coefficients, kind, module)
     out = torch.empty_like(features)
-    for group in range(module.GROUPS):  # each adds to what the ones before have written
-        kernel = getattr(module, f"contract_backward{group}")
-        kernel[(features.shape[0] * module.BLOCKS,)](gradient, features, coefficients, kind, out, num_warps=1)
+    arrays = (gradient, features, coefficients, kind, out)
+    for launch in launches_of_parts(module, "contract_backward", features.shape[0], *arrays):
+        launch()
     return out
 
 

@@ -1,20 +1,22 @@
 """Machine code of Triton kernels, compiled ahead of time: what a ``.pt2`` holds, and what tests look at without a GPU."""
 
-import os
+import functools
+import hashlib
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from deepmd_gnn.kernels.triton.support import at_once
+
 WARP = 32
 # Types of arguments by name; arrays of the network's precision are not listed.
 INTEGERS = {
-    **dict.fromkeys(("row", "source", "begins", "paths"), "*i32"),
-    **dict.fromkeys(("begin", "order", "edge_index", "types", "kind"), "*i64"),
-    **dict.fromkeys(("count", "nedge", "nnode"), "i64"),
+    **dict.fromkeys(("row", "source", "begins", "paths", "pairs"), "*i32"),
+    **dict.fromkeys(("begin", "order", "edge_index", "sender", "types", "kind"), "*i64"),
+    **dict.fromkeys(("count", "nedge", "nnode", "ntypes"), "i64"),
     **dict.fromkeys(("components", "nmatrix", "width", "known"), "i32"),
 }
 REALS = {"float32": "fp32", "float64": "fp64"}
@@ -43,6 +45,11 @@ class Program(NamedTuple):
     """Bytes of shared memory."""
     threads: int
     """Of a block."""
+
+    @property
+    def label(self) -> str:
+        """Symbol for the machine code, the same for the same code."""
+        return f"deepmd_gnn_{hashlib.sha256(self.image).hexdigest()[:24]}"
 
 
 def compiled(kernel: Kernel, capability: int) -> Program:
@@ -103,5 +110,4 @@ def all_compiled(kernels: Sequence[Kernel], capability: int) -> list[Program]:
     list[Program]
         In their order.
     """
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(lambda kernel: compiled(kernel, capability), kernels))
+    return at_once(functools.partial(compiled, kernel, capability) for kernel in kernels)

@@ -59,6 +59,32 @@ def _path(name: str) -> Path:
     return Path(cache_dir()) / "deepmd_gnn" / "triton" / f"{name}.py"
 
 
+def packed(sizes: list[tuple[int, int]], most: int) -> list[list[int]]:
+    """Split numbered parts of a kernel into sets, in their order; a part that is too large has a set of its own.
+
+    Parameters
+    ----------
+    sizes : list[tuple[int, int]]
+        Number and size of each part.
+    most : int
+        Size of a set.
+
+    Returns
+    -------
+    list[list[int]]
+        Numbers; at least one set.
+    """
+    groups: list[list[int]] = [[]]
+    size = 0
+    for number, need in sizes:
+        if groups[-1] and size + need > most:
+            groups.append([])
+            size = 0
+        groups[-1].append(number)
+        size += need
+    return groups
+
+
 def combination(terms: list[tuple[str, float]]) -> str:
     """Write a linear combination: factors of one are left out, and signs are joined.
 

@@ -2,12 +2,34 @@
 
 import functools
 import logging
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import torch
 
 # Compute capability of the oldest GPUs whose kernels are tested: Ampere.
 OLDEST = (8, 0)
 log = logging.getLogger("deepmd.deepmd_gnn")
+Result = TypeVar("Result")
+
+
+def at_once(tasks: Iterable[Callable[[], Result]]) -> list[Result]:
+    """Compile kernels at the same time: Triton spends little of it in Python.
+
+    Parameters
+    ----------
+    tasks : Iterable[Callable[[], Result]]
+        Each compiles one.
+
+    Returns
+    -------
+    list[Result]
+        In the order of the tasks.
+    """
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return [done.result() for done in [pool.submit(task) for task in tasks]]
 
 
 @functools.cache

@@ -1,16 +1,16 @@
 """Let a network that is trained on a GPU launch generated kernels; its weights stay where they are."""
 
 import contextlib
+import functools
 import logging
-import os
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
 
 from deepmd_gnn.kernels.cpu.mixing import mapped_linears
+from deepmd_gnn.kernels.triton.support import at_once
 from deepmd_gnn.kernels.triton.training_geometry import TrainedHarmonics, TrainedRadialFeatures
 from deepmd_gnn.kernels.triton.training_launches import Launch
 from deepmd_gnn.kernels.triton.training_mixing import TrainedLinear, trainable
@@ -80,9 +80,7 @@ class TrainingKernels:
                 kernel()
 
         begin = time.monotonic()
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for done in [pool.submit(once, kernel) for kernel in launches]:
-                done.result()
+        at_once(functools.partial(once, kernel) for kernel in launches)
         log.info(
             "mace model: training with generated Triton kernels, ready after %.0f s",
             time.monotonic() - begin,

@@ -11,7 +11,7 @@ import torch
 
 from deepmd_gnn.kernels.triton import reference as evaluation
 from deepmd_gnn.kernels.triton import training_reference as reference
-from deepmd_gnn.kernels.triton.operators import on_cpu
+from deepmd_gnn.kernels.triton.operators import launches_of_parts, on_cpu
 from deepmd_gnn.kernels.triton.source import generated_module
 from deepmd_gnn.kernels.triton.training_launches import Launch, launch
 
@@ -48,13 +48,7 @@ def contract(
 
 def values_launches(module: Any, *arrays: torch.Tensor) -> list[Launch]:
     """Kernels of :func:`contract` for `features` and so on."""
-    return _of_parts(module, "contract", arrays[0].shape[0], arrays)
-
-
-def _of_parts(module: Any, name: str, nnode: int, arrays: tuple[torch.Tensor, ...]) -> list[Launch]:
-    grid = (nnode * module.BLOCKS,)
-    kernels = [getattr(module, f"{name}{part}") for part in range(module.PARTS)]
-    return [functools.partial(kernel[grid], *arrays, num_warps=1) for kernel in kernels]
+    return launches_of_parts(module, "contract", arrays[0].shape[0], *arrays)
 
 
 def _of_groups(
@@ -121,7 +115,7 @@ def contract_backward(
 
 def derivative_launches(module: Any, *arrays: torch.Tensor) -> list[Launch]:
     """Kernels of :func:`contract_backward` for `gradient`, `features` and so on."""
-    return _of_parts(module, "contract_backward", arrays[0].shape[0], arrays)
+    return launches_of_parts(module, "contract_backward", arrays[0].shape[0], *arrays)
 
 
 def weights_launches(module: Any, out: torch.Tensor, *arrays: torch.Tensor) -> list[Launch]:
@@ -177,7 +171,7 @@ def contract_second(
 def change_launches(module: Any, *arrays: torch.Tensor) -> list[Launch]:
     """Kernels of :func:`contract_second`; the last three arrays are its results."""
     gradient, features, t_features, _, kind, _, _, g_coefficients = arrays
-    launches = _of_parts(module, "change", features.shape[0], arrays[:-1])
+    launches = launches_of_parts(module, "change", features.shape[0], *arrays[:-1])
     return launches + _of_groups(
         module, "weights_change", g_coefficients, gradient, features, t_features, kind
     )

@@ -10,8 +10,8 @@ Four kernels: the convolution itself (∂F/∂G), its derivatives ∂F/∂R, ∂
 block of channels, and goes through the edges of the receiver. The harmonic of degree 0 is one; it is not read.
 """
 
-from deepmd_gnn.kernels.cpu.convolution_code import ConvolutionShape, Path
-from deepmd_gnn.kernels.triton.convolution_code import path_groups
+from deepmd_gnn.kernels.cpu.convolution_code import ConvolutionShape
+from deepmd_gnn.kernels.triton.convolution_code import by_result, path_groups
 from deepmd_gnn.kernels.triton.source import TRITON_TYPES, combination
 
 # Numbers of single precision per channel that a program keeps: sums of the result, or the gradient at the coupled pairs.
@@ -153,7 +153,7 @@ class ConvolutionTraining:
             lines.append(self.radial("tr", "t_radial", number))
             lines += [f"tz{m1} = tr{number} * h{m1}" for m1 in firsts]
             lines += self.when_moving([f"tz{m1} += r{number} * th{m1}" for m1 in firsts])
-        for m3, by in sorted(_by_result(path).items()):
+        for m3, by in sorted(by_result(path).items()):
             terms = []
             for m1, products in sorted(by.items()):
                 value = combination([(f"y{m2}" if m2 else "1.0", c) for m2, c in products])
@@ -282,15 +282,6 @@ class ConvolutionTraining:
                 lines += [f"d{m1} += r{number} * u", f"w += u * h{m1}"]
         lines.append(self.store(place, "w"))
         return lines
-
-
-def _by_result(path: Path) -> dict[int, dict[int, list[tuple[int, float]]]]:
-    """Result component → component of the features → harmonics and coefficients."""
-    results: dict[int, dict[int, list[tuple[int, float]]]] = {}
-    for (m1, m2), found in path.coupling.items():
-        for m3, c in found.items():
-            results.setdefault(m3, {}).setdefault(m1, []).append((m2, c))
-    return results
 
 
 def _along(letter: str, number: int, m1: int, pairs: list[int]) -> str:

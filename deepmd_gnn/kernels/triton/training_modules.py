@@ -8,7 +8,7 @@ from deepmd_gnn.graph.atom_graph import AtomGraph
 from deepmd_gnn.kernels.cpu.convolution_code import convolution_shape
 from deepmd_gnn.kernels.cpu.generated import contraction_polynomials
 from deepmd_gnn.kernels.triton import training_contraction, training_convolution
-from deepmd_gnn.kernels.triton.modules import CONTRACTED, data_of_module, monomials_of, power_of_two
+from deepmd_gnn.kernels.triton.modules import CONTRACTED, data_of_module, monomials_of, power_of_two, terms_of
 from deepmd_gnn.kernels.triton.source import generated_module, kept_source
 from deepmd_gnn.kernels.triton.training_contraction_code import ATOMS, ContractionTraining
 from deepmd_gnn.kernels.triton.training_convolution_code import ConvolutionTraining
@@ -34,15 +34,11 @@ def convolution_source(conv: Any, channels: int, dtype: str) -> str:
     """
     shape = convolution_shape(conv.coupling.value.double().cpu().numpy(), conv.input_dims, conv.paths)
     kernels = ConvolutionTraining(shape, channels, min(CONTRACTED, power_of_two(channels)), dtype)
-    paths = [
-        [(m1, m2, m3, c) for (m1, m2), found in path.coupling.items() for m3, c in found.items()]
-        for path in shape.paths
-    ]
     data = data_of_module(
         WIDTH=shape.width,
         COMPONENTS=shape.components,
         HARMONICS=shape.harmonics,
-        PATHS=paths,
+        PATHS=terms_of(shape),
         BLOCKS=kernels.blocks,
         GROUPS=len(kernels.pairs),
     )
