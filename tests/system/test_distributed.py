@@ -59,11 +59,11 @@ def two_processes(data, tmp_path_factory):
     folders = [str(root / str(stage)) for stage in STAGES]
     workers = []
     for rank in ("0", "1"):
-        command = [sys.executable, str(WORKER), rank, "2", *folders]
+        command = [sys.executable, str(WORKER), rank, "2", str(root / "store"), *folders]
         with (root / f"output{rank}").open("w") as output:
             workers.append(subprocess.Popen(command, stdout=output, stderr=output, env=environment))
     codes = [worker.wait(timeout=500) for worker in workers]
-    assert codes == [0, 0], (root / "output0").read_text()[-3000:]
+    assert codes == [0, 0], "\n".join((root / f"output{rank}").read_text()[-3000:] for rank in (0, 1))
     return {stage: weights(root / str(stage) / "0") for stage in STAGES}
 
 
