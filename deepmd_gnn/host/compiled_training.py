@@ -14,6 +14,7 @@ from deepmd_gnn.files.torch_fixes import PLAIN_TAILS, sound_vectorisation
 from deepmd_gnn.graph.compilation import compiling
 from deepmd_gnn.graph.edge_operators import pick  # noqa: F401 - registers the operators
 from deepmd_gnn.host.interface import HostInterface
+from deepmd_gnn.kernels.cpu.cache import pick_vector_instructions
 from deepmd_gnn.kernels.cpu.kept import remove_broken
 
 # None: what the processor has.
@@ -75,6 +76,7 @@ def vectorised(original: Callable[..., Any]) -> Callable[..., Any]:
         model.prepare_compiled_training()
         _look_into_picks()
         remove_broken()
+        pick_vector_instructions()
         kwargs["compile_opts"] = {**OPTIONS, **(kwargs.get("compile_opts") or {})}
         with compiling(plain_products=True):
             compiled, buffers = original(model, *args, **kwargs)

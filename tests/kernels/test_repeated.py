@@ -107,11 +107,11 @@ def forget():
 @pytest.fixture
 def tried(monkeypatch):
     """What TorchInductor tries on a CPU with AVX2, AVX-512 and its bfloat16; the refused ones fail."""
-    found, refused = [], set()
+    found = []
 
     def check_build(self, code):
         found.append((str(self), "bf16" in self._arch_flags))
-        return str(self) not in refused
+        return True
 
     monkeypatch.setattr(cpu_vec_isa.VecISA, "check_build", check_build)
     monkeypatch.setattr(cpu_vec_isa, "x86_isa_checker", lambda: ["avx2", "avx512"])
@@ -121,30 +121,27 @@ def tried(monkeypatch):
     monkeypatch.setattr(cpu_vec_isa.platform, "machine", lambda: "x86_64")
     monkeypatch.setattr(cpu_vec_isa.torch.cpu, "_is_avx512_bf16_supported", lambda: True)
     forget()
-    yield found, refused
+    yield found
     forget()
 
 
-TRIED = [("avx512", False), ("avx512", True), ("avx2", False)]
+@pytest.mark.parametrize(
+    ("known", "widest", "bf16"),
+    [("avx512 bf16", "avx512", True), ("avx512", "avx512", False), ("", "avx2", False)],
+)
+def test_vector_instructions_that_the_compiler_knows(known, widest, bf16, tried, monkeypatch, tmp_path):
+    compiler = tmp_path / "compiler"
+    lacking = {"avx512 bf16": "none", "avx512": "*bf16*", "": "*avx512*"}[known]
+    compiler.write_text(f'#!/bin/sh\ncase "$*" in {lacking}) exit 1;; esac\n')
+    compiler.chmod(0o755)
+    monkeypatch.setattr(repeated, "get_cpp_compiler", lambda: str(compiler))
+    isa = repeated.pick_vector_instructions()
+    assert str(isa) == widest
+    assert ("bf16" in isa.build_arch_flags()) == bf16
+    assert tried == []
 
 
-def test_vector_instructions_are_tried_once(cache, tried):
-    found, _ = tried
-    first = repeated.pick_vector_instructions()
-    assert found == TRIED
-    forget()
-    again = repeated.pick_vector_instructions()
-    assert found == TRIED
-    assert str(first) == str(again) == "avx512"
-    assert "-mavx512bf16" in again.build_arch_flags()
-    assert len(cpu_vec_isa.valid_vec_isa_list()) == 2
-
-
-def test_failing_vector_instructions_are_tried_again(cache, tried):
-    found, refused = tried
-    refused.add("avx512")
-    for _ in range(2):
-        forget()
-        assert str(repeated.pick_vector_instructions()) == "avx2"
-    assert found == [TRIED[0], TRIED[2], TRIED[0]]
-    assert len(list((cache / "instructions").iterdir())) == 1
+def test_options_of_this_compiler():
+    assert repeated._knows("g++", "")
+    assert not repeated._knows("g++", "-mno-such-instructions")
+    assert not repeated._knows("no-such-compiler", "")

@@ -1,13 +1,13 @@
 """What a freeze keeps for the next one on the same machine, beside torch's own caches.
 
-AOTInductor 2.11 calls the compiler in every freeze, although the code of a network does not depend on its weights, and
-TorchInductor tries the vector instructions of the CPU once per process, each in a new Python that imports torch.
+AOTInductor 2.11 calls the compiler in every freeze, although the code of a network does not depend on its weights.
 """
 
 import contextlib
 import functools
 import hashlib
 import logging
+import os
 import re
 import shlex
 import shutil
@@ -63,32 +63,37 @@ def place_of(kind: str, *content: str) -> Path:
 
 
 def pick_vector_instructions() -> cpu_vec_isa.VecISA:
-    """Choose the vector instructions as TorchInductor does, without trying again what has worked on this machine.
+    """Choose the vector instructions as TorchInductor does, without its trials.
+
+    torch tells which ones the CPU has. TorchInductor then compiles a program for each and opens it in a new Python that
+    imports torch, 20 s of CPU in all; whether the compiler takes their options is enough.
 
     Returns
     -------
     torch._inductor.cpu_vec_isa.VecISA
-        The widest ones that the CPU has and the compiler knows.
+        The widest ones that the CPU has and the compiler knows. TorchInductor remembers them for the process.
     """
     original = cpu_vec_isa.VecISA.check_build
 
-    @functools.wraps(original)
-    def check_build(self: cpu_vec_isa.VecISA, code: str) -> bool:
-        record = _kept("instructions", str(self), self._arch_flags, code)
-        if record is not None and record.exists():
-            return True
-        works = original(self, code)
-        if works and record is not None:
-            with contextlib.suppress(OSError):  # a cache that cannot be written to
-                record.parent.mkdir(parents=True, exist_ok=True)
-                record.touch()
-        return works
+    def check_build(self: cpu_vec_isa.VecISA, code: str) -> bool:  # noqa: ARG001
+        return _knows(get_cpp_compiler(), self._arch_flags)
 
     cpu_vec_isa.VecISA.check_build = check_build  # type: ignore[method-assign]
     try:
         return cpu_vec_isa.pick_vec_isa()
     finally:
         cpu_vec_isa.VecISA.check_build = original  # type: ignore[method-assign]
+
+
+@functools.cache
+def _knows(compiler: str, flags: str) -> bool:
+    """Whether a compiler takes some options, tried on an empty program."""
+    command = [*shlex.split(compiler), *shlex.split(flags), "-x", "c++", "-c", "-o", os.devnull, "-"]
+    try:
+        done = subprocess.run(command, input="", capture_output=True, text=True, check=False)
+    except OSError:
+        return False
+    return done.returncode == 0
 
 
 @contextlib.contextmanager
