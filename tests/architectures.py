@@ -370,9 +370,8 @@ ARCHITECTURES = {
                 "total_spin": {"type": "categorical", "num_classes": 5, "emb_dim": 2},
                 "temperature": {"type": "continuous", "emb_dim": 3, "default": 0.3},
             },
-            "use_embedding_readout": True,
         },
-        ("native", "training", "physics", "type map", "written", "kernels", "triton", "lammps"),
+        ("native", "training", "physics", "type map", "kernels", "triton", "lammps"),
     ),
 }
 

@@ -56,7 +56,11 @@ class FrameValues(torch.nn.Module):
 
     def anything(self, device: torch.device) -> torch.Tensor:
         """Values of a frame where any will do, float64, shape (1, nquantity)."""
-        return torch.tensor([self.stand_ins[: self.number]], dtype=torch.float64, device=device)
+        # One by one: TorchScript rounds the numbers of a list to float32.
+        columns = [torch.zeros(1, 0, dtype=torch.float64, device=device)]
+        for column in range(self.number):
+            columns.append(torch.full([1, 1], self.stand_ins[column], dtype=torch.float64, device=device))
+        return torch.cat(columns, dim=1)
 
     def forward(self, fparam: torch.Tensor | None, nframe: int, device: torch.device) -> torch.Tensor:
         """Values of frames.

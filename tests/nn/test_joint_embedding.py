@@ -15,6 +15,7 @@ NAMES = ("total_charge", "total_spin", "temperature")
 STATES = [[1.0, 2.0, 0.5], [-3.0, 0.0, 0.1], [0.0, 1.0, 0.3]]
 BLOCKS = {
     "default": {},
+    "with its readout": {"use_embedding_readout": True},
     "one layer": {"num_interactions": 1},
     "residual first": {"interaction_first": "RealAgnosticResidual"},
     "density, float32": {"interaction": "RealAgnosticDensityResidual", "precision": "float32"},
