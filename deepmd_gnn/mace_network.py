@@ -91,7 +91,9 @@ def build_energy(config: MaceConfig, atomic_numbers: list[int]) -> MaceEnergy:
             [product_from(block) for block in native.products],
             [readout_from(block, config.gate, config.channels) for block in native.readouts],
             [[ir.dim for _, ir in block.linear.irreps_out] for block in native.products],
-            JointEmbedding(config.features, native.joint_embedding) if config.features else torch.nn.Identity(),
+            JointEmbedding(config.features, native.joint_embedding)
+            if config.features
+            else torch.nn.Identity(),
             readout_from(native.embedding_readout, config.gate, config.channels)
             if config.use_embedding_readout
             else torch.nn.Identity(),

@@ -11,9 +11,7 @@ TYPES = ("categorical", "continuous")
 _KEYS = (
     "name", "type", "per", "num_classes", "in_dim", "offset", "emb_dim", "use_bias", "default", "key",
 )  # fmt: skip
-_EXAMPLE = (
-    '{"total_charge": {"type": "categorical", "per": "graph", "num_classes": 21, "offset": 10, "emb_dim": 16}}'
-)
+_EXAMPLE = '{"total_charge": {"type": "categorical", "per": "graph", "num_classes": 21, "offset": 10, "emb_dim": 16}}'
 
 
 class Feature(NamedTuple):

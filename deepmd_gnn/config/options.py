@@ -191,7 +191,11 @@ def check_mm_types(type_map: list[str], config: MaceConfig) -> None:
             f"a block without Residual: with MM types ({names}) a lone atom must have no energy but E0",
         )
     if config.use_embedding_readout:
-        fail("use_embedding_readout", True, f"false: with MM types ({names}) a lone atom must have no energy but E0")
+        fail(
+            "use_embedding_readout",
+            True,
+            f"false: with MM types ({names}) a lone atom must have no energy but E0",
+        )
     if config.readout_cls != "NonLinearReadoutBlock":
         fail(
             "readout_cls",

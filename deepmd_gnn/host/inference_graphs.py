@@ -45,7 +45,9 @@ def keeping_types(original: Callable[..., Any]) -> Callable[..., Any]:
         model = getattr(self.deep_eval, "_dpmodel", None)
         if isinstance(model, Evaluation) and model.frame_values.number > 0:
             fparam, nframe = found[3], found[5]
-            model.frame_values(None if fparam is None else torch.as_tensor(fparam), nframe, torch.device("cpu"))
+            model.frame_values(
+                None if fparam is None else torch.as_tensor(fparam), nframe, torch.device("cpu")
+            )
         return found
 
     return standard_input

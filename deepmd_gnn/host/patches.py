@@ -113,7 +113,10 @@ def apply(backend: str | None = None) -> None:
         host where somebody trains.
     """
     for patch in PATCHES if backend else ():
-        if patch.module.startswith(("deepmd.infer.", "deepmd.calculator", f"{backend}.")) and ".train." not in patch.module:
+        if (
+            patch.module.startswith(("deepmd.infer.", "deepmd.calculator", f"{backend}."))
+            and ".train." not in patch.module
+        ):
             importlib.import_module(patch.module)
     for patch in PATCHES:
         holder: Any = sys.modules.get(patch.module)

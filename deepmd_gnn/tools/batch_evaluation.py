@@ -95,7 +95,9 @@ class BatchEvaluation:
                 whole = whole_periodicity(frame, self.mixed_pbc, notes)
                 if whole is not None:
                     known = tuple(frame_values(whole.info, one) is not None for one in self.quantities)
-                    self.defaulted += any(bool(one) and not k for one, k in zip(self.quantities, known, strict=True))
+                    self.defaulted += any(
+                        bool(one) and not k for one, k in zip(self.quantities, known, strict=True)
+                    )
                     key = (frame.numbers.tobytes(), any(whole.pbc), known)
                     alike.setdefault(key, []).append((place, whole))
             for members in alike.values():

@@ -24,7 +24,9 @@ def test_values_of_atoms(charged):
 
     model, path = charged
     coord, types, cell = random_frame()
-    atoms = Atoms([model.type_map[t] for t in types], positions=coord, cell=cell, pbc=True, calculator=DP(path))
+    atoms = Atoms(
+        [model.type_map[t] for t in types], positions=coord, cell=cell, pbc=True, calculator=DP(path)
+    )
     states = [
         ({}, [0.0, 1.0, 0.3]),
         ({"charge": -2}, [-2.0, 1.0, 0.3]),
@@ -48,7 +50,9 @@ def test_results_are_kept_where_nothing_changed(charged, monkeypatch):
 
     model, path = charged
     coord, types, cell = random_frame()
-    atoms = Atoms([model.type_map[t] for t in types], positions=coord, cell=cell, pbc=True, calculator=DP(path))
+    atoms = Atoms(
+        [model.type_map[t] for t in types], positions=coord, cell=cell, pbc=True, calculator=DP(path)
+    )
     atoms.info["charge"] = 1
     energy = atoms.get_potential_energy()
     monkeypatch.setattr(atoms.calc.dp, "eval", None)
