@@ -103,32 +103,8 @@ def _feature(spec: dict[str, Any]) -> Feature:
     unknown = [key for key in spec if key not in _KEYS and not key.startswith("_")]
     if unknown:
         raise ValueError(f"without {', '.join(unknown)} in '{name}', whose keys are {', '.join(_KEYS[1:])}")
-    if spec.get("type") not in TYPES:
-        raise ValueError(f"given with 'type' {' or '.join(TYPES)} in '{name}', not {spec.get('type')!r}")
-    if spec.get("per", "graph") != "graph":
-        raise ValueError(
-            f"given with 'per' graph (one value for a frame) in '{name}', not {spec['per']!r}: quantities of "
-            "atoms are not supported"
-        )
-    categorical = spec["type"] == "categorical"
-    if spec.get("in_dim", 1) != 1 or (categorical and "in_dim" in spec):
-        raise ValueError(
-            f"given with one number per quantity in '{name}' (in_dim 1, only of continuous ones); write a vector as several "
-            "quantities"
-        )
-    for key, needed in (("num_classes", categorical), ("offset", False), ("emb_dim", True)):
-        low = 0 if key == "offset" else 1
-        if key in spec and not categorical and key != "emb_dim":
-            raise ValueError(f"without '{key}' in '{name}', which is continuous")
-        number = spec.get(key)
-        if (needed or key in spec) and (
-            not isinstance(number, int) or isinstance(number, bool) or number < low
-        ):
-            raise ValueError(f"given with '{key}' in '{name}', an integer of at least {low}, not {number!r}")
-    if not isinstance(spec.get("use_bias", True), bool):
-        raise ValueError(f"given with 'use_bias' true or false in '{name}', not {spec['use_bias']!r}")
-    if not isinstance(spec.get("key", name), str):
-        raise ValueError(f"given with a word as 'key' in '{name}', not {spec['key']!r}")
+    _check_kind(spec, name)
+    _check_sizes(spec, name)
     feature = Feature(
         name,
         spec["type"],
@@ -139,13 +115,44 @@ def _feature(spec: dict[str, Any]) -> Feature:
         _default(spec, name),
         spec.get("key") or name,
     )
-    if feature.default is not None and not feature.accepts(feature.default):
-        if "default" in spec:
-            raise ValueError(
-                f"given with a 'default' in '{name}' that is {feature.allowed}, not {spec['default']!r}"
-            )
-        feature = feature._replace(default=None)
-    return feature
+    if feature.default is None or feature.accepts(feature.default):
+        return feature
+    if "default" in spec:
+        raise ValueError(
+            f"given with a 'default' in '{name}' that is {feature.allowed}, not {spec['default']!r}"
+        )
+    return feature._replace(default=None)
+
+
+def _check_kind(spec: dict[str, Any], name: str) -> None:
+    kind = spec.get("type")
+    if kind not in TYPES:
+        raise ValueError(f"given with 'type' {' or '.join(TYPES)} in '{name}', not {kind!r}")
+    if spec.get("per", "graph") != "graph":
+        raise ValueError(
+            f"given with 'per' graph (one value for a frame) in '{name}', not {spec['per']!r}: quantities of "
+            "atoms are not supported"
+        )
+    if spec.get("in_dim", 1) != 1 or (kind == "categorical" and "in_dim" in spec):
+        raise ValueError(
+            f"given with one number per quantity in '{name}' (in_dim 1, only of continuous ones); write a vector as several "
+            "quantities"
+        )
+    if not isinstance(spec.get("use_bias", True), bool):
+        raise ValueError(f"given with 'use_bias' true or false in '{name}', not {spec['use_bias']!r}")
+    if not isinstance(spec.get("key", name), str):
+        raise ValueError(f"given with a word as 'key' in '{name}', not {spec['key']!r}")
+
+
+def _check_sizes(spec: dict[str, Any], name: str) -> None:
+    needed = ("emb_dim", "num_classes") if spec["type"] == "categorical" else ("emb_dim",)
+    for key, low in (("num_classes", 1), ("offset", 0), ("emb_dim", 1)):
+        if key in spec and spec["type"] == "continuous" and key != "emb_dim":
+            raise ValueError(f"without '{key}' in '{name}', which is continuous")
+        number = spec.get(key)
+        whole = isinstance(number, int) and not isinstance(number, bool) and number >= low
+        if (key in needed or key in spec) and not whole:
+            raise ValueError(f"given with '{key}' in '{name}', an integer of at least {low}, not {number!r}")
 
 
 def _default(spec: dict[str, Any], name: str) -> float | None:

@@ -138,22 +138,10 @@ class MaceEnergy(EnergyNetwork):
             cutoff = lengths < self.r_max
         if cutoff is not None:
             cutoff = cutoff.to(self.dtype)
-        # Before the first message the features depend on the element only: computed per type, known for ghosts.
-        weight = self.node_embedding.linear.weight
-        embedding = (weight * self.ntypes**-0.5).view(self.ntypes, 1, self.channels)
-        kinds = graph.sender_types
-        if self.conditioned:  # and on the frame: a type of each frame is a kind of its own
-            values, frames = graph.values, graph.frames
-            assert values is not None
-            assert frames is not None
-            states = self.joint_embedding(values).view(-1, 1, 1, self.channels)
-            embedding = (embedding.unsqueeze(0) + states).view(-1, 1, self.channels)
-            kinds = frames * self.ntypes + kinds
+        embedding, kinds = self.first_features(graph)
         features = rows_of_types(embedding, rows_of_nodes(kinds, graph), graph)
         energy = torch.zeros(nnode, dtype=torch.float64, device=vectors.device)
-        unscaled = energy
-        if self.reads_embedding:
-            unscaled = unscaled + self.embedding_readout(features).to(torch.float64)
+        unscaled = self.embedding_energy(features)
         if self.repulsive:
             numbers = self.atomic_numbers[graph.sender_types].to(torch.int64).unsqueeze(1)
             repulsion = self.pair_repulsion_fn(
@@ -188,6 +176,39 @@ class MaceEnergy(EnergyNetwork):
         for index, readout in enumerate(self.readouts):
             energy = energy + readout(all_features[first_read + index]).to(torch.float64)
         return self.scale * energy + unscaled, all_features
+
+    def first_features(self, graph: AtomGraph) -> tuple[torch.Tensor, torch.Tensor]:
+        """Features before the first message: they depend on the element, and perhaps on the frame, so that they are known for ghosts.
+
+        Parameters
+        ----------
+        graph : AtomGraph
+            Types, and quantities of frames if the energy depends on any.
+
+        Returns
+        -------
+        features : torch.Tensor
+            A row for each type, or for each type of each frame; shape (nkind, 1, channels).
+        kinds : torch.Tensor
+            Row of each sender, int64, shape (nsender,).
+        """
+        weight = self.node_embedding.linear.weight
+        features = (weight * self.ntypes**-0.5).view(self.ntypes, 1, self.channels)
+        kinds = graph.sender_types
+        if self.conditioned:
+            values, frames = graph.values, graph.frames
+            assert values is not None
+            assert frames is not None
+            states = self.joint_embedding(values).view(-1, 1, 1, self.channels)
+            features = (features.unsqueeze(0) + states).view(-1, 1, self.channels)
+            kinds = frames * self.ntypes + kinds
+        return features, kinds
+
+    def embedding_energy(self, features: torch.Tensor) -> torch.Tensor:
+        """Energy that is read before the first message, eV, float64; features of shape (nnode, 1, channels) → (nnode,)."""
+        if self.reads_embedding:
+            return self.embedding_readout(features).to(torch.float64)  # type: ignore[no-any-return]
+        return torch.zeros(features.shape[0], dtype=torch.float64, device=features.device)
 
     def feature_columns(self, features: list[torch.Tensor]) -> torch.Tensor:
         """Order node features as native MACE's ``node_feats``: layers, irreps, channels, components; shape (nnode, ·)."""

@@ -13,7 +13,8 @@ def quantities_of(section: Any) -> list[Feature]:
     """Quantities of a model section; none for models that are not of this package."""
     if not isinstance(section, dict) or section.get("type") not in CONFIGS:
         return []
-    return list(getattr(config_from_options(section, CONFIGS[section["type"]]), "features", []))
+    network: Any = CONFIGS[section["type"]]  # one of several types
+    return list(getattr(config_from_options(section, network), "features", []))
 
 
 def quantities_of_potential(potential: Any) -> list[Feature]:

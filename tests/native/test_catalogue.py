@@ -91,7 +91,6 @@ def test_list(server, capsys):
         ("mace-mp:medium", "put it at"),
         ("mace-mp:tiny", "mace-torch knows no such model. It has: mace-mp:small"),
         ("mace-polar:polar-1-s", "is not converted: long-range electrostatics"),
-        ("mace-omol:extra_large", "is not converted: its energy depends on the total charge"),
     ],
 )
 def test_what_cannot_be_had(name, words, server, tmp_path, capsys):

@@ -60,7 +60,7 @@ def test_there_and_back(name, tmp_path):
         assert np.abs(again[key] - value).max() <= IMPORTED[key], key
     other = our_results(model, coord, types, cell, fparam=values + torch.tensor([[1.0, 0.0, 0.0]]))
     assert np.abs(other["energy"] - found["energy"]).max() > 1e-4
-    assert SYMBOLS == model.type_map
+    assert model.type_map == SYMBOLS
 
 
 def test_quantities_of_atoms_are_refused(tmp_path):
