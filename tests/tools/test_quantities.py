@@ -47,9 +47,7 @@ def test_frames_of_a_file(tmp_path):
     coord, types, cell = random_frame()
     numbers = np.where(types == 0, 8, 1)
     states = [{"charge": 1}, {}, {"charge": -2, "total_spin": 3}]
-    frames = [
-        Frame("x", k, numbers, coord, cell, (True, True, True), info) for k, info in enumerate(states)
-    ]
+    frames = [Frame("x", k, numbers, coord, cell, (True, True, True), info) for k, info in enumerate(states)]
     evaluation = BatchEvaluation([potential])
     found = [prediction.energy for _, prediction in evaluation(iter(frames))]
     rows = [[1.0, 1.0, 0.3], [0.0, 1.0, 0.3], [-2.0, 3.0, 0.3]]
