@@ -26,7 +26,7 @@ class EdgeLower(Protocol):
         do_atomic_virial: bool,
         comm_dict: dict[str, torch.Tensor] | None,
     ) -> dict[str, torch.Tensor]:
-        """Evaluate the first ten inputs of the host's order, see :func:`~deepmd_gnn.host.edge_lower.evaluate_edges`."""
+        """Evaluate the first ten inputs of the host's order, and its eleventh by name, see :func:`~deepmd_gnn.host.edge_lower.evaluate_edges`."""
 
 
 def traced_edge_lower(
