@@ -20,9 +20,13 @@ class EdgeLower(Protocol):
     """Evaluates the host's edge list under its internal names."""
 
     def __call__(
-        self, *inputs: torch.Tensor, do_atomic_virial: bool, comm_dict: dict[str, torch.Tensor] | None
+        self,
+        *inputs: torch.Tensor,
+        fparam: torch.Tensor | None,
+        do_atomic_virial: bool,
+        comm_dict: dict[str, torch.Tensor] | None,
     ) -> dict[str, torch.Tensor]:
-        """Evaluate the first ten inputs of the host's order, see :func:`~deepmd_gnn.host.edge_lower.evaluate_edges`."""
+        """Evaluate the first ten inputs of the host's order, and its eleventh by name, see :func:`~deepmd_gnn.host.edge_lower.evaluate_edges`."""
 
 
 def traced_edge_lower(
@@ -57,7 +61,7 @@ def traced_edge_lower(
 
     def program(*inputs: torch.Tensor) -> dict[str, torch.Tensor]:
         comm = dict(zip(_COMM, inputs[_INPUTS:], strict=True)) if len(inputs) > _INPUTS else None
-        inner = lower(*inputs[:10], do_atomic_virial=do_atomic_virial, comm_dict=comm)
+        inner = lower(*inputs[:10], fparam=inputs[10], do_atomic_virial=do_atomic_virial, comm_dict=comm)
         named = _translate_energy_keys(
             inner, do_grad_r=True, do_grad_c=True, do_atomic_virial=do_atomic_virial, local=True
         )

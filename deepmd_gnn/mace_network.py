@@ -18,6 +18,7 @@ from deepmd_gnn.graph.atom_graph import AtomGraph
 from deepmd_gnn.mace_construction import construction, generator_seed, without_side_effects
 from deepmd_gnn.mace_modules import interaction_from, product_from, readout_from, spherical_harmonics_up_to
 from deepmd_gnn.nn.energy import Blocks, MaceEnergy
+from deepmd_gnn.nn.joint_embedding import JointEmbedding
 from deepmd_gnn.nn.linear import Weight
 from deepmd_gnn.nn.modules import ModuleList
 from deepmd_gnn.nn.repulsion import Repulsion
@@ -90,6 +91,12 @@ def build_energy(config: MaceConfig, atomic_numbers: list[int]) -> MaceEnergy:
             [product_from(block) for block in native.products],
             [readout_from(block, config.gate, config.channels) for block in native.readouts],
             [[ir.dim for _, ir in block.linear.irreps_out] for block in native.products],
+            JointEmbedding(config.features, native.joint_embedding)
+            if config.features
+            else torch.nn.Identity(),
+            readout_from(native.embedding_readout, config.gate, config.channels)
+            if config.use_embedding_readout
+            else torch.nn.Identity(),
         )
         return MaceEnergy(config, native.atomic_numbers, blocks, Exchange())
 
@@ -150,6 +157,8 @@ def build_native(
             use_edge_irreps_first=config.use_edge_irreps_first,
             keep_last_layer_irreps=config.keep_last_layer_irreps,
             readout_cls=getattr(mace_modules, config.readout_cls),
+            use_embedding_readout=config.use_embedding_readout,
+            embedding_specs={feature.name: feature.native() for feature in config.features} or None,
             cueq_config=cueq_config,
         )
     # Constants that have no elements for this configuration are made by a constructor that has no dtype.

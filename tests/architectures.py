@@ -366,6 +366,17 @@ ARCHITECTURES = {
         ("frozen", "lammps"),
     ),
     "third": Architecture({"seed": 5}, ("lammps",)),
+    # Frames without charge and spin, as most tests have them, have the default ones.
+    "charged": Architecture(
+        {
+            "embeddings": {
+                "total_charge": {"type": "categorical", "num_classes": 9, "offset": 4, "emb_dim": 3},
+                "total_spin": {"type": "categorical", "num_classes": 5, "emb_dim": 2},
+                "temperature": {"type": "continuous", "emb_dim": 3, "default": 0.3},
+            },
+        },
+        ("native", "training", "physics", "type map", "kernels", "triton", "lammps"),
+    ),
 }
 
 

@@ -123,7 +123,13 @@ def native_graph(model, coord, atype, cell):
         "batch": torch.zeros(len(atype), dtype=torch.int64),
         "ptr": torch.tensor([0, len(atype)]),
         "head": torch.zeros(1, dtype=torch.int64),
+        **{one.name: torch.tensor([one.stand_in], dtype=torch.float64) for one in quantities(model)},
     }
+
+
+def quantities(model):
+    """Quantities of a frame (charge, spin) that the energy of a model depends on."""
+    return getattr(model.config, "features", [])
 
 
 def native_results(model, coord, atype, cell):

@@ -187,6 +187,7 @@ class Case:
     overlay: bool = False  # the pair style adds OVERLAY
     notices: bool = True  # results change without the exchange
     optimised: bool = False  # by TorchScript, as for users; most of the time of a `.pth`
+    values: tuple[float, ...] | None = None  # quantities of the frame
 
 
 OVERLAY = {"epsilon": 0.05, "sigma": 1.0, "cutoff": 6.0}
@@ -265,6 +266,15 @@ CASES = {
         pair_style="hybrid/overlay deepmd {model} lj/cut {cutoff}",
         pair_coeff="* * deepmd {types}\npair_coeff * * lj/cut {epsilon} {sigma}",
         overlay=True,
+    ),
+    "charge and spin": Case(
+        "tilted",
+        2,
+        "2 1 1",
+        model="charged",
+        pair_style="deepmd {model} fparam -1 2 0.7",
+        crossing=(0, 1),
+        values=(-1.0, 2.0, 0.7),
     ),
     "model deviation": Case(
         "tilted",
@@ -382,7 +392,7 @@ HOST_REFUSES = {".pt2": ("rank without atoms or ghosts", "atoms drift into an em
 
 def in_python(case, models, frame):
     """The frame evaluated in Python, with the pair potential that the case adds."""
-    result = python_frame(models[case.model], frame, case.boundary)
+    result = python_frame(models[case.model], frame, case.boundary, values=case.values)
     return add_lennard_jones(result, **OVERLAY) if case.overlay else result
 
 

@@ -206,8 +206,11 @@ def load_model(model_file):
     return DeepPot(str(model_file))
 
 
-def python_frame(model_file, frame, periodic="ppp", ntypes=2):
-    """Evaluate a frame in Python; atoms of types the model does not have are left out and get zeros."""
+def python_frame(model_file, frame, periodic="ppp", ntypes=2, values=None):
+    """Evaluate a frame in Python; atoms of types the model does not have are left out and get zeros.
+
+    With `values` the frame has these charge, spin and what else the energy depends on.
+    """
     real = frame.types < ntypes
     coord, types = frame.coord[real], frame.types[real]
     cell = frame.cell.copy()
@@ -216,7 +219,7 @@ def python_frame(model_file, frame, periodic="ppp", ntypes=2):
             cell[axis, axis] = np.ptp(frame.coord[:, axis]) + 30.0
     box = None if "p" not in periodic else cell.reshape(1, 9)
     energy, force, virial, atom_energy, atom_virial = load_model(model_file).eval(
-        coord.reshape(1, -1), box, types, atomic=True
+        coord.reshape(1, -1), box, types, atomic=True, fparam=values
     )
     natom = len(real)
     return Frame(

@@ -65,6 +65,11 @@ def add_parsers(subparsers: Any) -> None:
     parser.add_argument(
         "--by-config-type", action="store_true", help="folders of their own for each config_type"
     )
+    parser.add_argument(
+        "--fparam", nargs="+", default=[], metavar="NAME",
+        help="quantities of frames that the energy depends on, e.g. total_charge total_spin: written as fparam.npy, in the order "
+        "of the model's embeddings; NAME=KEY: under another name in the files",
+    )  # fmt: skip
     add_periodicity_argument(parser)
     parser.add_argument(
         "--drop", nargs="+", choices=("duplicates", "overlaps", "forces"), default=[],
@@ -114,6 +119,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.by_config_type,
         frozenset(arguments.drop),
         arguments.format,
+        tuple(arguments.fparam),
         watch,
     )
     report = convert(job, arguments.output)

@@ -113,6 +113,11 @@ def run(arguments: argparse.Namespace) -> int:
         count = write_extxyz(
             file, _results(frames, evaluation, LabelReader(chosen_keys(vars(arguments))), table, arguments)
         )
+    if evaluation.defaulted:
+        sys.stderr.write(
+            f"Note: {evaluation.defaulted} frames say nothing about charge, spin or what else the energy of the model depends on; "
+            "they have its default values.\n"
+        )
     if arguments.json:
         answer = {"frames": count, "output": str(arguments.output), "errors": table.to_dict()}
         sys.stdout.write(json.dumps(answer, indent=2) + "\n")

@@ -157,7 +157,9 @@ def _convert_data(folder: Path, native: dict[str, Any]) -> None:
         raise ValueError(f"{folder}: no such folder, and --like names no train_file to make it from.")
     keys = {name: (native["keys"][name], *DEFAULT_KEYS[name]) if name in native["keys"] else DEFAULT_KEYS[name] for name in DEFAULT_KEYS}  # fmt: skip
     files = {part: native[part] for part in ("train", "valid", "test")}
-    job = Conversion(files, keys, valid_fraction=native["valid_fraction"], seed=native["seed"])
+    job = Conversion(
+        files, keys, valid_fraction=native["valid_fraction"], seed=native["seed"], fparam=native["fparam"]
+    )
     sys.stdout.write(report_text(convert(job, folder), folder).rpartition("\nNext:")[0] + "\n")
 
 

@@ -49,6 +49,7 @@ def add_parsers(subparsers: Any) -> None:
     parser.add_argument("--replicate", type=int, nargs=3, default=[1, 1, 1], metavar=("NX", "NY", "NZ"), help="copies along each cell vector")  # fmt: skip
     parser.add_argument("--frame", type=int, default=0, help="frame of a file with several, from 0 (default: 0)")  # fmt: skip
     parser.add_argument("--types", nargs="+", metavar="TYPE", help="names of types 1, 2, … of a LAMMPS data file (default: the model's)")  # fmt: skip
+    parser.add_argument("--fparam", type=float, nargs="+", metavar="VALUE", help="charge, spin or what else the energy depends on (default: the model's)")  # fmt: skip
     parser.add_argument("--seed", type=int, default=4928459, help="of the velocities (default: %(default)s)")
     parser.set_defaults(func=run)
 
@@ -88,6 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.steps,
         arguments.seed,
         arguments.relax_cell,
+        _values(arguments.fparam, model["architecture"]),
     )
     notes = write_lammps_folder(arguments.output, structure, arguments.model, what)
     sys.stdout.writelines(f"Note: {note}\n" for note in notes)
@@ -96,6 +98,27 @@ def run(arguments: argparse.Namespace) -> int:
         f"Next: cd {arguments.output} && lmp -in {INPUT_FILE} (or mpirun -n 2 lmp -in {INPUT_FILE})\n"
     )
     return 0
+
+
+def _values(given: list[float] | None, architecture: dict[str, Any] | None) -> tuple[float, ...]:
+    """Quantities of the frame for the pair style; none for models without."""
+    from deepmd_gnn.config.embeddings import features
+
+    wanted = features((architecture or {}).get("embeddings"))
+    names = ", ".join(one.name for one in wanted)
+    if given is None:
+        lacking = [one.name for one in wanted if one.default is None]
+        if lacking:
+            raise ValueError(f"--fparam is needed: the energy of the model depends on {names}, and {', '.join(lacking)} has no default.")  # fmt: skip
+        return tuple(one.stand_in for one in wanted)
+    if architecture is None:  # a file that does not say
+        return tuple(given)
+    if len(given) != len(wanted):
+        raise ValueError(f"--fparam has {len(given)} values, but the energy of the model depends on {names or 'none'}.")  # fmt: skip
+    for one, value in zip(wanted, given, strict=True):
+        if not one.accepts(value):
+            raise ValueError(f"--fparam: {one.name} is {value:g}, but must be {one.allowed}.")
+    return tuple(given)
 
 
 def _structure(arguments: argparse.Namespace, type_map: list[str]) -> "Structure":

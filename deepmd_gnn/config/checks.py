@@ -4,6 +4,8 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
+from deepmd_gnn.config.embeddings import features
+
 INTERACTIONS = tuple(
     f"RealAgnostic{kind}InteractionBlock"
     for kind in ("", "Residual", "AttResidual", "Density", "DensityResidual", "ResidualNonLinear")
@@ -189,6 +191,14 @@ def atomic_energies(key: str, value: Any) -> None:
             value,
             '"auto" (least squares), a dict like {"H": -13.6}, a list in the order of type_map or a file, in eV',
         )
+
+
+def embeddings(key: str, value: Any) -> None:
+    """Quantities of a frame, see :mod:`~deepmd_gnn.config.embeddings`."""
+    try:
+        features(value)
+    except ValueError as error:
+        fail(key, value, str(error))
 
 
 def names_of_parts(key: str, value: Any) -> None:

@@ -19,6 +19,7 @@ from deepmd_gnn.config.checks import (
     parse_irreps,
     spelled,
 )
+from deepmd_gnn.config.embeddings import Feature, features, plain
 from deepmd_gnn.config.fields import Options
 from deepmd_gnn.config.fields import option as _option
 
@@ -58,7 +59,7 @@ class MaceConfig(Options):
     kind: ClassVar[str] = "mace"
     # What turns node features into energies; everything else makes the features.
     fitting: ClassVar[tuple[str, ...]] = (
-        "MLP_irreps", "gate", "readout_cls", "use_last_readout_only", "scale", "atomic_energies",
+        "MLP_irreps", "gate", "readout_cls", "use_last_readout_only", "use_embedding_readout", "scale", "atomic_energies",
     )  # fmt: skip
     # Parts of the network that make the features; the readouts do the rest.
     parts: ClassVar[tuple[str, ...]] = ("node_embedding", "interactions", "products")
@@ -165,6 +166,19 @@ class MaceConfig(Options):
         "Default: false with attentive and non-linear blocks (AttResidual, ResidualNonLinear), whose energy otherwise jumps "
         "when a neighbour crosses r_max, else true.",
     )  # fmt: skip
+    embeddings: Any = _option(
+        None, [dict, list, None], checks.embeddings,
+        "Quantities of a whole frame that the energy depends on, as native MACE's embedding_specs: by name a dict with `type` "
+        "(categorical or continuous), `per` (graph), `emb_dim`, for a categorical one `num_classes` and `offset` (values from "
+        "−offset to num_classes − 1 − offset), for a continuous one `use_bias`; and `default`, the value of frames that give "
+        "none (total_charge 0, total_spin 1, elec_temp 0; null: each frame needs one), and `key`, its name in atoms.info. "
+        "Their values are the columns of fparam, in this order. See [charges and spins](charges.md).",
+        ("embedding_specs",),
+    )  # fmt: skip
+    use_embedding_readout: bool = _option(
+        False, [bool], checks.boolean,
+        "Add an energy that is read from the features before the first message, which depend on the element and `embeddings` only.",
+    )  # fmt: skip
     avg_num_neighbors: Any = _option(
         "auto", [float, str, None], checks.positive_or_auto,
         'Normalisation of the messages. "auto": the mean number of neighbours within r_max in the training data.',
@@ -210,6 +224,7 @@ class MaceConfig(Options):
             self._set("apply_cutoff", not self.has_unbounded_messages)
         self._set("gate", str(self.gate))
         self._set("distance_transform", str(self.distance_transform))
+        self._set("embeddings", plain(self.features) or None)
         self._check_layers()
 
     def hint(self, key: str) -> str:
@@ -230,6 +245,10 @@ class MaceConfig(Options):
         return {key: value for key, value in values.items() if key not in unused}
 
     def _check_layers(self) -> None:
+        if self.use_embedding_readout and not self.embeddings:
+            fail("use_embedding_readout", True, "false without embeddings")
+        if self.enable_cueq and self.embeddings:
+            fail("enable_cueq", True, "false with embeddings, which are not trained with cuEquivariance")
         if isinstance(self.correlation, (list, tuple)) and len(self.correlation) != self.num_interactions:
             fail(
                 "correlation",
@@ -281,6 +300,11 @@ class MaceConfig(Options):
     def jumps_at_cutoff(self) -> bool:
         """Whether the energy jumps when a neighbour crosses ``r_max``."""
         return bool(self.apply_cutoff) and self.has_unbounded_messages
+
+    @property
+    def features(self) -> list[Feature]:
+        """Quantities of a frame, in the order of the columns of ``fparam``."""
+        return features(self.embeddings)
 
     @property
     def channels(self) -> int:

@@ -190,6 +190,12 @@ def check_mm_types(type_map: list[str], config: MaceConfig) -> None:
             config.interaction_first,
             f"a block without Residual: with MM types ({names}) a lone atom must have no energy but E0",
         )
+    if config.use_embedding_readout:
+        fail(
+            "use_embedding_readout",
+            True,
+            f"false: with MM types ({names}) a lone atom must have no energy but E0",
+        )
     if config.readout_cls != "NonLinearReadoutBlock":
         fail(
             "readout_cls",

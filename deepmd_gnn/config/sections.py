@@ -73,6 +73,8 @@ def _merge(flat: dict[str, Any], section: str, content: dict[str, Any], network:
         )
     if not content.pop("trainable", True):
         frozen = network.parts if section == "descriptor" else ("readouts",)
+        if flat.get("embeddings") or content.get("embeddings"):
+            frozen += ("joint_embedding",) if section == "descriptor" else ()
         flat["freeze"] = [*(flat.get("freeze") or []), *frozen]
     for key, value in content.items():
         if key.startswith("_"):

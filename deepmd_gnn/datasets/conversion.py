@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from deepmd_gnn.config.embeddings import DEFAULTS, INFO_KEYS
 from deepmd_gnn.datasets.cells import whole_periodicity
 from deepmd_gnn.datasets.database import write_database
 from deepmd_gnn.datasets.distances import shortest_distances
@@ -47,6 +48,9 @@ class Conversion:
     drop: frozenset[str] = frozenset()
     """Doubtful frames that are left out: some of :data:`DOUBTS`."""
     format: str | None = None
+    fparam: tuple[str, ...] = ()
+    """Quantities of frames that are written as ``fparam``, in this order: ``total_charge``, or with the file's name for it
+    ``total_charge=Q``."""
     watch: Callable[[Iterable[Frame]], Iterable[Frame]] = iter
     """Passes frames on and shows how far it is."""
 
@@ -71,6 +75,8 @@ def convert(job: Conversion, output: Path) -> dict[str, Any]:
     DataError, ValueError
         If a file is bad; nothing is written then.
     """
+    if job.fparam and job.layout == "lmdb":
+        raise DataError("--fparam goes with folders, not with --layout lmdb.")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise DataError(f"{output}: is there already. Give another name, or remove it first.")
     for part in PARTS:
@@ -147,6 +153,7 @@ class _Reading:
         if not (np.isfinite(frame.positions).all() and np.isfinite(frame.cell).all()):
             raise DataError(f"{frame.where}: a coordinate or the cell is not finite. Take the frame out.")
         labels = self.labels.read(frame)
+        labels.values = self._values(frame)
         if len(self.seen) < 100:
             self.seen.update([*frame.info, *frame.arrays, *frame.results])
         if self.isolated.take(frame, labels, self.labels):
@@ -158,6 +165,24 @@ class _Reading:
             self.unlabelled.append(self.spool.add(whole, labels, frame.config_type))
             return None
         return whole, labels
+
+    def _values(self, frame: Frame) -> tuple[float, ...]:
+        """Quantities of a frame, by their names in the file or those of ASE and native MACE."""
+        found = []
+        for name, _, key in (one.partition("=") for one in self.job.fparam):
+            keys = (key,) if key else (name, INFO_KEYS.get(name, name))
+            value = next((frame.info[key] for key in keys if frame.info.get(key) is not None), None)
+            if value is None and name not in DEFAULTS:
+                raise DataError(
+                    f"{frame.where}: has no {name}, which --fparam asks for and which has no default value."
+                )
+            if value is None:
+                self.labels.note(frame, f"no {' or '.join(dict.fromkeys(keys))}: {DEFAULTS[name]:g} is taken")
+            try:
+                found.append(DEFAULTS[name] if value is None else float(value))
+            except (TypeError, ValueError):
+                raise DataError(f"{frame.where}: {name} must be a number, but is {value!r}.") from None
+        return tuple(found)
 
     def _keep(self, frame: Frame, labels: Labels, distance: float | None) -> tuple[Record, bytes] | None:
         doubts = self.inspector.inspect(frame, labels, distance) & self.job.drop

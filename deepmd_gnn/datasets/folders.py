@@ -86,6 +86,8 @@ def _write_set(
     for name, value in (("energy", energy), ("force", force.reshape(count, -1)), ("virial", virial)):
         if name in labels:
             arrays[name] = value
+    if records[0].values:
+        arrays["fparam"] = np.array([record.values for record in records], dtype=np.float64)
     for name, array in arrays.items():
         np.save(folder / f"{name}.npy", array)
 
@@ -167,6 +169,8 @@ def _read_set(
         for name, width in widths.items()
         if (part / f"{name}.npy").is_file()
     }
+    if (part / "fparam.npy").is_file():
+        arrays["fparam"] = load(part / "fparam.npy", count)
     if periodic and "box" not in arrays:
         raise DataError(
             f"{part}: has no box.npy. Without a cell the system needs an empty file {source}/nopbc."
@@ -187,6 +191,8 @@ def _read_set(
         )
         if "energy" in arrays:
             frame.info["REF_energy"] = float(arrays["energy"][k, 0])
+        if "fparam" in arrays:
+            frame.info["fparam"] = np.array(arrays["fparam"][k], dtype=float)
         if "virial" in arrays and periodic:
             frame.info["REF_virials"] = np.array(arrays["virial"][k], dtype=float)
         if "force" in arrays:

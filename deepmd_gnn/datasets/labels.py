@@ -38,6 +38,8 @@ class Labels:
     """eV/Å, shape (natom, 3)."""
     virial: np.ndarray | None = None
     """−dE/dε in eV, shape (3, 3)."""
+    values: tuple[float, ...] = ()
+    """Quantities that the energy depends on, such as the charge: not labels, but asked for with them."""
 
     @property
     def names(self) -> tuple[str, ...]:

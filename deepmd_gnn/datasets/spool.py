@@ -24,6 +24,8 @@ class Record:
     config_type: str
     source: str
     index: int
+    values: tuple[float, ...] = ()
+    """Quantities of the frame, such as its charge: a row of ``fparam``."""
 
     @property
     def natoms(self) -> int:
@@ -89,7 +91,14 @@ class Spool:
         self._file.write(values.tobytes())
         numbers = self._numbers.setdefault(frame.numbers.tobytes(), frame.numbers)
         record = Record(
-            self._offset, numbers, all(frame.pbc), labels.names, config_type, frame.source, frame.index
+            self._offset,
+            numbers,
+            all(frame.pbc),
+            labels.names,
+            config_type,
+            frame.source,
+            frame.index,
+            labels.values,
         )
         self._offset += values.nbytes
         return record

@@ -106,6 +106,7 @@ class Inspector:
         digest.update((np.round(frame.positions, 5) + 0.0).tobytes())
         if any(frame.pbc):
             digest.update((np.round(frame.cell, 5) + 0.0).tobytes())
+        digest.update(np.array(labels.values).tobytes())
         self.digest = digest.digest()
         before = self._seen.setdefault(self.digest, (frame.where, labels.energy))
         if before[0] == frame.where:

@@ -20,8 +20,6 @@ _OTHER_MODELS = {
     "EnergyDipolesMACE": "energies and dipoles: the dipoles would be lost",
 }
 _OTHER_PARTS = {
-    "joint_embedding": "an embedding of the total charge, spin or other quantities of the whole system",
-    "embedding_readout": "the energy of an embedding of the total charge, spin or other quantities of the whole system",
     "les": "long-range electrostatics (LES)",
     "les_readouts": "long-range electrostatics (LES)",
     "coulomb_energy": "long-range electrostatics",
@@ -37,6 +35,8 @@ _PARTS = (
     "scale_shift",
     "pair_repulsion_fn",
 )
+# Of models with embedding_specs.
+_EMBEDDING = ("joint_embedding", "embedding_readout")
 
 # Of irreps in a file; nested tuples that share parts have endlessly many.
 _MOST_PARTS = 100_000
@@ -273,14 +273,14 @@ def refuse(content: Record, path: str | Path) -> None:
                 f"{path} holds LoRA adapters ({record.name}): merge them with MACE before converting. Not converted."
             )
     parts = NativeModule(content)
-    specs = parts.settings.get("embedding_specs")
-    if specs:
-        names = ", ".join(specs) if isinstance(specs, dict) else "total charge, spin or others"
-        raise NotConvertible(
-            f"{path} has embedding_specs ({names}): its energy depends on these quantities of the whole system, which "
-            "models of this package do not take. Not converted."
-        )
     for name in parts.children:
+        if name in _EMBEDDING:
+            if isinstance(parts.settings.get("embedding_specs"), dict):
+                continue
+            raise NotConvertible(
+                f"{path} has '{name}', an embedding of the total charge, spin or other quantities of the whole system, but "
+                "does not say of which ones (embedding_specs). Not converted."
+            )
         if name in _OTHER_PARTS:
             raise NotConvertible(f"{path} has '{name}': {_OTHER_PARTS[name]}. Not converted.")
         if name not in _PARTS:

@@ -15,7 +15,15 @@ from deepmd_gnn.files.model_files import KINDS, ModelFileError, StoredFile, Stor
 
 # The parts of the network with learned weights; everything else is a basis, a table or a statistic.
 _LEARNED = tuple(
-    f"energy_model.{part}." for part in ("node_embedding", "interactions", "products", "readouts")
+    f"energy_model.{part}."
+    for part in (
+        "node_embedding",
+        "joint_embedding",
+        "embedding_readout",
+        "interactions",
+        "products",
+        "readouts",
+    )
 )
 # Told elsewhere, from the weights, or without influence on the result.
 _NO_ARCHITECTURE = ("avg_num_neighbors", "scale", "atomic_energies", "precision", "r_max", "sel", "seed")

@@ -25,6 +25,8 @@ FIELDS: dict[str, frozenset[str]] = {
 }
 # A mode's kernels may need none of them.
 _MAY_LACK = frozenset({"packed", "rows", "sources"})
+# Of every mode.
+_OF_FRAMES = frozenset({"values", "frames"})
 
 
 class AtomGraph(NamedTuple):
@@ -68,6 +70,10 @@ class AtomGraph(NamedTuple):
     """With `packed`: row of each edge in the radial tables, int32, shape (nedge,)."""
     sources: torch.Tensor | None = None
     """With `packed`: sender of each edge, int32, shape (nedge,)."""
+    values: torch.Tensor | None = None
+    """Quantities that a whole frame has (charge, spin), if the network reads them: float64, shape (nframe, nquantity)."""
+    frames: torch.Tensor | None = None
+    """With `values`: frame of each row of `sender_types`, int64, shape (nsender,)."""
 
 
 class Arrangement(torch.nn.Module):
@@ -93,7 +99,7 @@ def check_fields(graph: AtomGraph) -> None:
     """
     if graph.mode not in FIELDS:
         raise ValueError(f"mace model: a graph has mode {graph.mode!r}; the modes are {', '.join(FIELDS)}.")
-    optional = AtomGraph._fields[6:]
+    optional = set(AtomGraph._fields[6:]) - _OF_FRAMES
     found = {name for name in optional if getattr(graph, name) is not None}
     wrong = (found - FIELDS[graph.mode]) | (FIELDS[graph.mode] - found - _MAY_LACK)
     if wrong:
@@ -152,4 +158,50 @@ def with_edge_vec(graph: AtomGraph, edge_vec: torch.Tensor) -> AtomGraph:
         graph.chunk_nodes,
         graph.chunk_widths,
         graph.chunk_table,
+        values=graph.values,
+        frames=graph.frames,
     )
+
+
+def with_values(graph: AtomGraph, values: torch.Tensor, frames: torch.Tensor) -> AtomGraph:
+    """Add the quantities of frames to a graph that is arranged.
+
+    Parameters
+    ----------
+    graph : AtomGraph
+        The graph, before kernels have put anything into it.
+    values : torch.Tensor
+        float64, shape (nframe, nquantity).
+    frames : torch.Tensor
+        Frame of each sender without the guard, int64, shape (nsender - 1,).
+
+    Returns
+    -------
+    AtomGraph
+    """
+    return AtomGraph(
+        graph.node_types,
+        graph.sender_types,
+        graph.edge_index,
+        graph.edge_vec,
+        graph.edge_atoms,
+        graph.mode,
+        graph.incoming,
+        graph.outgoing,
+        graph.order,
+        graph.begin,
+        graph.node_place,
+        graph.chunk_nodes,
+        graph.chunk_widths,
+        graph.chunk_table,
+        values=values,
+        frames=torch.cat([torch.zeros(1, dtype=torch.int64, device=frames.device), frames]),
+    )
+
+
+def frames_of_senders(graph: AtomGraph, nframe: int) -> torch.Tensor:
+    """Frame of each sender without the guard, where all frames have the same number of rows; int64, shape (nsender - 1,)."""
+    nsender = graph.sender_types.shape[0] - 1
+    rows = max(nsender // max(nframe, 1), 1)
+    index = torch.arange(nsender, device=graph.sender_types.device)
+    return torch.div(index, rows, rounding_mode="floor")

@@ -4,7 +4,7 @@ import torch
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from deepmd_gnn.graph.arrangement import for_compiled_training, for_training_kernels, in_chunks
-from deepmd_gnn.graph.atom_graph import AtomGraph, is_exported
+from deepmd_gnn.graph.atom_graph import AtomGraph, is_exported, with_values
 from deepmd_gnn.graph.builders import graph_of_edges, with_lists
 from deepmd_gnn.graph.edge_sums import edge_lists, rows_between, sum_over_edges
 from deepmd_gnn.graph.padding import in_slots
@@ -26,6 +26,7 @@ def evaluate_edges(
     do_atomic_virial: bool,
     comm_dict: dict[str, torch.Tensor] | None,
     has_energy: list[bool] | None = None,
+    fparam: torch.Tensor | None = None,
 ) -> dict[str, torch.Tensor]:
     """Evaluate the host's edge list; DeePMD-kit's internal names on one flat axis of atoms.
 
@@ -47,6 +48,8 @@ def evaluate_edges(
         Communication tensors of a rank.
     has_energy : list[bool], optional
         Which types have energy when alone; needed where the program that is being made checks its input.
+    fparam : torch.Tensor, optional
+        Quantities of the frames, shape (nf, nquantity), if the energy depends on any; one that there is not gives NaN.
 
     Returns
     -------
@@ -65,6 +68,9 @@ def evaluate_edges(
     allowed = model.graphs.allowed_pairs(atype.device)
     graph = graph_of_edges(kinds, nowned, index, *edges[1:], model.rcut, allowed)
     graph = _arranged(graph, nowned, lists, model)
+    if model.frame_values.number > 0:
+        values = model.frame_values.of_edges(fparam, n_node.shape[0], atype.device)
+        graph = with_values(graph, values, _frames_of_atoms(total, n_node))
     energy, force, atom_virial = model.evaluate(
         graph, rows_between(atype, 0, nowned).unsqueeze(0), nowned, total, comm_dict
     )
@@ -117,11 +123,18 @@ def _arranged(graph: AtomGraph, nowned: int, lists: Lists | None, model: Evaluat
     return listed if calls_kernels() else in_slots(listed)
 
 
+def _frames_of_atoms(total: int, n_node: torch.Tensor) -> torch.Tensor:
+    """Frame of each atom, int64, shape (N,)."""
+    atom = torch.arange(total, device=n_node.device)
+    return (atom.unsqueeze(1) >= torch.cumsum(n_node, dim=0)).sum(dim=1)
+
+
 def _frame_sums(values: list[torch.Tensor], n_node: torch.Tensor, graph: AtomGraph) -> list[torch.Tensor]:
     """Sum the atoms of every frame, shapes (N, ·) → (nf, ·)."""
-    atom = torch.arange(values[0].shape[0], device=n_node.device)
+    total = values[0].shape[0]
+    atom = torch.arange(total, device=n_node.device)
     end = torch.cumsum(n_node, dim=0)
-    frame = (atom.unsqueeze(1) >= end).sum(dim=1)
+    frame = _frames_of_atoms(total, n_node)
     atoms = edge_lists(atom, torch.cat([torch.zeros_like(end[:1]), end])) if is_exported(graph) else None
     if atoms is not None and not checks_input():
         # What is masked is read all the same, by torch's own evaluation of a program not beyond the last row: frames

@@ -18,8 +18,8 @@ class Embedding(Evaluation):
         coord: torch.Tensor,
         atype: torch.Tensor,
         box: torch.Tensor | None = None,
-        fparam: torch.Tensor | None = None,  # noqa: ARG002 - the host's signature
-        aparam: torch.Tensor | None = None,  # noqa: ARG002
+        fparam: torch.Tensor | None = None,
+        aparam: torch.Tensor | None = None,  # noqa: ARG002 - the host's signature
         charge_spin: torch.Tensor | None = None,  # noqa: ARG002
     ) -> dict[str, torch.Tensor]:
         """Node features of frames.
@@ -28,7 +28,9 @@ class Embedding(Evaluation):
         ----------
         coord, atype, box : torch.Tensor
             As in ``forward``: Å, shapes (nf, nloc, 3), (nf, nloc) and (nf, 9).
-        fparam, aparam, charge_spin : torch.Tensor, optional
+        fparam : torch.Tensor, optional
+            Quantities of the frames that the features depend on, shape (nf, nquantity).
+        aparam, charge_spin : torch.Tensor, optional
             Not used.
 
         Returns
@@ -40,7 +42,7 @@ class Embedding(Evaluation):
         """
         if self.training:
             raise RuntimeError("mace model: embeddings need eval mode; call model.eval() first.")
-        graph = self.graphs.of_frames(coord, atype, box)
+        graph = self.with_frame_values(self.graphs.of_frames(coord, atype, box), fparam, atype.shape[0])
         return self.features(graph, atype)
 
     def features(self, graph: AtomGraph, atype: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -102,6 +104,12 @@ class ExtendedFeatures:
         tuple
             ``descriptor`` and ``atomic_feature`` of :meth:`Embedding.forward_embedding`; None for what MACE lacks.
         """
+        names = self.model.frame_values.spelled()
+        if names:  # the host does not hand the values over
+            raise NotImplementedError(
+                f"mace model: features of exported files are not available for models whose energy depends on {names}. "
+                "Evaluate the checkpoint (.pt) or a .pth."
+            )
         nf, nall = atype.shape
         nloc = nlist.shape[1]
         owned = atype[:, :nloc]

@@ -4,7 +4,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from deepmd_gnn.graph.atom_graph import AtomGraph, check_fields, with_edge_vec
+from deepmd_gnn.graph.atom_graph import (
+    AtomGraph,
+    check_fields,
+    frames_of_senders,
+    with_edge_vec,
+    with_values,
+)
 from deepmd_gnn.graph.derivatives import Differentiable, atomic_derivatives, edge_gradient
 from deepmd_gnn.graph.edge_sums import rows_between, rows_of_atoms
 from deepmd_gnn.host.inputs import GraphBuilder
@@ -65,9 +71,30 @@ class Evaluation(HostInterface):
         """
         if not torch.jit.is_scripting():  # type: ignore[attr-defined]
             check_fields(graph)
-            if self.replay is not None:
+            if self.replay is not None and graph.values is None:
                 return self.replay(graph, atype, nloc, nall)
         return self.derivatives(graph, atype, nloc, nall, comm_dict)
+
+    def with_frame_values(self, graph: AtomGraph, fparam: torch.Tensor | None, nframe: int) -> AtomGraph:
+        """Add the quantities of frames to a graph, if the energy depends on any.
+
+        Parameters
+        ----------
+        graph : AtomGraph
+            Arranged; all frames have the same number of rows.
+        fparam : torch.Tensor, optional
+            Shape (nframe, nquantity).
+        nframe : int
+            Frames.
+
+        Returns
+        -------
+        AtomGraph
+        """
+        if self.frame_values.number == 0:
+            return graph
+        values = self.frame_values(fparam, nframe, graph.edge_vec.device)
+        return with_values(graph, values, frames_of_senders(graph, nframe))
 
     def derivatives(
         self,
@@ -135,4 +162,6 @@ class Evaluation(HostInterface):
         """Energy of a lone atom of each type, eV, float64, shape (ntypes,)."""
         types = torch.arange(len(self.type_map), device=self.out_bias.device)
         graph = self.graphs.arranged(self.graphs.lone_atoms(types.device))
+        if self.frame_values.number > 0:
+            graph = with_values(graph, self.frame_values.anything(types.device), frames_of_senders(graph, 1))
         return self.atom_energies(graph, types, None).detach()

@@ -48,7 +48,8 @@ def check_file(file: Path, data: dict[str, Any]) -> None:
     model = model_of({key: value for key, value in data.items() if key != "@kernels"})
     model.eval()
     coord, atype = (value.to(env.DEVICE) for value in probe_atoms(len(model.type_map), model.rcut))
-    exact = model(coord, atype)
+    values = model.frame_values.anything(coord.device)
+    exact = model(coord, atype, fparam=values)
     if not bool(torch.isfinite(exact["atom_energy"]).all() and torch.isfinite(exact["force"]).all()):
         log.warning(
             "mace model: energies or forces of probe atoms are not finite. Check the weights, which training may have lost."
@@ -56,7 +57,8 @@ def check_file(file: Path, data: dict[str, Any]) -> None:
         return
     isolated = model.out_bias[0][atype[0]].cpu()
     exact = {name: value.detach().cpu() for name, value in exact.items()}
-    for name, outputs in evaluated(file, inputs_of(model, coord, atype), str(env.DEVICE)).items():
+    inputs = inputs_of(model, coord, atype) + ([values] if values.numel() else [])
+    for name, outputs in evaluated(file, inputs, str(env.DEVICE)).items():
         # The file has one axis of atoms for all frames.
         found = {key: value.unsqueeze(0) for key, value in outputs.items()}
         difference = compared(found, exact, isolated)

@@ -23,6 +23,8 @@ from deepmd_gnn.host.interface import HostInterface
 def keeping_types(original: Callable[..., Any]) -> Callable[..., Any]:
     """Let the host's inference refuse types of our models that are no whole numbers or do not fit into 32 bits.
 
+    Exported models cannot refuse quantities of frames that there are not, nor say that they are missing; that is done here, too.
+
     Parameters
     ----------
     original : Callable
@@ -39,7 +41,14 @@ def keeping_types(original: Callable[..., Any]) -> Callable[..., Any]:
         given = np.asarray(atom_types)
         if (_not_whole(given) or _beyond_32_bits(given)) and is_evaluation_of_ours(self.deep_eval):
             refuse_types(atom_types, self.deep_eval.get_type_map())
-        return original(self, coords, cells, atom_types, *others)
+        found = original(self, coords, cells, atom_types, *others)
+        model = getattr(self.deep_eval, "_dpmodel", None)
+        if isinstance(model, Evaluation) and model.frame_values.number > 0:
+            fparam, nframe = found[3], found[5]
+            model.frame_values(
+                None if fparam is None else torch.as_tensor(fparam), nframe, torch.device("cpu")
+            )
+        return found
 
     return standard_input
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from deepmd.dpmodel.output_def import FittingOutputDef, ModelOutputDef, OutputVariableDef
 
+from deepmd_gnn.host.frame_values import Defaults, FrameValues
 from deepmd_gnn.host.observed_types import observed_names
 from deepmd_gnn.host.protocol import Options
 from deepmd_gnn.host.stored_names import StoredModel
@@ -25,6 +26,7 @@ class HostInterface(StoredModel):
 
         config: Options
         energy_model: EnergyNetwork
+        frame_values: FrameValues
         type_map: list[str]
         rcut: float
         """Cutoff in Å."""
@@ -89,8 +91,8 @@ class HostInterface(StoredModel):
 
     @torch.jit.export
     def get_dim_fparam(self) -> int:
-        """No frame parameters."""
-        return 0
+        """Quantities of a frame that the energy depends on, see :mod:`~deepmd_gnn.host.frame_values`."""
+        return self.frame_values.number
 
     @torch.jit.export
     def get_dim_aparam(self) -> int:
@@ -99,12 +101,13 @@ class HostInterface(StoredModel):
 
     @torch.jit.export
     def has_default_fparam(self) -> bool:
-        """No frame parameters."""
-        return False
+        """Whether frames need not say their quantities."""
+        return self.frame_values.has_defaults
 
-    def get_default_fparam(self) -> None:
-        """No frame parameters."""
-        return
+    def get_default_fparam(self) -> Defaults | None:
+        """Quantities of frames that do not say them, None if they must."""
+        values = self.frame_values
+        return Defaults(values.stand_ins[: values.number]) if values.has_defaults else None
 
     @torch.jit.export
     def has_chg_spin_ebd(self) -> bool:

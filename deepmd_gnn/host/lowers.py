@@ -41,7 +41,9 @@ class Lowers(Embedding):
             Types, int64, shape (nf, nloc); −1 marks padding.
         box : torch.Tensor, optional
             Cells, Å, shape (nf, 9) or (nf, 3, 3); None for free boundaries.
-        fparam, aparam, charge_spin : torch.Tensor, optional
+        fparam : torch.Tensor, optional
+            Quantities of the frames that the energy depends on, shape (nf, nquantity).
+        aparam, charge_spin : torch.Tensor, optional
             Not used.
         do_atomic_virial : bool
             Also return the virial of each atom.
@@ -61,30 +63,41 @@ class Lowers(Embedding):
         if not torch.jit.is_scripting():  # type: ignore[attr-defined]
             box = cell_of_batch(coord, box)
             if self.hessian_mode:
-                return self.predict_with_hessian(coord, atype, box, do_atomic_virial)
-        return self.predict(coord, atype, box, do_atomic_virial)
+                return self.predict_with_hessian(coord, atype, box, fparam, do_atomic_virial)
+        return self.predict(coord, atype, box, fparam, do_atomic_virial)
 
     def predict(
-        self, coord: torch.Tensor, atype: torch.Tensor, box: torch.Tensor | None, do_atomic_virial: bool
+        self,
+        coord: torch.Tensor,
+        atype: torch.Tensor,
+        box: torch.Tensor | None,
+        fparam: torch.Tensor | None,
+        do_atomic_virial: bool,
     ) -> dict[str, torch.Tensor]:
         """:meth:`forward` without second derivatives."""
-        nloc = atype.shape[1]
+        nf, nloc = atype.shape
         by_kernels = False
         if not torch.jit.is_scripting():  # type: ignore[attr-defined]
             by_kernels = self.training and self.trains_with_kernels(coord.device)
             if by_kernels:  # the loss is differentiated with respect to weights, whatever a trainer marks
                 coord, box = coord.detach(), None if box is None else box.detach()
         graph = self.graphs.of_frames(coord, atype, box, by_kernels)
+        graph = self.with_frame_values(graph, fparam, nf)
         energy, force, atom_virial = self.evaluate(graph, atype, nloc, nloc, None)
         inner = results_of_frames(energy, force, atom_virial)
         return public_results(inner, mask_of(atype), "", do_atomic_virial)
 
     @torch.jit.unused
     def predict_with_hessian(
-        self, coord: torch.Tensor, atype: torch.Tensor, box: torch.Tensor | None, do_atomic_virial: bool
+        self,
+        coord: torch.Tensor,
+        atype: torch.Tensor,
+        box: torch.Tensor | None,
+        fparam: torch.Tensor | None,
+        do_atomic_virial: bool,
     ) -> dict[str, torch.Tensor]:
         """:meth:`forward` with second derivatives, see :func:`~deepmd_gnn.host.hessian.hessian`."""
-        return hessian(lambda x: self.predict(x, atype, box, do_atomic_virial), coord, self.training)
+        return hessian(lambda x: self.predict(x, atype, box, fparam, do_atomic_virial), coord, self.training)
 
     def enable_hessian(self) -> None:
         """Compute the Hessian from now on; the trainer asks for it if the loss has a Hessian term."""
@@ -119,7 +132,9 @@ class Lowers(Embedding):
             Owner of each extended atom, shape (nf, nall); on a CPU not read if `comm_dict` is given, elsewhere read instead of it.
         comm_dict : dict[str, torch.Tensor], optional
             Communication tensors of a rank.
-        fparam, aparam, do_atomic_virial, extra_nlist_sort, extended_coord_corr, charge_spin : Any
+        fparam : torch.Tensor, optional
+            Quantities of the frames that the energy depends on, shape (nf, nquantity).
+        aparam, do_atomic_virial, extra_nlist_sort, extended_coord_corr, charge_spin : Any
             Not used.
 
         Returns
@@ -143,6 +158,7 @@ class Lowers(Embedding):
                 has_energy = self.lone_energies().abs() > 1.0e-6
                 self.graphs.lists.refuse(lacking, graph, extended_atype, has_energy)
         graph = self.graphs.arranged(self.graphs.without_excluded_pairs(graph))
+        graph = self.with_frame_values(graph, fparam, nf)
         energy, force, atom_virial = self.evaluate(graph, owned, nloc, nall, comm_dict)
         result = results_of_frames(energy, force, atom_virial)
         result["mask"] = mask_of(owned)
@@ -203,6 +219,7 @@ class Lowers(Embedding):
             do_atomic_virial,
             comm_dict,
             has_energy,
+            fparam,
         )
 
     def forward_lower_graph_exportable(
@@ -221,7 +238,9 @@ class Lowers(Embedding):
         *inputs : torch.Tensor
             Sample inputs: the first ten arguments of :meth:`forward_common_lower_graph`, in the shapes of
             :func:`~deepmd_gnn.host.edge_lower.evaluate_edges`.
-        fparam, aparam, charge_spin : torch.Tensor, optional
+        fparam : torch.Tensor, optional
+            Quantities of the frames, shape (nf, nquantity), for a model that has any.
+        aparam, charge_spin : torch.Tensor, optional
             Further inputs of the host's order, not used.
         do_atomic_virial : bool
             Whether the traced module returns the virial of each atom.

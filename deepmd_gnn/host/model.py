@@ -20,6 +20,7 @@ from deepmd_gnn.config.sections import set_sel
 from deepmd_gnn.config.versions import package_versions
 from deepmd_gnn.graph.arrangement import slots_per_chunk
 from deepmd_gnn.host import bias, patches, statistics
+from deepmd_gnn.host.frame_values import FrameValues, frame_features
 from deepmd_gnn.host.inputs import GraphBuilder
 from deepmd_gnn.host.labels import Sampled, check_files, warn_of_ignored_cells
 from deepmd_gnn.host.lowers import Lowers
@@ -93,6 +94,7 @@ class GraphModel(Lowers):
         self.preset_out_bias = preset_out_bias
         self.energy_model = self.new_network(self.atomic_numbers_of(self.type_map)).to(env.DEVICE)
         self.nlayers = self.energy_model.nlayers
+        self.frame_values = FrameValues(frame_features(self))
         self.set_exclusions()
         self.counted = {}
         ntypes = len(self.type_map)
@@ -173,7 +175,9 @@ class GraphModel(Lowers):
         ----------
         coord, atype, box : array_like
             As in ``forward``, arrays or tensors: Å, shapes (nf, nloc, 3), (nf, nloc) and (nf, 9).
-        fparam, aparam, charge_spin, spin : Any
+        fparam : array_like, optional
+            Quantities of the frames, shape (nf, nquantity).
+        aparam, charge_spin, spin : Any
             Not used.
 
         Returns
@@ -184,10 +188,11 @@ class GraphModel(Lowers):
         coord = torch.as_tensor(coord, device=env.DEVICE)
         atype = torch.as_tensor(atype, device=env.DEVICE).long()
         box = None if box is None else torch.as_tensor(box, device=env.DEVICE)
+        values = None if fparam is None else torch.as_tensor(fparam, device=env.DEVICE)
         was_training = self.training
         self.eval()
         try:
-            return {"energy": self.forward(coord, atype, box)["atom_energy"]}
+            return {"energy": self.forward(coord, atype, box, values)["atom_energy"]}
         finally:
             self.train(was_training)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from deepmd_gnn.graph.atom_graph import frames_of_senders, with_values
 from deepmd_gnn.graph.builders import graph_of_slots
 from deepmd_gnn.host.evaluation import Evaluation
 from deepmd_gnn.host.results import results_of_frames
@@ -20,7 +21,8 @@ def evaluate_slots(
     atype: torch.Tensor,
     nlist: torch.Tensor,
     mapping: torch.Tensor,
-    *unused: Any,  # noqa: ARG001 - parameters of frames and atoms
+    fparam: torch.Tensor | None = None,
+    *unused: Any,  # noqa: ARG001 - parameters of atoms, and charge and spin
 ) -> dict[str, torch.Tensor]:
     """Evaluate extended atoms, one edge for every slot of the list; can be traced.
 
@@ -36,6 +38,8 @@ def evaluate_slots(
         Types and owners, shape (nf, nall).
     nlist : torch.Tensor
         Shape (nf, nloc, nnei), −1 where empty.
+    fparam : torch.Tensor, optional
+        Quantities of the frames, shape (nf, nquantity), if the energy depends on any; one that there is not gives NaN.
 
     Returns
     -------
@@ -47,6 +51,9 @@ def evaluate_slots(
     position = coord.reshape(nf, nall, 3).to(torch.float64)
     allowed = model.graphs.allowed_pairs(atype.device)
     graph = graph_of_slots(position, atype, nlist, mapping, model.rcut, allowed)
+    if model.frame_values.number > 0:
+        values = model.frame_values.of_edges(fparam, nf, atype.device)
+        graph = with_values(graph, values, frames_of_senders(graph, nf))
     result = results_of_frames(*model.evaluate(graph, atype[:, :nloc], nloc, nall, None))
     if not do_atomic_virial:
         del result["energy_derv_c"]

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from deepmd_gnn.host.calculator import noticing_info, reading_info
 from deepmd_gnn.host.checkpoint_files import checking_checkpoints, looking_first, writing_whole
 from deepmd_gnn.host.compiled_training import vectorised
 from deepmd_gnn.host.deviation import comparing_type_maps
@@ -31,6 +32,8 @@ class Patch(NamedTuple):
     replace: Callable[[Any], Any]
     """From the original to its replacement."""
     reason: str
+    inherited: bool = False
+    """Whether the class has the function from another one."""
 
 
 PATCHES = (
@@ -41,6 +44,14 @@ PATCHES = (
     Patch(
         "deepmd.infer.deep_eval", "DeepEval.get_model_size", counting,
         "counts parameters by names that TorchScript files have lost, and not at all for exported files",
+    ),
+    Patch(
+        "deepmd.calculator", "DP.calculate", reading_info,
+        "reads charge and spin as atoms.info[\"fparam\"] only",
+    ),
+    Patch(
+        "deepmd.calculator", "DP.check_state", noticing_info,
+        "keeps results when something in atoms.info has changed", True,
     ),
     Patch(
         "deepmd.infer.model_devi", "calc_model_devi", comparing_type_maps,
@@ -102,7 +113,10 @@ def apply(backend: str | None = None) -> None:
         host where somebody trains.
     """
     for patch in PATCHES if backend else ():
-        if patch.module.startswith(("deepmd.infer.", f"{backend}.")) and ".train." not in patch.module:
+        if (
+            patch.module.startswith(("deepmd.infer.", "deepmd.calculator", f"{backend}."))
+            and ".train." not in patch.module
+        ):
             importlib.import_module(patch.module)
     for patch in PATCHES:
         holder: Any = sys.modules.get(patch.module)
@@ -110,6 +124,8 @@ def apply(backend: str | None = None) -> None:
         for attribute in classes:
             holder = getattr(holder, attribute, None)
         original = vars(holder).get(name) if holder is not None else None
+        if original is None and patch.inherited:
+            original = getattr(holder, name, None)
         if original is None or hasattr(original, _MARK):  # not imported, still being imported, or done
             continue
         replacement = patch.replace(original)

@@ -24,7 +24,6 @@ import_mace()
 
 from mace.calculators import foundations_models  # noqa: E402
 
-_NO_CHARGE = "no: its energy depends on the total charge and spin (an embedding), which models of this package do not take"
 _LONG_RANGE = "no: long-range electrostatics, which needs the reciprocal space of the whole cell"
 _TEN = "H C N O F P S Cl Br I"
 _TIMEOUT = 10  # seconds, for a size
@@ -71,7 +70,7 @@ def entries() -> list[Entry]:
         found.append(Entry(f"mace-off:{name}", url, file, _licence(said), _TEN, "yes"))
     for name in _omol_names(known):
         url, file, said = _asked(known.mace_omol, name)
-        found.append(Entry(f"mace-omol:{name}", url, file, _licence(said), "83", _NO_CHARGE))
+        found.append(Entry(f"mace-omol:{name}", url, file, _licence(said), "83", "yes"))
     for name in getattr(known, "polar_model_urls", {}):
         url, file, said = _asked(known.download_mace_polar_checkpoint, name)
         found.append(Entry(f"mace-polar:{name}", url, file, _licence(said), "83", _LONG_RANGE))

@@ -99,6 +99,7 @@ def describe(model: NativeModule, head: str | None) -> NativeDescription:
         **_interaction_options(interactions),
         **_radial_options(model),
         **_readout_options(model, len(heads)),
+        **_embedding_options(model),
         "correlation": [_correlation(product) for product in model.layers("products")],
         "num_interactions": len(interactions),
         "pair_repulsion": "pair_repulsion_fn" in model.children,
@@ -202,6 +203,31 @@ def _readout_options(model: NativeModule, heads: int) -> dict[str, Any]:
             "readout_cls": last.name,
         }
     return options
+
+
+def _embedding_options(model: NativeModule) -> dict[str, Any]:
+    """Quantities of the whole system that the energy depends on; none in most models."""
+    specs = model.settings.get("embedding_specs")
+    if not specs or "joint_embedding" not in model.children:
+        return {}
+    for name, spec in specs.items():
+        if isinstance(spec, dict) and spec.get("per") != "graph":
+            raise NotConvertible(
+                f"The model has an embedding of '{name}' per {spec.get('per')}: only quantities of the whole system (per graph) "
+                "are supported. Not converted."
+            )
+    return {
+        "embeddings": {name: _without_ignored(spec) for name, spec in specs.items()},
+        "use_embedding_readout": "embedding_readout" in model.children,
+    }
+
+
+def _without_ignored(spec: Any) -> Any:
+    """An entry without keys that native MACE ignores for its type."""
+    if not isinstance(spec, dict):
+        return spec
+    ignored = ("in_dim", "use_bias") if spec.get("type") == "categorical" else ("num_classes", "offset")
+    return {key: value for key, value in spec.items() if key not in ignored}
 
 
 def _gate(readout: NativeModule, code: dict[str, str]) -> str:

@@ -101,9 +101,15 @@ def native_lines(summary: dict[str, Any]) -> dict[str, str]:
         "Edges": f"spherical harmonics up to l = {options['max_ell']}",
         "Correlation": str(options["correlation"]),
         "ZBL repulsion": "yes" if options["pair_repulsion"] else "no",
+        **_embedding_line(options),
         "Precision": summary["precision"],
         "Numbers in the file": f"{summary['parameters']:,}",
     }
     for head, energies in summary["atomic_energies"].items():
         lines[f"E0 of {head}"] = ", ".join(f"{name} {value:.6f} eV" for name, value in energies.items())
     return {**lines, "Next": summary["next"]}
+
+
+def _embedding_line(options: dict[str, Any]) -> dict[str, str]:
+    specs = options.get("embeddings")
+    return {"Energy depends on": f"{', '.join(specs)} of the frame (fparam)"} if specs else {}

@@ -116,6 +116,9 @@ def select_head(weights: Weights, description: NativeDescription) -> None:
     count, head = len(description.heads), description.head
     if count == 1:
         return
+    if "embedding_readout.linear.weight" in weights:
+        value = weights["embedding_readout.linear.weight"]
+        weights["embedding_readout.linear.weight"] = value.reshape(-1, count)[:, head]
     for name in [name for name in weights if name.startswith("readouts.")]:
         value = weights[name]
         part = name.split(".", 2)[2]

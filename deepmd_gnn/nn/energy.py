@@ -28,6 +28,10 @@ class Blocks(NamedTuple):
     readouts: list[Readout | BiasReadout]
     irrep_dims: list[list[int]]
     """Components of the irreps of each layer's features, for their native order."""
+    joint_embedding: torch.nn.Module
+    """Identity without quantities of frames."""
+    embedding_readout: torch.nn.Module
+    """Identity without ``use_embedding_readout``."""
 
 
 class NodeEmbedding(torch.nn.Module):
@@ -47,7 +51,9 @@ class NodeEmbedding(torch.nn.Module):
 class MaceEnergy(EnergyNetwork):
     r"""Interaction energy of ScaleShiftMACE [1]_ without E0.
 
-    :math:`E_i = s \,( \sum_t R_t(h_i^{(t)}) + V_i^{ZBL} )` in float64, the learned part in `config.precision`.
+    :math:`E_i = s \,( \sum_t R_t(h_i^{(t)}) + V_i^{ZBL} )` in float64, the learned part in `config.precision`. With
+    ``embeddings`` :math:`h_i^{(0)}` depends on quantities of the frame, and ``use_embedding_readout`` adds
+    :math:`R_0(h_i^{(0)})`.
 
     Parameters
     ----------
@@ -67,6 +73,8 @@ class MaceEnergy(EnergyNetwork):
 
     repulsive: Final[bool]
     unbounded: Final[bool]
+    conditioned: Final[bool]
+    reads_embedding: Final[bool]
 
     def __init__(
         self, config: MaceConfig, atomic_numbers: torch.Tensor, blocks: Blocks, exchange: torch.nn.Module
@@ -82,6 +90,10 @@ class MaceEnergy(EnergyNetwork):
         self.dtype = torch.float64 if config.precision == "float64" else torch.float32
         self.arrangement = Arrangement()
         self.node_embedding = NodeEmbedding(blocks.node_embedding)
+        self.conditioned = bool(config.features)
+        self.joint_embedding = blocks.joint_embedding
+        self.reads_embedding = config.use_embedding_readout
+        self.embedding_readout = blocks.embedding_readout
         self.radial_embedding = blocks.radial_embedding
         self.spherical_harmonics = blocks.spherical_harmonics
         self.pair_repulsion_fn = blocks.repulsion
@@ -91,7 +103,14 @@ class MaceEnergy(EnergyNetwork):
         self.exchange = exchange
         self.irrep_dims = blocks.irrep_dims
         # Bases of the geometry (and the steep ZBL term) stay in float64; the learned part has the set precision.
-        for part in (self.node_embedding, self.interactions, self.products, self.readouts):
+        for part in (
+            self.node_embedding,
+            self.joint_embedding,
+            self.embedding_readout,
+            self.interactions,
+            self.products,
+            self.readouts,
+        ):
             part.to(self.dtype)
         self.register_buffer("atomic_numbers", atomic_numbers)
         self.register_buffer(
@@ -119,11 +138,10 @@ class MaceEnergy(EnergyNetwork):
             cutoff = lengths < self.r_max
         if cutoff is not None:
             cutoff = cutoff.to(self.dtype)
-        # Before the first message the features depend on the element only: computed per type, known for ghosts.
-        weight = self.node_embedding.linear.weight
-        embedding = (weight * self.ntypes**-0.5).view(self.ntypes, 1, self.channels)
-        features = rows_of_types(embedding, types, graph)
+        embedding, kinds = self.first_features(graph)
+        features = rows_of_types(embedding, rows_of_nodes(kinds, graph), graph)
         energy = torch.zeros(nnode, dtype=torch.float64, device=vectors.device)
+        unscaled = self.embedding_energy(features)
         if self.repulsive:
             numbers = self.atomic_numbers[graph.sender_types].to(torch.int64).unsqueeze(1)
             repulsion = self.pair_repulsion_fn(
@@ -135,7 +153,7 @@ class MaceEnergy(EnergyNetwork):
             zip(self.interactions, self.products)  # noqa: B905 - TorchScript
         ):
             if layer == 0:
-                sent = rows_of_types(interaction.outgoing(embedding, one_hot), graph.sender_types, graph)
+                sent = rows_of_types(interaction.outgoing(embedding, one_hot), kinds, graph)
             else:
                 sent = self.exchange(interaction.outgoing(features, one_hot), nsender, comm_dict)
             message = interaction.messages(
@@ -157,7 +175,40 @@ class MaceEnergy(EnergyNetwork):
         first_read = len(all_features) - len(self.readouts)
         for index, readout in enumerate(self.readouts):
             energy = energy + readout(all_features[first_read + index]).to(torch.float64)
-        return self.scale * energy, all_features
+        return self.scale * energy + unscaled, all_features
+
+    def first_features(self, graph: AtomGraph) -> tuple[torch.Tensor, torch.Tensor]:
+        """Features before the first message: they depend on the element, and perhaps on the frame, so that they are known for ghosts.
+
+        Parameters
+        ----------
+        graph : AtomGraph
+            Types, and quantities of frames if the energy depends on any.
+
+        Returns
+        -------
+        features : torch.Tensor
+            A row for each type, or for each type of each frame; shape (nkind, 1, channels).
+        kinds : torch.Tensor
+            Row of each sender, int64, shape (nsender,).
+        """
+        weight = self.node_embedding.linear.weight
+        features = (weight * self.ntypes**-0.5).view(self.ntypes, 1, self.channels)
+        kinds = graph.sender_types
+        if self.conditioned:
+            values, frames = graph.values, graph.frames
+            assert values is not None
+            assert frames is not None
+            states = self.joint_embedding(values).view(-1, 1, 1, self.channels)
+            features = (features.unsqueeze(0) + states).view(-1, 1, self.channels)
+            kinds = frames * self.ntypes + kinds
+        return features, kinds
+
+    def embedding_energy(self, features: torch.Tensor) -> torch.Tensor:
+        """Energy that is read before the first message, eV, float64; features of shape (nnode, 1, channels) → (nnode,)."""
+        if self.reads_embedding:
+            return self.embedding_readout(features).to(torch.float64)  # type: ignore[no-any-return]
+        return torch.zeros(features.shape[0], dtype=torch.float64, device=features.device)
 
     def feature_columns(self, features: list[torch.Tensor]) -> torch.Tensor:
         """Order node features as native MACE's ``node_feats``: layers, irreps, channels, components; shape (nnode, ·)."""

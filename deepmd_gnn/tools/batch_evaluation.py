@@ -13,6 +13,7 @@ from deepmd_gnn.datasets.cells import whole_periodicity
 from deepmd_gnn.datasets.frames import DataError, Frame
 from deepmd_gnn.datasets.labels import LabelReader
 from deepmd_gnn.tools.evaluation import quiet
+from deepmd_gnn.tools.quantities import frame_values, quantities_of_potential
 
 _WINDOW = 16  # batches of which frames of the same atoms are looked for together
 _MOST_ATOMS = 4096  # of a batch
@@ -62,6 +63,16 @@ class BatchEvaluation:
     atom_energies: bool = False
     descriptors: Callable[..., np.ndarray] | None = None
 
+    def __post_init__(self) -> None:
+        self.defaulted = 0
+        """Frames that do not say charge, spin or what else the energy depends on."""
+        self.quantities = [quantities_of_potential(model) for model in self.models]
+        if self.descriptors is not None and any(self.quantities):
+            raise DataError(
+                "descriptors of models whose energy depends on charge or spin are not written by this command; take "
+                "DeepPot.eval_descriptor(..., fparam=...) of a .pt or .pth."
+            )
+
     def __call__(self, frames: Iterable[Frame]) -> Iterator[tuple[Frame, Prediction | None]]:
         """Evaluate frames, in their order.
 
@@ -79,11 +90,15 @@ class BatchEvaluation:
         waiting = iter(frames)
         while window := list(islice(waiting, _WINDOW * self.frames)):
             results: list[Prediction | None] = [None] * len(window)
-            alike: dict[tuple[bytes, bool], list[tuple[int, Frame]]] = {}
+            alike: dict[tuple[bytes, bool, tuple[bool, ...]], list[tuple[int, Frame]]] = {}
             for place, frame in enumerate(window):
                 whole = whole_periodicity(frame, self.mixed_pbc, notes)
                 if whole is not None:
-                    key = (frame.numbers.tobytes(), any(whole.pbc))
+                    known = tuple(frame_values(whole.info, one) is not None for one in self.quantities)
+                    self.defaulted += any(
+                        bool(one) and not k for one, k in zip(self.quantities, known, strict=True)
+                    )
+                    key = (frame.numbers.tobytes(), any(whole.pbc), known)
                     alike.setdefault(key, []).append((place, whole))
             for members in alike.values():
                 size = max(1, min(self.frames, _MOST_ATOMS // members[0][1].natoms))
@@ -99,10 +114,13 @@ class BatchEvaluation:
         coord = np.stack([frame.positions.reshape(-1) for frame in frames])
         cells = np.stack([frame.cell.reshape(-1) for frame in frames]) if periodic else None
         found = []
-        for model in self.models:
+        for model, quantities in zip(self.models, self.quantities, strict=True):
             types = self._types(model, first)
+            values = [frame_values(frame.info, quantities) for frame in frames] if quantities else []
+            given = [value for value in values if value is not None]
+            fparam = {"fparam": np.stack(given)} if len(given) == len(frames) else {}
             with quiet():
-                results = model.eval(coord, cells, types, atomic=self.atom_energies)[:4]
+                results = model.eval(coord, cells, types, atomic=self.atom_energies, **fparam)[:4]
             found.append([np.asarray(one, dtype=float) for one in results])
         energies, forces, virials, *atomic = (np.stack(one) for one in zip(*found, strict=True))
         features = None

@@ -71,6 +71,8 @@ class Run:
     seed: int = 4928459
     relax_cell: bool = False
     """Of a minimisation."""
+    values: tuple[float, ...] = ()
+    """Quantities of the frame that the energy depends on, such as the charge."""
 
 
 def write_lammps_folder(folder: Path, structure: Structure, model: Path, run: Run) -> list[str]:
@@ -147,7 +149,9 @@ def _script(structure: Structure, model: str, run: Run) -> str:
         input=INPUT_FILE,
         boundary="p p p" if structure.periodic else "s s s",
         data=DATA_FILE,
-        model=model,
+        model=" ".join(
+            [model, *(["fparam"] if run.values else []), *(f"{value:.15g}" for value in run.values)]
+        ),
         names=names,
         skin="1.0",
         thermo=1 if run.kind == "minimize" else every,

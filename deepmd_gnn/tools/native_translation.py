@@ -130,6 +130,9 @@ class _Native:
             self.choices.drop("model", "hidden_irreps")
             for name in ("num_channels", "max_L"):
                 put("model", name, self(name, int), self.reason(name))
+        if self.options.get("embedding_specs"):
+            put("model", "embeddings", self("embedding_specs"), self.reason("embedding_specs"))
+            put("model", "use_embedding_readout", truth(self.options.get("use_embedding_readout", False)), self.reason("use_embedding_readout"))  # fmt: skip
         put("model", "precision", self("default_dtype", str), self.reason("default_dtype"))
         self._blocks(kind)
         self._statistics()
@@ -285,7 +288,7 @@ def data_arguments(options: dict[str, Any]) -> dict[str, Any]:
     Returns
     -------
     dict[str, Any]
-        ``train``, ``valid``, ``test`` (lists of paths), ``keys``, ``valid_fraction``, ``seed``.
+        ``train``, ``valid``, ``test`` (lists of paths), ``keys``, ``valid_fraction``, ``seed``, ``fparam``.
     """
     files = {part: [Path(one) for one in as_list(options[f"{part}_file"])] if options.get(f"{part}_file") else [] for part in ("train", "valid", "test")}  # fmt: skip
     keys = {name: str(options[f"{name}_key"]) for name in ("energy", "forces", "stress", "virials") if options.get(f"{name}_key")}  # fmt: skip
@@ -294,4 +297,15 @@ def data_arguments(options: dict[str, Any]) -> dict[str, Any]:
         "keys": keys,
         "valid_fraction": float(options.get("valid_fraction", 0.1)),
         "seed": int(options.get("seed", 123)),
+        "fparam": _frame_quantities(options),
     }
+
+
+def _frame_quantities(options: dict[str, Any]) -> tuple[str, ...]:
+    """Names of the embeddings, with those that the files have for them."""
+    specs = literal(options.get("embedding_specs")) or {}
+    names = []
+    for name, spec in specs.items():
+        key = spec.get("key", options.get(f"{name}_key"))
+        names.append(f"{name}={key}" if key and key != name else name)
+    return tuple(names)

@@ -16,7 +16,7 @@ from deepmd_gnn.datasets.cells import whole_periodicity
 from deepmd_gnn.datasets.conversion import Conversion, convert
 from deepmd_gnn.datasets.database import database_metadata
 from deepmd_gnn.datasets.export import export
-from deepmd_gnn.datasets.folders import find_systems
+from deepmd_gnn.datasets.folders import find_systems, read_systems
 from deepmd_gnn.datasets.frames import DataError, Frame
 from deepmd_gnn.datasets.isolated import IsolatedAtoms
 from deepmd_gnn.datasets.labels import LabelReader, Labels
@@ -411,3 +411,24 @@ def test_sizes_share_folders_up_to_twice(tmp_path):
         ("mixed-5", 1),
         ("mixed-30", 1),
     ]
+
+
+def test_charge_and_spin(tmp_path):
+    """Written as fparam in the order asked for; equal structures of other charge are no duplicates; and read back."""
+    lines = []
+    for info in ("charge=-1 spin=2", "total_charge=1", "Q=3"):
+        lines += ["2", f"{info} energy=-1.5 Properties=species:S:1:pos:R:3", "O 0 0 0", "H 0 0 0.97"]
+    path = tmp_path / "ions.xyz"
+    path.write_text("\n".join(lines) + "\n")
+    job = Conversion({"train": [path]}, valid_fraction=0.0, fparam=("total_spin", "total_charge"))
+    report = convert(job, tmp_path / "data")
+    folder = next((tmp_path / "data/train").iterdir())
+    assert np.load(folder / "set.000/fparam.npy").tolist() == [[2.0, -1.0], [1.0, 1.0], [1.0, 0.0]]
+    assert not report["doubts"]
+    notes = {note["what"]: note["frames"] for note in report["notes"]}
+    assert notes["no total_spin or spin: 1 is taken"] == 2
+    assert [frame.info["fparam"].tolist() for frame in read_systems(folder)] == [[2.0, -1.0], [1.0, 1.0], [1.0, 0.0]]  # fmt: skip
+    with pytest.raises(DataError, match="frame 0 .*has no Q, which --fparam asks for"):
+        convert(Conversion({"train": [path]}, fparam=("Q",)), tmp_path / "none")
+    with pytest.raises(DataError, match="not with --layout lmdb"):
+        convert(Conversion({"train": [path]}, layout="lmdb", fparam=("total_charge",)), tmp_path / "none")

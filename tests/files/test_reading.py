@@ -265,7 +265,7 @@ def test_a_module_with_two_parents_is_one(tmp_path):
     ("part", "words"),
     [
         ("les", "has 'les': long-range electrostatics"),
-        ("joint_embedding", "has 'joint_embedding': an embedding of the total charge"),
+        ("joint_embedding", "has 'joint_embedding', an embedding of the total charge"),
         ("something", "has a part 'something' that mace-torch's energy models do not have"),
     ],
 )

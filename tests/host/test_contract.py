@@ -12,6 +12,8 @@ from deepmd_gnn.host import patches
 HOST = [
     ("deepmd.infer.deep_eval", "DeepEval._standard_input", "self coords cells atom_types fparam aparam mixed_type", "host/inference_graphs.py"),
     ("deepmd.infer.deep_eval", "DeepEval.get_model_size", "self", "host/model_size.py"),
+    ("deepmd.calculator", "DP.calculate", "self atoms properties system_changes", "host/calculator.py"),
+    ("deepmd.calculator", "DP.check_state", "self atoms tol", "host/calculator.py"),
     (
         "deepmd.infer.model_devi", "calc_model_devi",
         "coord box atype models fname frequency mixed_type fparam aparam real_data atomic relative relative_v",

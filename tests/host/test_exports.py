@@ -36,11 +36,11 @@ def test_programs_are_for_all_sizes():
 
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_programs_of_the_edge_list_have_the_hosts_names(ranks, model):
-    """Ten inputs go to the model, three are not used; behind them are the communication tensors, by name."""
+    """Ten inputs and `fparam` go to the model, two are not used; behind them are the communication tensors, by name."""
     seen = {}
 
-    def lower(*inputs, do_atomic_virial, comm_dict):
-        seen.update(number=len(inputs), comm=comm_dict)
+    def lower(*inputs, fparam, do_atomic_virial, comm_dict):
+        seen.update(number=len(inputs), comm=comm_dict, fparam=fparam)
         energy = inputs[4].sum(dim=1, keepdim=True)
         more = 0.0 if comm_dict is None else comm_dict["nghost"] - comm_dict["nlocal"]
         inner = {"energy": energy + more, "energy_redu": energy.sum(dim=0, keepdim=True)}
@@ -51,6 +51,7 @@ def test_programs_of_the_edge_list_have_the_hosts_names(ranks, model):
     samples += [torch.tensor(float(k)) for k in range(8)] if ranks > 1 else []
     traced = traced_edge_lower(lower, model.energy_model, tuple(samples), True, SYMBOLIC)
     assert seen["number"] == 10
+    assert seen["fparam"] is None
     assert (seen["comm"] is None) == (ranks == 1)
     inputs = [value if value is None else value + 1 for value in samples]
     found = traced(*inputs)

@@ -50,7 +50,8 @@ def water_graph(model, nframe=2):
     """Periodic frames, so that some pairs are in the list twice, as one graph."""
     frames = [random_frame(seed=seed, ntypes=len(model.get_type_map())) for seed in range(nframe)]
     coord, atype, box = (torch.tensor(np.stack(part)) for part in zip(*frames, strict=True))
-    return grouped(model.graphs.of_frames(coord, atype, box.reshape(nframe, 9)))
+    graph = grouped(model.graphs.of_frames(coord, atype, box.reshape(nframe, 9)))
+    return model.with_frame_values(graph, None, nframe)
 
 
 def energy_and_gradient(model, graph):

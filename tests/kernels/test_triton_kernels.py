@@ -44,7 +44,7 @@ def some_graph(model, natoms=8):
     coord, atype, cell = random_frame(natoms=natoms, box_length=5.0)
     tensors = (torch.tensor(coord[None]), torch.tensor(atype[None]), torch.tensor(cell[None]))
     model.graphs.for_kernels = True
-    return model.graphs.of_frames(*tensors), tensors[1]
+    return model.with_frame_values(model.graphs.of_frames(*tensors), None, 1), tensors[1]
 
 
 @pytest.mark.parametrize("name", OPTIONS)

@@ -79,7 +79,7 @@ def test_list(server, capsys):
     assert {"mace-mp:small", "mace-mh:mh-1", "mace-off:medium", "mace-omol:extra_large"} <= set(rows)
     assert rows["mace-mp:small"]["size_mb"] == (DATA / SMALL).stat().st_size / 1e6
     assert rows["mace-mp:medium"]["size_mb"] is None  # the server does not have it
-    assert rows["mace-omol:extra_large"]["converts"].startswith("no: ")
+    assert rows["mace-omol:extra_large"]["converts"] == "yes"
     assert "ASL" in rows["mace-off:small"]["licence"]
     catalogue.fetch("mace-mp:small")
     assert {row["name"]: row["elements"] for row in catalogue.listed()}["mace-mp:small"] == "H C O"
@@ -91,7 +91,6 @@ def test_list(server, capsys):
         ("mace-mp:medium", "put it at"),
         ("mace-mp:tiny", "mace-torch knows no such model. It has: mace-mp:small"),
         ("mace-polar:polar-1-s", "is not converted: long-range electrostatics"),
-        ("mace-omol:extra_large", "is not converted: its energy depends on the total charge"),
     ],
 )
 def test_what_cannot_be_had(name, words, server, tmp_path, capsys):

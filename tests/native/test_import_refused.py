@@ -47,19 +47,6 @@ def test_other_models(kind, words, tmp_path):
     assert not (tmp_path / "out.pt").exists()
 
 
-def test_embedding_of_charge(tmp_path, monkeypatch):
-    """As in MACE-OMOL: refused before a network is built. (TorchScript cannot hold such models.)"""
-    specs = {
-        "total_charge": {"type": "continuous", "in_dim": 1, "emb_dim": 4, "per": "graph"},
-        "total_spin": {"type": "categorical", "num_classes": 3, "emb_dim": 4, "per": "graph"},
-    }
-    torch.save(native(embedding_specs=specs, use_embedding_readout=True), tmp_path / "x.model")
-    monkeypatch.setattr("deepmd_gnn.native.reader.describe", None)
-    with pytest.raises(NotConvertible, match=r"embedding_specs \(total_charge, total_spin\).*whole system"):
-        convert(tmp_path / "x.model", tmp_path / "out.pth")
-    assert not (tmp_path / "out.pth").exists()
-
-
 def changed(tmp_path, change, **options):
     model = native(**options)
     change(model)

@@ -43,9 +43,10 @@ def difference(model: Any, tables: Tables) -> Difference:
     Difference
     """
     coord, atype = probe_atoms(len(model.get_type_map()), model.get_rcut())
-    exact = model(coord, atype)
+    values = model.frame_values.anything(coord.device)
+    exact = model(coord, atype, fparam=values)
     with tables.installed(model.energy_model):
-        tabulated = model(coord, atype)
+        tabulated = model(coord, atype, fparam=values)
     return compared(tabulated, exact, model.out_bias[0][atype[0]])
 
 

@@ -55,7 +55,7 @@ def _derivatives(model: Any, launch: Callable[[bool], None], by_kernels: bool) -
     )
     launch(by_kernels)
     with torch.enable_grad():
-        out = model(coord, atype)
+        out = model(coord, atype, fparam=model.frame_values.anything(device))
         loss = out["force"].square().mean() + out["energy"].sum()
         trained = {name: value for name, value in model.named_parameters() if value.requires_grad}
         gradients = torch.autograd.grad(loss, list(trained.values()), allow_unused=True)
