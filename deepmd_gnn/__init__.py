@@ -2,7 +2,7 @@
 
 Importing this package imports neither torch nor DeePMD-kit, which finds the model through the entry points
 ``deepmd.backend`` (input schema), ``deepmd.pt`` and ``deepmd.pt_expt`` (the model). The functions for native MACE files,
-for committees and for LAMMPS in Python are loaded when they are first used.
+for committees, for LAMMPS in Python and for TorchSim are loaded when they are first used.
 """
 
 from typing import Any
@@ -10,9 +10,19 @@ from typing import Any
 from deepmd_gnn.moved import keep_old_paths
 
 __version__ = "1.0.0"
-__all__ = ["committee", "convert", "export_native", "lammps_library", "load_mace", "mace_mp", "mace_off"]
+__all__ = [
+    "TorchSimModel",
+    "committee",
+    "convert",
+    "export_native",
+    "lammps_library",
+    "load_mace",
+    "mace_mp",
+    "mace_off",
+]
 
 _HOMES = {
+    "TorchSimModel": "deepmd_gnn.tools.torchsim",
     "committee": "deepmd_gnn.native.committees",
     "convert": "deepmd_gnn.native.conversion",
     "export_native": "deepmd_gnn.native.writer",
