@@ -1,6 +1,7 @@
 """What is probably wrong in data: duplicates, units, atoms on top of each other."""
 
 import hashlib
+from collections import deque
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,6 +15,9 @@ LARGEST_STRESS = 1.0  # eV/Å³, 160 GPa
 _LISTED = 5
 _SMALL_STEP = 0.5  # Å: the energy between two frames is then about the work of the mean force
 _PAIRS = 20
+# Where a trajectory was shuffled, or a crystal displaced at random: how many frames are compared with how many before them.
+_COMPARED, _EARLIER = 1000, 16
+_CORRELATION = 0.8  # of work and energies of such pairs, below which they say nothing
 # Scatter of the energies of one composition over that of forces times 0.1 Å; molecular dynamics has about 0.2.
 _SCATTER = (0.002, 50.0)
 
@@ -42,8 +46,11 @@ class Inspector:
         self._seen: dict[bytes, tuple[str, float | None]] = {}
         self.digest = b""
         """Of the last frame; equal for equal structures."""
-        self._previous: tuple[Frame, Labels] | None = None
+        self._earlier: deque[tuple[Frame, Labels]] = deque(maxlen=_EARLIER)
         self._slopes: list[float] = []
+        self._pairs: list[tuple[float, float]] = []
+        """Of frames that do not follow each other, the work of the mean force and the difference of energies, eV."""
+        self._compared = 0
         self._force_sum, self._force_count = 0.0, 0
         self._per_atom: list[tuple[int, float]] = []
         # By composition: frames, sums of energies, of their squares (both from the first one), of squared forces, and atoms.
@@ -87,7 +94,7 @@ class Inspector:
             if stress > LARGEST_STRESS:
                 sentence = f"stress above {LARGEST_STRESS:g} eV/Å³ (160 GPa): GPa or kbar instead of eV/Å³?"
                 self._add("stress", sentence, f"{frame.where} ({stress:.3g} eV/Å³)")
-        self._compare_with_previous(frame, labels)
+        self._compare_with_earlier(frame, labels)
         if labels.energy is not None:
             self._per_atom.append((frame.natoms, labels.energy))
             if labels.forces is not None:
@@ -121,24 +128,37 @@ class Inspector:
             )
         return True
 
-    def _compare_with_previous(self, frame: Frame, labels: Labels) -> None:
+    def _compare_with_earlier(self, frame: Frame, labels: Labels) -> None:
         """Two frames close to each other, such as of a trajectory: the energy changes by minus the work of the force."""
-        previous, self._previous = self._previous, (frame, labels)
-        if previous is None or len(self._slopes) >= 2000:
+        if labels.forces is None or labels.energy is None:
+            self._earlier.clear()
             return
-        other, before = previous
-        if labels.forces is None or before.forces is None or labels.energy is None or before.energy is None:
-            return
-        if not np.array_equal(frame.numbers, other.numbers) or not np.array_equal(frame.cell, other.cell):
-            return
-        step = frame.positions - other.positions
-        if np.abs(step).max() > _SMALL_STEP:
-            return
-        work = -float((step * (labels.forces + before.forces)).sum()) / 2
-        ends = -float((step * labels.forces).sum()), -float((step * before.forces).sum())
-        # Only where the force is about the same at both ends does the mean say something.
-        if work and abs(ends[0] - ends[1]) < abs(work):
-            self._slopes.append((labels.energy - before.energy) / work)
+        for place, (other, before) in enumerate(reversed(self._earlier)):
+            if place and self._compared >= _COMPARED:
+                break
+            step = frame.positions - other.positions if _comparable(frame, other) else None
+            if step is None or np.abs(step).max() > _SMALL_STEP:
+                continue
+            work = -float((step * (labels.forces + before.forces)).sum()) / 2
+            difference = labels.energy - before.energy  # type: ignore[operator]  # frames without are not kept
+            if place:
+                self._pairs.append((work, difference))
+            # Only where the force is about the same at both ends does the mean of one pair say something.
+            elif abs(float((step * (labels.forces - before.forces)).sum())) < abs(work):
+                self._slopes.append(difference / work)
+        self._compared += 1
+        self._earlier.append((frame, labels))
+
+    def _slope(self) -> float | None:
+        """Change of energy over the work of the force, if frames are close enough to say."""
+        if len(self._slopes) >= _PAIRS:
+            return float(np.median(self._slopes))
+        if len(self._pairs) < _PAIRS:
+            return None
+        work, difference = np.array(self._pairs).T
+        both = float(np.sqrt((work**2).sum() * (difference**2).sum()))
+        along = float((work * difference).sum())
+        return along / float((work**2).sum()) if both and abs(along) > _CORRELATION * both else None
 
     def conclude(self) -> list[Suspicion]:
         """Judge all frames together.
@@ -156,10 +176,8 @@ class Inspector:
                         f"the root mean square of the force components is {rms:.3g} eV/Å, usual are 0.1 to 5: are they in eV/Å?"
                     )
                 )
-        if len(self._slopes) >= _PAIRS:
-            found += self._judge_slope(float(np.median(self._slopes)))
-        else:
-            found += self._judge_scatter()
+        slope = self._slope()
+        found += self._judge_scatter() if slope is None else self._judge_slope(slope)
         if len({natoms for natoms, _ in self._per_atom}) > 1:
             found += self._judge_sizes()
         return found
@@ -189,7 +207,7 @@ class Inspector:
             meaning = guesses[near]
         return [
             Suspicion(
-                f"between neighbouring frames the energy changes by {slope:.3g} times the work of the forces: {meaning}"
+                f"between frames close to each other the energy changes by {slope:.3g} times the work of the forces: {meaning}"
             )
         ]
 
@@ -224,3 +242,8 @@ class Inspector:
                 )
             ]
         return []
+
+
+def _comparable(frame: Frame, other: Frame) -> bool:
+    """Whether two frames have the same atoms in the same cell."""
+    return np.array_equal(frame.numbers, other.numbers) and np.array_equal(frame.cell, other.cell)

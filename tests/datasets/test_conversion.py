@@ -288,6 +288,22 @@ def test_units_of_a_trajectory(factor, words):
     assert (sentences == []) if words is None else (words in sentences[0])
 
 
+@pytest.mark.parametrize(
+    ("factor", "words"), [(1.0, None), (1000 / 60, "per atom in meV"), (1 / 60, "per atom instead")]
+)
+def test_units_of_displaced_crystals(factor, words):
+    """Of one composition and in no order: anharmonic, sixty atoms, no two frames follow each other."""
+    rng, inspector = np.random.default_rng(0), Inspector()
+    sites, numbers, cell = rng.uniform(0, 9, (60, 3)), np.full(60, 42), np.eye(3) * 9.0
+    for k in range(60):
+        x = rng.normal(0, 0.08, (60, 3))
+        energy = (5.0 * x**2 - 8.0 * x**3).sum() - 600
+        frame = Frame("x", k, numbers, sites + x, cell, (True,) * 3)
+        inspector.inspect(frame, Labels(energy=factor * energy, forces=-10.0 * x + 24.0 * x**2))
+    sentences = [doubt.sentence for doubt in inspector.conclude()]
+    assert (sentences == []) if words is None else (words in sentences[0])
+
+
 @pytest.mark.parametrize(("factor", "found"), [(1.0, False), (1000.0, True), (1e-3, True)])
 def test_units_without_a_trajectory(factor, found):
     """Of harmonic molecules far from each other: their energies scatter as their forces make them, in any unit but eV not."""
@@ -298,7 +314,7 @@ def test_units_without_a_trajectory(factor, found):
             "x",
             k,
             np.array([8, 1, 1]),
-            x + np.arange(3)[:, None] * 2 + 5 * (k % 2),
+            x + np.arange(3)[:, None] * 2 + 5 * k,
             np.zeros((3, 3)),
             (False,) * 3,
         )
