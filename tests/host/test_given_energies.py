@@ -1,4 +1,6 @@
-"""Given E0 hold against stat files and are not kept in them; adjusting them is said in the log."""
+"""Given E0 hold against stat files and are not kept in them; what the log says of E0 and of the seed."""
+
+import logging
 
 import pytest
 import torch
@@ -51,3 +53,11 @@ def test_one_composition_is_said_to_determine_no_energies(caplog):
     caplog.clear()
     tiny_model(atomic_energies={"H": -1.0}).compute_or_load_stat(lambda: [frames], None)
     assert "cannot be told apart" not in caplog.text
+
+
+@pytest.mark.parametrize(("seed", "said"), [(7, "7, of the model section"), (None, "that of training")])
+def test_the_seed_of_new_weights_is_said(seed, said, caplog):
+    """Members of a committee with a seed in the model section are equal, which nothing else shows."""
+    caplog.set_level(logging.INFO)
+    tiny_model(seed=seed).compute_or_load_stat(lambda: [sampled_frames()], None)
+    assert f"MACE seed of new weights: {said}" in caplog.text
