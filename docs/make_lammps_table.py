@@ -1,4 +1,4 @@
-"""Print the table of deviations in lammps.md from a run of the tests.
+"""Print the table of deviations in accuracy.md from a run of the tests.
 
 ``pytest tests/system/test_lammps.py --junitxml=report.xml -o junit_family=xunit1``, then
 ``python docs/make_lammps_table.py report.xml``.
