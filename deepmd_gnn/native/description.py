@@ -33,6 +33,8 @@ class NativeDescription(NamedTuple):
     """Index of the one that is converted."""
     neighbors: list[float]
     """``avg_num_neighbors`` of each layer."""
+    exclusions: dict[str, Any] = {}  # noqa: RUF012 - a default that nobody changes
+    """``pair_exclude_types`` and ``atom_exclude_types``, which files of native MACE do not have."""
 
 
 def choose_head(model: NativeModule, head: str | None) -> tuple[list[str], int]:
@@ -108,7 +110,7 @@ def describe(model: NativeModule, head: str | None) -> NativeDescription:
         ),
         "avg_num_neighbors": neighbors[0] if neighbors[0] > 0 else 1.0,
         "precision": str(model["node_embedding.linear"].tensors["weight"].dtype).removeprefix("torch."),
-        **_energies(model, index, type_map),
+        **energies_and_scale(model, index, type_map),
     }
     return NativeDescription(options, type_map, heads, index, neighbors)
 
@@ -254,8 +256,28 @@ def _correlation(product: NativeModule) -> int:
     return sum(name.startswith("U_matrix_") for name in tensors)
 
 
-def _energies(model: NativeModule, head: int, type_map: list[str]) -> dict[str, Any]:
-    """E0 with the shift, and the scale; class MACE has neither shift nor scale."""
+def energies_and_scale(model: NativeModule, head: int, type_map: list[str]) -> dict[str, Any]:
+    """Read E0 with the shift, and the scale; class MACE has neither shift nor scale.
+
+    Parameters
+    ----------
+    model : NativeModule
+        The model.
+    head : int
+        Index of the head.
+    type_map : list[str]
+        Names of the types in the order of the file.
+
+    Returns
+    -------
+    dict[str, Any]
+        ``scale`` (eV) and ``atomic_energies`` (eV, by name).
+
+    Raises
+    ------
+    NotConvertible
+        If the scale is not above 0.
+    """
     energies = _per_head(model["atomic_energies_fn"].tensors["atomic_energies"], head, len(type_map))
     scale, shift = 1.0, 0.0
     if "scale_shift" in model.children:

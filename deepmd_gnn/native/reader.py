@@ -5,18 +5,22 @@ import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from ase.data import atomic_numbers
 from deepmd.pt.utils import env
 
 from deepmd_gnn.config.checks import PRECISIONS
 from deepmd_gnn.config.mace import MaceConfig, fail
+from deepmd_gnn.config.mm_types import element_of
 from deepmd_gnn.files.archives import FileError
 from deepmd_gnn.files.fitting_weights import misfit
 from deepmd_gnn.files.native_file import NativeModule, NotConvertible, read_native
+from deepmd_gnn.files.plugin_file import read_plugin_file
 from deepmd_gnn.mace import MaceModel
 from deepmd_gnn.mace_network import build_energy, on_cpu
 from deepmd_gnn.native.description import HeadError, NativeDescription, describe
+from deepmd_gnn.native.plugin import describe_plugin
 from deepmd_gnn.native.weights import load_weights
 from deepmd_gnn.nn.elements import copy_elements
 
@@ -98,8 +102,12 @@ def load_head(
         The model and the name of its head in the file.
     """
     with explained(source):
-        native = read_native(source, trust, architecture)
-        description = describe(native, head)
+        other = None if trust else read_plugin_file(source)
+        if other is not None:
+            native, description = describe_plugin(source, other, head)
+        else:
+            native = read_native(source, trust, architecture)
+            description = describe(native, head)
         model = _load(native, description, elements, precision, sel)
         return model, description.heads[description.head]
 
@@ -161,13 +169,27 @@ def _build(
             f"What the file says of itself does not fit its weights ({wrong}). Not converted."
         )
     with on_cpu():  # where the tensors of the file are
-        network = build_energy(config, [atomic_numbers[name] for name in known])
+        network = build_energy(config, [atomic_numbers[element_of(name)] for name in known])
         load_weights(network, native, description)
     energies = {name: config.atomic_energies[name] for name in wanted}
     config = dataclasses.replace(config, atomic_energies=energies)
-    model = MaceModel(type_map=wanted, **config.to_dict())
+    exclusions = _renumbered(description, wanted)
+    model = MaceModel(type_map=wanted, **config.to_dict(), **exclusions)
     copy_elements(
         network.to(env.DEVICE), model.energy_model, [(known.index(n), i) for i, n in enumerate(wanted)]
     )
     model.eval()
     return model
+
+
+def _renumbered(description: NativeDescription, wanted: list[str]) -> dict[str, Any]:
+    """Excluded types and pairs of types, as numbers in the new order of types; those that are left out are gone."""
+    names, found = description.type_map, {}
+    pairs = [[names[i] for i in pair] for pair in description.exclusions.get("pair_exclude_types", [])]
+    if pairs:
+        kept = [pair for pair in pairs if set(pair) <= set(wanted)]
+        found["pair_exclude_types"] = [[wanted.index(name) for name in pair] for pair in kept]
+    atoms = [names[i] for i in description.exclusions.get("atom_exclude_types", [])]
+    if atoms:
+        found["atom_exclude_types"] = [wanted.index(name) for name in atoms if name in wanted]
+    return found
