@@ -56,7 +56,7 @@ def add_parsers(subparsers: Any) -> None:
         "info",
         "say what a model file holds",
         _EXAMPLES,
-        "Say what a checkpoint, frozen model or native MACE model holds, without running it.",
+        "Say what a checkpoint, frozen model or native MACE model holds, also one of deepmd-gnn 0.x, without running it.",
     )
     parser.add_argument(
         "file", type=Path, help="checkpoint (.pt), frozen model (.pth, .pt2, .pte) or native .model"
@@ -86,13 +86,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _summary(file: Path) -> tuple[dict[str, Any], str]:
-    """Of a file of DeePMD-kit or of native MACE, also as text."""
+    """Of a file of DeePMD-kit, of native MACE or of the other plugin deepmd-gnn, also as text."""
     try:
         summary = summarise(file)
     except ModelFileError:
-        from deepmd_gnn.native.summary import native_lines, summarise_native
+        from deepmd_gnn.native.summary import native_lines, summarise_native, summarise_plugin
 
-        native = summarise_native(file)
+        native = summarise_plugin(file) or summarise_native(file)
         if native is None:
             raise
         return native, "\n".join(_line(name, value) for name, value in native_lines(native).items())

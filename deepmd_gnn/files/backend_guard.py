@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from deepmd_gnn.files.archives import FileError, opened
+from deepmd_gnn.files.plugin_marks import refuse_plugin
 from deepmd_gnn.files.whole_file import whole_file
 
 _SUFFIXES = (".pt", ".pth", ".pt2", ".pte")
@@ -28,7 +29,8 @@ def check_file(path: str | Path) -> None:
     Raises
     ------
     FileError
-        If a checksum differs, or the archive is made to write elsewhere, to fill the memory or to unpickle objects.
+        If a checksum differs, the archive is made to write elsewhere, to fill the memory or to unpickle objects, or it is
+        of the other plugin of this name.
     """
     path = Path(path)
     if path.suffix not in _SUFFIXES or not holds_mace(path):
@@ -37,6 +39,7 @@ def check_file(path: str | Path) -> None:
 
     try:
         with opened(path) as archive:
+            refuse_plugin(archive)
             check_program(archive)
     except FileError as error:
         raise type(error)(f"mace model: {error}") from error

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from deepmd_gnn.files.archives import Archive, FileError, opened
+from deepmd_gnn.files.plugin_marks import advice, plugin_kind
 from deepmd_gnn.files.programs import check_program
 from deepmd_gnn.files.tensor_names import model_name
 
@@ -90,6 +91,9 @@ def read_model_file(path: Path) -> StoredFile:
         If the file is not there, truncated, of unknown kind or not written by DeePMD-kit.
     """
     with opened(path, advice=f"{_READABLE}.") as archive:
+        other = plugin_kind(archive)
+        if other is not None:
+            raise ModelFileError(advice(path, other))
         kind = file_kind(archive)
         read = {"pt": _read_pt, "pth": _read_pth, "pt2": _read_exported, "pte": _read_exported}[kind]
         try:

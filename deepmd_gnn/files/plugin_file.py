@@ -1,11 +1,9 @@
-"""Files of the other plugin with the name deepmd-gnn, 0.1 and 0.2: told from ours, and read as plain data.
+"""Files of the other plugin with the name deepmd-gnn, 0.1 and 0.2, as plain data.
 
-Such a model keeps native MACE's module as ``model``, ours keeps ``energy_model``. Checkpoints hold its weights, frozen
-files the module with its settings.
+Such a model keeps native MACE's module: checkpoints hold its weights, frozen files the module with its settings.
 """
 
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,13 +12,8 @@ import torch
 
 from deepmd_gnn.files.archives import FileError, opened
 from deepmd_gnn.files.native_file import NativeModule, NotConvertible
+from deepmd_gnn.files.plugin_marks import NAME, plugin_kind
 from deepmd_gnn.files.safe_pickle import Record, TorchFile
-
-NAME = "deepmd-gnn 0.x"
-"""What the other plugin is called in messages."""
-
-_MARKS = (b"model_params", b"deepmd_gnn")
-_TYPES = ("mace", "nequip")
 
 
 @dataclass(frozen=True)
@@ -33,6 +26,8 @@ class PluginModel:
     """Native MACE's module: of a checkpoint its weights only, of a frozen file also its settings."""
     type_map: list[str]
     """Names of the types, MM types among them."""
+    sel: int | None
+    """How many neighbours of an atom are kept, which a model that was not converted divides its messages by."""
 
 
 @dataclass(frozen=True)
@@ -45,27 +40,6 @@ class PluginFile:
     """``"mace"`` or ``"nequip"``."""
     models: dict[str, PluginModel]
     """By head; ``"Default"`` where there are no heads. Empty for NequIP."""
-
-
-def holds_plugin_weights(names: Iterable[str]) -> bool:
-    """Whether names of the tensors of a model, without prefix, are those of the other plugin."""
-    begin = {name.split(".", 1)[0] for name in names}
-    return "model" in begin and not begin & {"energy_model", "descriptor", "fitting_net"}
-
-
-def is_plugin_module(module: NativeModule) -> bool:
-    """Whether the outermost module of a TorchScript file is a model of the other plugin."""
-    home = module.qualname.removeprefix("__torch__.").split(".")[0]
-    return home == "deepmd_gnn" and "model" in module.children and "energy_model" not in module.children
-
-
-def advice(path: Path, kind: str) -> str:
-    """What to do with a file of the other plugin, for users who want to use it as if it were ours."""
-    what = {"pt": "checkpoint", "pth": "frozen model"}.get(kind, "file")
-    return (
-        f"{path}: is a {what} of {NAME}, the other plugin of this name. It is intact; convert it first: "
-        f"`deepmd-gnn convert {path.name} -o NEW.pt` (to train on) or `-o NEW.pth` (to run)."
-    )
 
 
 def read_plugin_file(path: str | Path) -> PluginFile | None:
@@ -88,58 +62,56 @@ def read_plugin_file(path: str | Path) -> PluginFile | None:
     """
     path = Path(path)
     try:
-        # A large native file is not to be read twice.
-        with opened(path) as archive:
-            names = [name for name in archive.names if name.count("/") == 1 and name.endswith("/data.pkl")]
-            if not any(mark in archive.read(name) for name in names for mark in _MARKS):
-                return None
-        file = TorchFile(path)
-    except FileError:  # who reads it next says what is wrong with it
+        with opened(path) as archive:  # a large native file is not to be unpickled twice
+            kind = plugin_kind(archive)
+    except (FileError, FileNotFoundError):  # who reads it next says what is wrong with it
         return None
-    content = file.content
-    if isinstance(content, Record):
-        return _frozen(path, content, file.code)
-    return _checkpoint(path, content) if isinstance(content, dict) else None
-
-
-def _frozen(path: Path, content: Record, code: dict[str, str]) -> PluginFile | None:
-    if not isinstance(content.state, dict):
+    if kind is None:
         return None
+    file = TorchFile(path)
     try:
-        module = NativeModule(content)
+        return _frozen(file) if kind == "pth" else _checkpoint(path, file.content)
     except RecursionError as error:
         raise FileError(f"{path} contains itself; it is damaged.") from error
-    if not is_plugin_module(module):
-        return None
-    if "mace" not in module.qualname:
+
+
+def _frozen(file: TorchFile) -> PluginFile:
+    module = NativeModule(file.content)
+    if "model" not in module.children:
+        raise NotConvertible(f"{file.path} has no network of a model of {NAME}. Not converted.")
+    if not module.qualname.startswith("__torch__.deepmd_gnn.mace."):
         return PluginFile("pth", "nequip", {})
     section = json.loads(module.settings.get("model_def_script") or "{}")
     type_map = [str(name) for name in module.settings.get("type_map") or section.get("type_map") or []]
-    module["model"].code = code
-    return PluginFile("pth", "mace", {"Default": PluginModel(section, module["model"], type_map)})
-
-
-def _checkpoint(path: Path, content: dict[Any, Any]) -> PluginFile | None:
-    state = content.get("model", content)
-    extra = state.get("_extra_state") if isinstance(state, dict) else None
-    params = extra.get("model_params") if isinstance(extra, dict) else None
-    if not isinstance(params, dict):
-        return None
-    sections = params.get("model_dict") or {"Default": params}
-    weights = {head: _below(state, f"model.{head}.") for head in sections}
-    kinds = {str(section.get("type")) for section in sections.values()}
-    if not kinds & set(_TYPES) or not any(holds_plugin_weights(tensors) for tensors in weights.values()):
-        return None
-    if kinds != {"mace"}:
-        return PluginFile("pt", "nequip" if kinds == {"nequip"} else " and ".join(sorted(kinds)), {})
+    module["model"].code = file.code
     return PluginFile(
-        "pt",
-        "mace",
-        {
-            head: PluginModel(section, _module(path, weights[head]), [str(n) for n in section["type_map"]])
-            for head, section in sections.items()
-        },
+        "pth", "mace", {"Default": PluginModel(section, module["model"], type_map, _sel(module.settings))}
     )
+
+
+def _checkpoint(path: Path, content: Any) -> PluginFile:
+    state = content.get("model", content)
+    params = state["_extra_state"]["model_params"]
+    sections = params.get("model_dict") or {"Default": params}
+    kinds = {str(section.get("type")) for section in sections.values()}
+    if kinds != {"mace"}:
+        return PluginFile("pt", " and ".join(sorted(kinds)), {})
+    models = {
+        head: PluginModel(
+            section,
+            _module(path, _below(state, f"model.{head}.")),
+            [str(n) for n in section["type_map"]],
+            _sel(section),
+        )
+        for head, section in sections.items()
+    }
+    return PluginFile("pt", "mace", models)
+
+
+def _sel(settings: dict[str, Any]) -> int | None:
+    sel = settings.get("sel")
+    sel = sel[0] if isinstance(sel, list) and len(sel) == 1 else sel
+    return sel if isinstance(sel, int) and not isinstance(sel, bool) and sel > 0 else None
 
 
 def _below(state: dict[Any, Any], prefix: str) -> dict[str, torch.Tensor]:

@@ -117,9 +117,6 @@ def model_section(model: MaceModel) -> dict[str, Any]:
         "avg_num_neighbors": float(model.energy_model.avg_num_neighbors),
         "scale": float(model.energy_model.scale),
         "atomic_energies": energies,
-        # Only models of the other plugin have them.
-        **({"pair_exclude_types": model.pair_exclude_types} if model.pair_exclude_types else {}),
-        **({"atom_exclude_types": model.atom_exclude_types} if model.atom_exclude_types else {}),
     }
 
 

@@ -33,8 +33,6 @@ class NativeDescription(NamedTuple):
     """Index of the one that is converted."""
     neighbors: list[float]
     """``avg_num_neighbors`` of each layer."""
-    exclusions: dict[str, Any] = {}  # noqa: RUF012 - a default that nobody changes
-    """``pair_exclude_types`` and ``atom_exclude_types``, which files of native MACE do not have."""
 
 
 def choose_head(model: NativeModule, head: str | None) -> tuple[list[str], int]:

@@ -1,11 +1,15 @@
 """Models of the plugin deepmd-gnn 0.x in terms of ours: its options, and ``sel``, which it divides the messages by."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
 from deepmd_gnn.files.native_file import NativeModule, NotConvertible
-from deepmd_gnn.files.plugin_file import NAME, PluginFile, PluginModel
+from deepmd_gnn.files.plugin_file import PluginFile, PluginModel
+from deepmd_gnn.files.plugin_marks import NAME
 from deepmd_gnn.native.description import HeadError, NativeDescription, describe, energies_and_scale
+
+log = logging.getLogger("deepmd.deepmd_gnn")
 
 # Keys of the plugin's model section that mean here what they mean there.
 _SAME = (
@@ -47,7 +51,9 @@ def describe_plugin(
         )
     names = list(file.models)
     if head is None and len(names) > 1:
-        raise HeadError(f"The file has {len(names)} branches: {', '.join(names)}. Choose one with --head NAME.")
+        raise HeadError(
+            f"The file has {len(names)} branches: {', '.join(names)}. Choose one with --head NAME."
+        )
     if head is not None and head not in names:
         raise HeadError(f"The file has no branch '{head}'. It has: {', '.join(names)}.")
     chosen = names[0] if head is None else head
@@ -64,10 +70,7 @@ def describe_plugin(
             f"{path} names {len(model.type_map)} types, but has weights of {ntypes}. Not converted."
         )
     options |= energies_and_scale(model.module, 0, model.type_map)
-    exclusions = {
-        key: model.section[key] for key in ("pair_exclude_types", "atom_exclude_types") if model.section.get(key)
-    }
-    return model.module, NativeDescription(options, model.type_map, [chosen], 0, neighbors, exclusions)
+    return model.module, NativeDescription(options, model.type_map, [chosen], 0, neighbors)
 
 
 def _refuse_layout(path: str | Path, model: PluginModel) -> None:
@@ -85,11 +88,10 @@ def _options(path: str | Path, model: PluginModel) -> tuple[dict[str, Any], list
     section, module = model.section, model.module
     options: dict[str, Any] = {key: section[key] for key in _SAME if key in section}
     layers = module.layers("interactions")
-    sel = section.get("sel")
-    sel = sel[0] if isinstance(sel, list) and len(sel) == 1 else sel
-    if isinstance(sel, bool) or not isinstance(sel, (int, float)) or sel <= 0:
+    sel = model.sel
+    if sel is None:
         raise NotConvertible(
-            f"{path} has sel = {sel!r} in its model section. {NAME} divides messages by sel, so a number is needed: freeze "
+            f"{path} has sel = {section.get('sel')!r} in its model section. {NAME} divides messages by sel, so a number is needed: freeze "
             "the checkpoint there (`dp --pt freeze`) and convert the .pth. Not converted."
         )
     transform = module["radial_embedding"].children.get("distance_transform")
@@ -104,3 +106,27 @@ def _options(path: str | Path, model: PluginModel) -> tuple[dict[str, Any], list
         "avg_num_neighbors": float(sel),
         "precision": str(module["node_embedding.linear"].tensors["weight"].dtype).removeprefix("torch."),
     }, [float(sel)] * len(layers)
+
+
+def tell_differences(path: str | Path, model: PluginModel) -> None:
+    """Say in the log where a converted model computes something else than the plugin, or than its input says.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file's name.
+    model : PluginModel
+        What is converted.
+    """
+    if model.sel is not None:
+        log.warning(
+            "%s: %s keeps the %s nearest neighbours of each atom (sel); the converted model sees all within r_max. Numbers are "
+            "the same where no atom has more.",
+            path, NAME, model.sel,
+        )  # fmt: skip
+    ignored = [key for key in ("pair_exclude_types", "atom_exclude_types") if model.section.get(key)]
+    if ignored:
+        log.warning(
+            "%s: its input has %s, which %s does not obey; the converted model has none, so that the numbers stay the same.",
+            path, " and ".join(ignored), NAME,
+        )  # fmt: skip

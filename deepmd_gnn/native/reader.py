@@ -5,7 +5,6 @@ import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from ase.data import atomic_numbers
 from deepmd.pt.utils import env
@@ -20,7 +19,7 @@ from deepmd_gnn.files.plugin_file import read_plugin_file
 from deepmd_gnn.mace import MaceModel
 from deepmd_gnn.mace_network import build_energy, on_cpu
 from deepmd_gnn.native.description import HeadError, NativeDescription, describe
-from deepmd_gnn.native.plugin import describe_plugin
+from deepmd_gnn.native.plugin import describe_plugin, tell_differences
 from deepmd_gnn.native.weights import load_weights
 from deepmd_gnn.nn.elements import copy_elements
 
@@ -105,6 +104,7 @@ def load_head(
         other = None if trust else read_plugin_file(source)
         if other is not None:
             native, description = describe_plugin(source, other, head)
+            tell_differences(source, other.models[description.heads[0]])
         else:
             native = read_native(source, trust, architecture)
             description = describe(native, head)
@@ -173,23 +173,9 @@ def _build(
         load_weights(network, native, description)
     energies = {name: config.atomic_energies[name] for name in wanted}
     config = dataclasses.replace(config, atomic_energies=energies)
-    exclusions = _renumbered(description, wanted)
-    model = MaceModel(type_map=wanted, **config.to_dict(), **exclusions)
+    model = MaceModel(type_map=wanted, **config.to_dict())
     copy_elements(
         network.to(env.DEVICE), model.energy_model, [(known.index(n), i) for i, n in enumerate(wanted)]
     )
     model.eval()
     return model
-
-
-def _renumbered(description: NativeDescription, wanted: list[str]) -> dict[str, Any]:
-    """Excluded types and pairs of types, as numbers in the new order of types; those that are left out are gone."""
-    names, found = description.type_map, {}
-    pairs = [[names[i] for i in pair] for pair in description.exclusions.get("pair_exclude_types", [])]
-    if pairs:
-        kept = [pair for pair in pairs if set(pair) <= set(wanted)]
-        found["pair_exclude_types"] = [[wanted.index(name) for name in pair] for pair in kept]
-    atoms = [names[i] for i in description.exclusions.get("atom_exclude_types", [])]
-    if atoms:
-        found["atom_exclude_types"] = [wanted.index(name) for name in atoms if name in wanted]
-    return found

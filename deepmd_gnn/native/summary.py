@@ -1,12 +1,17 @@
-"""What a native MACE file holds, without building or running the model."""
+"""What a file of native MACE or of the other plugin deepmd-gnn holds, without building or running the model."""
 
 from pathlib import Path
 from typing import Any
 
 from deepmd_gnn.files.archives import FileError
 from deepmd_gnn.files.native_file import NativeModule, NotConvertible, named_class, read_native
+from deepmd_gnn.files.plugin_file import read_plugin_file
+from deepmd_gnn.files.plugin_marks import NAME
 from deepmd_gnn.native.description import NativeDescription, choose_head, describe
+from deepmd_gnn.native.plugin import describe_plugin
 from deepmd_gnn.native.reader import explained
+
+_KINDS = {"native": "model of native MACE ({model})", "plugin": "model of another plugin ({model})"}
 
 
 def summarise_native(path: Path) -> dict[str, Any] | None:
@@ -30,24 +35,66 @@ def summarise_native(path: Path) -> dict[str, Any] | None:
         return None
     if name is None:
         return None
-    found: dict[str, Any] = {
-        "file": str(path),
-        "size_bytes": path.stat().st_size,
-        "kind": "native",
-        "model": name,
-        "convertible": True,
-        "reason": None,
-        "next": f"deepmd-gnn convert {path.name} -o {path.stem}.pt2",
-    }
+    found = _found(path, "native", name, path.stem)
     try:
         with explained(path):
             model = read_native(path)
             heads = _descriptions(model)
     except (NotConvertible, FileError) as error:
         return {**found, "convertible": False, "reason": str(error), "next": None}
-    first = next(iter(heads.values()))
     if len(heads) > 1 and model.stored_head is None:
         found["next"] += f" --head {next(iter(heads))}"
+    return _described(found, heads, model)
+
+
+def summarise_plugin(path: Path) -> dict[str, Any] | None:
+    """Summarise a file of the other plugin deepmd-gnn.
+
+    Parameters
+    ----------
+    path : Path
+        Any file.
+
+    Returns
+    -------
+    dict[str, Any] or None
+        As :func:`summarise_native`, with ``kind`` ``"plugin"``. None if the file is of another kind.
+    """
+    found = _found(path, "plugin", NAME, f"{path.name.split('.')[0]}_converted")
+    try:
+        with explained(path):
+            file = read_plugin_file(path)
+            if file is None:
+                return None
+            kind = {"pt": "checkpoint", "pth": "frozen model"}[file.kind]
+            found["model"] = f"{NAME}, {kind}, {file.type}"
+            branches: list[str | None] = [*file.models] or [None]
+            described = {head: describe_plugin(path, file, head) for head in branches}
+    except (NotConvertible, FileError) as error:
+        return {**found, "convertible": False, "reason": str(error), "next": None}
+    heads = {str(head): description for head, (_, description) in described.items()}
+    if len(heads) > 1:
+        found["next"] += f" --head {next(iter(heads))}"
+    model = next(iter(described.values()))[0]
+    return {**_described(found, heads, model), "heads": list(heads)}
+
+
+def _found(path: Path, kind: str, model: str, stem: str) -> dict[str, Any]:
+    return {
+        "file": str(path),
+        "size_bytes": path.stat().st_size,
+        "kind": kind,
+        "model": model,
+        "convertible": True,
+        "reason": None,
+        "next": f"deepmd-gnn convert {path.name} -o {stem}.pt2",
+    }
+
+
+def _described(
+    found: dict[str, Any], heads: dict[str, NativeDescription], model: NativeModule
+) -> dict[str, Any]:
+    first = next(iter(heads.values()))
     energies = {name: one.options["atomic_energies"] for name, one in heads.items()}
     options = {key: value for key, value in first.options.items() if key != "atomic_energies"}
     return {
@@ -85,7 +132,7 @@ def native_lines(summary: dict[str, Any]) -> dict[str, str]:
     """
     lines = {
         "File": f"{summary['file']} ({summary['size_bytes'] / 1e6:.3g} MB)",
-        "Kind": f"model of native MACE ({summary['model']})",
+        "Kind": _KINDS[summary["kind"]].format(model=summary["model"]),
     }
     if not summary["convertible"]:
         return {**lines, "Convertible": f"no: {summary['reason']}"}
@@ -98,6 +145,7 @@ def native_lines(summary: dict[str, Any]) -> dict[str, str]:
         "Cutoff (r_max)": f"{summary['r_max']:g} Å",
         "Layers": f"{options['num_interactions']}: {first}, {options['interaction']}",
         "Features": str(options["hidden_irreps"]),
+        "Messages divided by": f"{options['avg_num_neighbors']:g} (avg_num_neighbors)",
         "Edges": f"spherical harmonics up to l = {options['max_ell']}",
         "Correlation": str(options["correlation"]),
         "ZBL repulsion": "yes" if options["pair_repulsion"] else "no",
