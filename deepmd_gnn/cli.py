@@ -21,6 +21,7 @@ COMMANDS = (
     "deepmd_gnn.commands.info",
     "deepmd_gnn.commands.init",
     "deepmd_gnn.commands.lammps",
+    "deepmd_gnn.commands.mace_off",
     "deepmd_gnn.commands.plot",
 )
 

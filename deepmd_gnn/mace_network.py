@@ -192,7 +192,8 @@ def build_cuequivariance(config: MaceConfig, atomic_numbers: list[int], fused: b
     return build_native(config, atomic_numbers, cueq_config=settings)
 
 
-INSTALL = 'pip install "deepmd-gnn[cueq]"'
+# From the checkout: the name on PyPI is another plugin's.
+INSTALL = 'pip install ".[cueq]" in the checkout'
 
 
 def check_available() -> None:

@@ -52,8 +52,8 @@ def check_versions(installed: Mapping[str, str] | None = None) -> None:
             wrong.append(f"{requirement.name}{requirement.specifier}, but {present} is installed")
     if wrong:
         raise ImportError(
-            f"deepmd-gnn {__version__} needs {'; and '.join(wrong)}. Install it into an environment of its own (pip install "
-            "deepmd-gnn chooses versions that fit), or remove it from this one (pip uninstall deepmd-gnn)."
+            f"deepmd-gnn {__version__} needs {'; and '.join(wrong)}. Install it into an environment of its own (`pip install .` in "
+            "its checkout chooses versions that fit), or remove it from this one (pip uninstall deepmd-gnn)."
         )
 
 

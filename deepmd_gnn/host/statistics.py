@@ -48,6 +48,7 @@ def compute_or_load_stat(
     cache = CachedNumbers(path, f"r{model.rcut:g}{_exclusion_tag(model)}")
     _set_avg_num_neighbors(model, sampled_func, cache)
     _set_scale(model, sampled_func, cache)
+    _tell_old_defaults(model)
     given = given_bias(model)
     # The host would take what the file has in place of what is given, and keep what is given as if fitted.
     fitted = fit_energies(
@@ -92,6 +93,23 @@ def _set_scale(model: Evaluation, sampled_func: Callable[[], Sampled], cache: Ca
             value = 1.0
         model.energy_model.scale.fill_(value)
     log.info("%s scale: %.6f (%s)", model.title, float(model.energy_model.scale), origin)
+
+
+def _tell_old_defaults(model: Evaluation) -> None:
+    """Say once what an input of the other plugin, deepmd-gnn 0.x, means differently here: the keys are the same."""
+    config = model.config
+    ours = {
+        "avg_num_neighbors (there: sel)": config.avg_num_neighbors == "auto",
+        "scale (there: std = 1)": config.scale == "auto",
+        "precision float64 (there: float32)": getattr(config, "precision", "") == "float64",
+    }
+    chosen = [name for name, differs in ours.items() if differs]
+    if chosen:
+        log.info(
+            "%s: unlike the defaults of deepmd-gnn 0.x, the other plugin of this name, are %s (docs: Coming from deepmd-gnn 0.x)",
+            model.title,
+            ", ".join(chosen),
+        )
 
 
 def _count(

