@@ -139,7 +139,7 @@ def build_native(
             avg_num_neighbors=1.0 if config.avg_num_neighbors == "auto" else config.avg_num_neighbors,
             atomic_numbers=atomic_numbers,
             correlation=config.correlations,
-            gate=mace_modules.gate_dict[config.gate],
+            gate=_gates()[config.gate],
             pair_repulsion=config.pair_repulsion,
             apply_cutoff=config.apply_cutoff,
             # The old transform replaces today's in MaceEnergy.
@@ -163,6 +163,12 @@ def build_native(
         )
     # Constants that have no elements for this configuration are made by a constructor that has no dtype.
     return native.double()
+
+
+def _gates() -> dict[str, Any]:
+    """Non-linearities of the readout: native's, and those that its modules take but its table does not name."""
+    functional = torch.nn.functional
+    return {**mace_modules.gate_dict, "elu": functional.elu, "relu": torch.relu, "sigmoid": torch.sigmoid}
 
 
 def build_cuequivariance(config: MaceConfig, atomic_numbers: list[int], fused: bool) -> "NativeMace":

@@ -4,6 +4,7 @@ import dataclasses
 import re
 from pathlib import Path
 
+from deepmd_gnn.config.foreign import FOREIGN
 from deepmd_gnn.config.mace import MaceConfig
 from deepmd_gnn.config.nequip import NequipConfig
 
@@ -18,6 +19,25 @@ takes DeePMD-kit's generic ones: `type_map` (chemical symbols), `pair_exclude_ty
 [recipes](recipes.md) says what to write there.
 
 """
+MLIP = """## Options of mlip's MACE
+
+The library [mlip](https://github.com/instadeepai/mlip) (JAX) has a MACE with options of other names. Each is a key here with the same
+meaning, or is refused by name with what to use instead. Its defaults are its own: `node_symmetry` as `l_max`, no scale
+(`"scale": 1.0`), float32. Its weights are not read: bases of the product and normalisations of weights differ. What is said here of
+mlip is of version 0.2.5.
+
+| mlip | here |
+|---|---|
+"""
+SAME = {
+    "num_layers": "`num_interactions`",
+    "num_channels": "the same",
+    "l_max": "`max_ell`",
+    "correlation": "the same, also one per layer",
+    "num_rbf": "`num_radial_basis`",
+    "radial_mlp_hidden": "`radial_MLP`",
+    "avg_num_neighbors": "the same; null is from the data, as there",
+}
 # Keys that most inputs have, and those that change the network; the others are rare.
 USUAL = (
     "r_max", "num_channels", "max_L", "num_interactions", "max_ell", "correlation", "precision", "atomic_energies", "seed"
@@ -53,7 +73,14 @@ def page() -> str:
     rare = [name for name in fields if name not in USUAL + ARCHITECTURE]
     groups = {"Usual": USUAL, "Architecture": ARCHITECTURE, "Rare": rare}
     text = "".join(f"## {title}\n\n{entries(fields, names)}" for title, names in groups.items())
-    return HEADER + text.rstrip() + "\n"
+    return HEADER + text + mlip_section()
+
+
+def mlip_section() -> str:
+    """What became of each option of the MACE of the library mlip."""
+    rows = [f"| `{name}` | {ours} |" for name, ours in SAME.items()]
+    rows += [f"| `{option.name}` | {option.doc} |" for option in FOREIGN.values()]
+    return MLIP + "\n".join(rows) + "\n"
 
 
 def nequip_page(text: str) -> str:

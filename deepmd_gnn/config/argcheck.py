@@ -8,6 +8,7 @@ from dargs import Argument
 from deepmd.utils.argcheck import model_args_plugin
 
 from deepmd_gnn.config.fields import check_value
+from deepmd_gnn.config.foreign import FOREIGN, ForeignOption, check_alone
 from deepmd_gnn.config.mace import MaceConfig
 from deepmd_gnn.config.nequip import NequipConfig
 from deepmd_gnn.config.networks import Config
@@ -35,6 +36,17 @@ def _argument(kind: str, option: "dataclasses.Field[Any]") -> Argument:
         alias=list(option.metadata["alias"]),
         extra_check=partial(_passes, option, kind),
         doc=option.metadata["doc"],
+    )
+
+
+def _foreign(option: ForeignOption) -> Argument:
+    """An option of another library; without a default, so that it is only there if a user wrote it."""
+    return Argument(
+        option.name,
+        [type(None) if t is None else t for t in option.types],
+        optional=True,
+        extra_check=partial(check_alone, option.name),
+        doc=f"Of the library mlip: {option.doc}",
     )
 
 
@@ -108,4 +120,10 @@ def network_args(network: type[Config]) -> list[Argument]:
         _section(network, "descriptor", network.kind, _SECTION_DOCS["descriptor"]),
         _section(network, "fitting_net", "ener", _SECTION_DOCS["fitting_net"]),
     ]
-    return [*map(partial(_argument, network.kind), dataclasses.fields(network)), *sections, *host_keys]
+    foreign = map(_foreign, FOREIGN.values()) if network is MaceConfig else []
+    return [
+        *map(partial(_argument, network.kind), dataclasses.fields(network)),
+        *foreign,
+        *sections,
+        *host_keys,
+    ]

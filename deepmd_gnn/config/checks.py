@@ -13,7 +13,7 @@ INTERACTIONS = tuple(
 # In the names of blocks whose messages do not vanish with the radial features: their biases and soft maxima stay.
 UNBOUNDED = ("Att", "NonLinear")
 READOUTS = ("NonLinearReadoutBlock", "NonLinearBiasReadoutBlock")
-GATES = ("silu", "tanh", "abs", "None")
+GATES = ("silu", "tanh", "abs", "elu", "relu", "sigmoid", "None")
 RADIAL_TYPES = ("bessel", "gaussian")
 DISTANCE_TRANSFORMS = ("None", "Agnesi", "Soft", "OldSoft")
 PRECISIONS = {

@@ -89,7 +89,6 @@ class MaceConfig(Options):
     max_L: int | None = _option(
         None, [int, None], checks.optional(checks.integer(0, 11)),
         f"Highest l of the node features (default {DEFAULT_MAX_L}); with num_channels it spells hidden_irreps.",
-        ("node_symmetry",),
     )  # fmt: skip
     num_interactions: int = _option(
         2, [int], checks.integer(1), "Number of message-passing layers.", ("num_layers",)
@@ -110,9 +109,7 @@ class MaceConfig(Options):
         "density block, else RealAgnosticInteractionBlock. With these an isolated atom has exactly its E0; a "
         "Residual block in the first layer adds a species-dependent energy to it.",
     )  # fmt: skip
-    MLP_irreps: str = _option(
-        "16x0e", [str], checks.mlp_irreps, "Hidden scalars of the last readout.", ("readout_irreps",)
-    )
+    MLP_irreps: str = _option("16x0e", [str], checks.mlp_irreps, "Hidden scalars of the last readout.")
     gate: str = _option(
         "silu",
         [str, None],
@@ -120,7 +117,11 @@ class MaceConfig(Options):
         "Non-linearity of the last readout: " + ", ".join(GATES) + ".",
     )
     radial_MLP: list[int] = _option(
-        [64, 64, 64], [list[int]], checks.integers, "Widths of the hidden layers of the radial network."
+        [64, 64, 64],
+        [list[int]],
+        checks.integers,
+        "Widths of the hidden layers of the radial network.",
+        ("radial_mlp_hidden",),
     )
     radial_type: str = _option(
         "bessel", [str], checks.choice(*RADIAL_TYPES),

@@ -4,10 +4,11 @@ import logging
 from typing import Any, TypeVar
 
 from deepmd_gnn.config.fields import renamed
+from deepmd_gnn.config.foreign import translated
 from deepmd_gnn.config.mace import MaceConfig, fail
 from deepmd_gnn.config.mm_types import element_of, is_mm
 from deepmd_gnn.config.nequip import NequipConfig
-from deepmd_gnn.config.sections import canonical_names, flatten
+from deepmd_gnn.config.sections import canonical_names, flatten, is_default
 from deepmd_gnn.config.versions import newer_writer
 
 log = logging.getLogger("deepmd.deepmd_gnn")  # below the host's logger, so that `dp train` prints it
@@ -68,7 +69,10 @@ def config_from_options(options: dict[str, Any], network: type[Network] = MaceCo
 def _config(options: dict[str, Any], network: type[Network]) -> Network:
     names = canonical_names(network)
     given: dict[str, Any] = {}
-    for key, value in flatten(options, network).items():
+    flat = flatten(options, network)
+    if network is MaceConfig:
+        flat = translated(flat, is_default)
+    for key, value in flat.items():
         if key in _HOST_KEYS or key.startswith("_"):
             continue
         if key not in names:

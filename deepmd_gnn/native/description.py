@@ -238,7 +238,7 @@ def _gate(readout: NativeModule, code: dict[str, str]) -> str:
     function = act.settings.get("f")
     named = getattr(function, "qualname", "").rpartition(".")[2]
     text = code.get(act.qualname.rpartition(".")[0].replace(".", "/") + ".py", "")
-    for gate in ("silu", "tanh", "abs"):
+    for gate in ("silu", "tanh", "abs", "elu", "relu", "sigmoid"):
         if named == gate or f"torch.{gate}(" in text or f".{gate}(x" in text:
             return gate
     if isinstance(function, Record) and function.name == "getattr":

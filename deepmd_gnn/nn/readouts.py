@@ -130,4 +130,10 @@ def activate(inputs: torch.Tensor, gate: str) -> torch.Tensor:
         return torch.tanh(inputs)
     if gate == "abs":
         return torch.abs(inputs)
+    if gate == "elu":
+        return torch.nn.functional.elu(inputs)
+    if gate == "relu":
+        return torch.relu(inputs)
+    if gate == "sigmoid":
+        return torch.sigmoid(inputs)
     return inputs

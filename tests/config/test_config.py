@@ -78,7 +78,7 @@ BAD = {
     "interaction": ["Unknown", "AgnosticNonlinearInteractionBlock"],
     "interaction_first": ["Unknown"],
     "MLP_irreps": ["16x1o", "16x0e + 4x1o", "x"],
-    "gate": ["relu"],
+    "gate": ["gelu"],
     "radial_MLP": [[], [0], "64", [64.5]],
     "radial_type": ["chebyshev", "fourier"],
     "distance_transform": ["agnesi"],
