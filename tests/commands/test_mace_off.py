@@ -5,6 +5,7 @@ import torch
 from documented import ROOT
 
 from deepmd_gnn.cli import main
+from deepmd_gnn.commands.mace_off import _NAMES
 from deepmd_gnn.native import catalogue
 
 MODEL = ROOT / "tests/data/v0.3.6_mace02_com1_swa.model"
@@ -41,3 +42,7 @@ def test_cache_folder(capsys, monkeypatch, tmp_path):
 def test_sel_is_required(tmp_path):
     with pytest.raises(SystemExit):
         main(["mace-off", "convert", str(tmp_path / "x.pt"), "--model", "small"])
+
+
+def test_names_are_known_to_mace_torch():
+    assert {f"mace-off:{name}" for name in _NAMES.values()} <= {entry.name for entry in catalogue.entries()}

@@ -7,17 +7,16 @@ import numpy as np
 import pytest
 import torch
 from documented import ROOT
-from helpers import tiny_model
 from tolerances import IMPORTED
 
 from deepmd_gnn import convert, load_mace
 from deepmd_gnn.cli import main
-from deepmd_gnn.files.archives import FileError, opened
+from deepmd_gnn.files.archives import FileError
 from deepmd_gnn.files.backend_guard import check_file
 from deepmd_gnn.files.native_file import NotConvertible
-from deepmd_gnn.files.plugin_marks import plugin_kind
-from deepmd_gnn.native.conversion import save_checkpoint
+from deepmd_gnn.files.plugin_file import read_plugin_file
 from deepmd_gnn.native.description import HeadError
+from deepmd_gnn.native.plugin import describe_plugin
 from deepmd_gnn.native.summary import summarise_plugin
 
 DATA = ROOT / "tests/data/plugin"
@@ -66,6 +65,17 @@ def test_converted_checkpoint_keeps_numbers(name, tmp_path, capsys):
     assert json.loads((tmp_path / "new.json").read_text())["model"]["avg_num_neighbors"] == 20.0
 
 
+def test_frozen_file_and_checkpoint_say_the_same():
+    """The options of a checkpoint are from its input, those of a frozen file from its modules."""
+    (_, kept), (_, frozen) = (
+        describe_plugin(name, read_plugin_file(DATA / name), None) for name in ("0.1.0.pt", "0.1.4.pth")
+    )
+    for key, value in {**kept.options, "correlation": [2, 2]}.items():
+        if key != "atomic_energies":  # fitted by two versions
+            assert frozen.options[key] == value, key
+    assert frozen.neighbors == kept.neighbors == [20.0, 20.0]
+
+
 def test_fewer_types():
     model = load_mace(DATA / "0.2.0_mm.pth", elements=["HW", "O", "H", "OW"])
     assert model.type_map == ["HW", "O", "H", "OW"]
@@ -88,20 +98,6 @@ def test_commands_name_it(name, kind, capsys):
     assert "damaged" not in refused
     with pytest.raises(FileError, match="mace model: .*the other plugin of this name"):
         check_file(DATA / name)  # what dp loads
-
-
-def test_own_files_are_not_taken_for_its(tmp_path):
-    save_checkpoint(tiny_model(), tmp_path / "own.pt")
-    torch.jit.script(tiny_model()).save(tmp_path / "own.pth")
-    for path in [
-        tmp_path / "own.pt",
-        tmp_path / "own.pth",
-        *ROOT.glob("tests/data/versions/*/model.pt"),
-        *ROOT.glob("tests/data/versions/*/model.pth"),
-    ]:
-        with opened(path) as archive:
-            assert plugin_kind(archive) is None, path
-        assert summarise_plugin(path) is None
 
 
 def changed(tmp_path, change, name="0.1.0.pt"):
