@@ -84,7 +84,7 @@ def missing(monkeypatch):
 def test_missing_package_is_explained(monkeypatch):
     missing(monkeypatch)
     model = tiny_model(enable_cueq=True)
-    with pytest.raises(ImportError, match=r"enable_cueq.*cuequivariance.*pip install .deepmd-gnn\[cueq\]"):
+    with pytest.raises(ImportError, match=r"enable_cueq.*cuequivariance.*pip install .\.\[cueq\]"):
         gradients(model)
 
 
