@@ -12,9 +12,9 @@ systems = [crystal.repeat(2), crystal.repeat((2, 2, 1)), crystal.repeat(2)]
 for seed, atoms in enumerate(systems):
     atoms.rattle(0.05, seed=seed)
 results = model(ts.initialize_state(systems, model.device, model.dtype))  # energy, forces, stress
-final = ts.integrate(
-    systems, model, integrator=ts.Integrator.nvt_langevin, n_steps=5, temperature=300, timestep=0.0005
-)  # ps
+# TorchSim 0.3 has functions where later ones have an Integrator.
+langevin = ts.Integrator.nvt_langevin if hasattr(ts, "Integrator") else ts.integrators.nvt_langevin
+final = ts.integrate(systems, model, integrator=langevin, n_steps=5, temperature=300, timestep=0.0005)  # ps
 
 # Check: ASE's calculator, one after the other.
 from deepmd.calculator import DP  # noqa: E402
