@@ -38,6 +38,8 @@ class TorchSimModel(ModelInterface):
     ------
     ImportError
         If TorchSim is not installed.
+    ValueError
+        If energies depend on quantities of a frame, such as its charge: they would be the defaults for every system.
     """
 
     def __init__(
@@ -51,10 +53,15 @@ class TorchSimModel(ModelInterface):
     ) -> None:
         if MISSING is not None:
             raise ImportError(
-                f'TorchSim cannot be imported ({MISSING}). Install it: pip install "deepmd-gnn[torchsim]"'
+                f"TorchSim cannot be imported ({MISSING}). Install it: pip install torch-sim-atomistic"
             ) from MISSING
         super().__init__()
         self._potential = load_potential(Path(path), head)
+        if self._potential.get_dim_fparam() > 0:
+            raise ValueError(
+                f"{path}: its energies depend on quantities of a frame (fparam), such as the charge, which TorchSimModel does not "
+                "pass on. Use it through ASE, or convert the model without them."
+            )
         from deepmd.pt.utils.env import DEVICE
 
         self._device, self._dtype = DEVICE, dtype

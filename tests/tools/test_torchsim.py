@@ -56,6 +56,15 @@ def model(model_file, monkeypatch):
     return TorchSimModel(model_file)
 
 
+def test_charged_models_are_refused(tmp_path, monkeypatch):
+    """The default of the charge would be taken for every system."""
+    monkeypatch.setattr(torchsim, "MISSING", None)
+    charge = {"total_charge": {"type": "categorical", "num_classes": 5, "offset": 2, "emb_dim": 3}}
+    freeze(tiny_model(embeddings=charge), tmp_path / "charged.pth")
+    with pytest.raises(ValueError, match="quantities of a frame"):
+        TorchSimModel(tmp_path / "charged.pth")
+
+
 @pytest.mark.parametrize("periodic", [True, False])
 def test_batches_have_the_numbers_of_each_system(periodic, model, model_file):
     systems, calculator = crystals(periodic), DP(str(model_file))
