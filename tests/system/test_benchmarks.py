@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from documented import ROOT, copy_example
 from shared_files import once
@@ -160,3 +161,59 @@ def test_gpu_check_reports_what_did_not_run(tmp_path):
     assert {row["part"] for row in rows} == set(parts)
     assert rows[-1]["value"] in ("took too long", "no time left")
     assert "| part | what | value |" in done.stdout
+
+
+def test_symmetrix_xl(monkeypatch, tmp_path, capsys):
+    """All but the programs: turns, ratios, table, and that different numbers are refused before any is timed."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import symmetrix_xl as benchmark
+
+    seconds = {"native": 4.0, "theirs, list anew": 0.3, "theirs": 0.2, "ours": 0.1}
+    asked = []
+
+    class Worker:
+        def __init__(self, python, kind, file, place, precision):
+            self.kind = kind
+
+        def evaluate(self, number):
+            asked.append((self.kind, number))
+            numbers = {"energy": -1.0 + wrong.get(self.kind, 0.0), "forces": [[0.5, 0.0, -2.0]]}
+            return {"seconds": seconds[self.kind] * (1 + number), "peak_mb": 500.0, **numbers}
+
+        def close(self):
+            pass
+
+    def prepare(folder, programs, *case):
+        costs = {"ours": {"cpu_seconds": 70.4, "peak_mb": 1100.0}}
+        (folder / "prepared.json").write_text(json.dumps(costs), encoding="utf-8")
+        return dict.fromkeys(benchmark.LABELS, "file"), folder
+
+    monkeypatch.setattr(benchmark, "Worker", Worker)
+    monkeypatch.setattr(benchmark, "prepare", prepare)
+    monkeypatch.setattr(benchmark, "environment", lambda folder: folder)
+    options = ["--models", "S", "--precisions", "float64", "--turns", "2", "--calls", "1"]
+    monkeypatch.setattr(sys, "argv", ["symmetrix_xl.py", *options, "--folder", str(tmp_path)])
+    wrong = {"theirs": 1e-5}
+    with pytest.raises(RuntimeError, match=r"not the same model: theirs deviates by 1\.0e-05 of the energy"):
+        benchmark.main()
+    assert {number for _, number in asked} == {0}
+
+    wrong = {"theirs": 1e-8}
+    asked.clear()
+    benchmark.main()
+    assert [kind for kind, number in asked if number == 2] == list(seconds)
+    rows = dict(re.findall(r"^\| ([^|]+) \| (.*) \|$", capsys.readouterr().out, re.MULTILINE))
+    assert rows[benchmark.LABELS["ours"]] == "250 | 1 | 500 | 70 | 1100"
+    assert rows[benchmark.LABELS["theirs"]] == "500 | 2 | 500 |  |"
+
+
+def test_geometries_keep_within_a_skin(monkeypatch):
+    """The same in every process, another one for each number, and so near that a list with a skin of 0.5 Å stays valid."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import ase_worker
+
+    positions = np.zeros((100, 3))
+    first, again, other = (ase_worker.geometry(positions, number) for number in (1, 1, 2))
+    assert (first == again).all()
+    assert (first != other).all()
+    assert np.linalg.norm(first, axis=1).max() < 0.25
