@@ -19,8 +19,6 @@ def charged(tmp_path_factory):
     return model, path
 
 
-# TorchScript tells once per process that defaults are used.
-@pytest.mark.filterwarnings("ignore:mace model. no fparam was given")
 def test_values_of_atoms(charged):
     from deepmd.calculator import DP
 
