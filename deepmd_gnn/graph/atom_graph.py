@@ -143,24 +143,7 @@ def with_edge_vec(graph: AtomGraph, edge_vec: torch.Tensor) -> AtomGraph:
     -------
     AtomGraph
     """
-    return AtomGraph(
-        graph.node_types,
-        graph.sender_types,
-        graph.edge_index,
-        edge_vec,
-        graph.edge_atoms,
-        graph.mode,
-        graph.incoming,
-        graph.outgoing,
-        graph.order,
-        graph.begin,
-        graph.node_place,
-        graph.chunk_nodes,
-        graph.chunk_widths,
-        graph.chunk_table,
-        values=graph.values,
-        frames=graph.frames,
-    )
+    return _replaced(graph, edge_vec, graph.values, graph.frames)
 
 
 def with_values(graph: AtomGraph, values: torch.Tensor, frames: torch.Tensor) -> AtomGraph:
@@ -179,11 +162,19 @@ def with_values(graph: AtomGraph, values: torch.Tensor, frames: torch.Tensor) ->
     -------
     AtomGraph
     """
+    guarded = torch.cat([torch.zeros(1, dtype=torch.int64, device=frames.device), frames])
+    return _replaced(graph, graph.edge_vec, values, guarded)
+
+
+def _replaced(
+    graph: AtomGraph, edge_vec: torch.Tensor, values: torch.Tensor | None, frames: torch.Tensor | None
+) -> AtomGraph:
+    """The graph with other edge vectors and quantities of frames; TorchScript has no ``_replace``."""
     return AtomGraph(
         graph.node_types,
         graph.sender_types,
         graph.edge_index,
-        graph.edge_vec,
+        edge_vec,
         graph.edge_atoms,
         graph.mode,
         graph.incoming,
@@ -195,7 +186,7 @@ def with_values(graph: AtomGraph, values: torch.Tensor, frames: torch.Tensor) ->
         graph.chunk_widths,
         graph.chunk_table,
         values=values,
-        frames=torch.cat([torch.zeros(1, dtype=torch.int64, device=frames.device), frames]),
+        frames=frames,
     )
 
 
