@@ -5,6 +5,7 @@ Nothing of that is set here. What torch is asked for is changed on the way, in t
 """
 
 import contextvars
+import functools
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -94,7 +95,11 @@ def without_side_effects(module: ModuleType) -> None:
     if getattr(contraction.__init__, "without_side_effects", False):
         return
     # torch.fx replaces torch.nn.Module.__call__ of all threads while it traces, so this constructor gets a tracer that does not.
-    names = {"torch": _Torch(), "opt_einsum_fx": SimpleNamespace(optimize_einsums_full=_optimized)}
+    names = {
+        "torch": _Torch(),
+        "opt_einsum_fx": SimpleNamespace(optimize_einsums_full=_optimized),
+        "U_matrix_real": _computed_once(module.symmetric_contraction.U_matrix_real),
+    }
     contraction.__init__ = _with_names(contraction.__init__, names)
     contraction.__init__.without_side_effects = True
     # cuEquivariance's modules keep the dtype that they compute in.
@@ -125,6 +130,23 @@ def _with_names(function: FunctionType, names: dict[str, Any]) -> FunctionType:
     changed.__qualname__, changed.__module__ = function.__qualname__, function.__module__
     changed.__annotations__ = function.__annotations__
     return changed
+
+
+def _computed_once(function: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
+    """Keep the coupling coefficients: a model is built several times in a process, and they take most of the time.
+
+    Parameters
+    ----------
+    function : Callable
+        ``mace.tools.cg.U_matrix_real``, whose result depends on its arguments alone, as its constructor calls it.
+    """
+    kept = functools.lru_cache(maxsize=64)(function)
+
+    def computed(**arguments: Any) -> list[Any]:
+        found = kept(**arguments)
+        return [value.clone() if isinstance(value, torch.Tensor) else value for value in found]
+
+    return computed
 
 
 class _Torch:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from deepmd_gnn.files.torch_fixes import PLAIN_TAILS, sound_vectorisation
+from deepmd_gnn.files.torch_fixes import PLAIN_TAILS, plain_nodes, sound_vectorisation
 from deepmd_gnn.graph.compilation import compiling
 from deepmd_gnn.graph.edge_operators import pick  # noqa: F401 - registers the operators
 from deepmd_gnn.host.interface import HostInterface
@@ -38,7 +38,11 @@ class _Step(torch.nn.Module):
             for place, value in enumerate(inputs)
         ]
         # The backward graph at once, so that it is compiled here as well.
-        with sound_vectorisation(), functorch_config.patch(force_non_lazy_backward_lowering=True):
+        with (
+            sound_vectorisation(),
+            plain_nodes(),
+            functorch_config.patch(force_non_lazy_backward_lowering=True),
+        ):
             return self.compiled(*fixed)
 
 
@@ -78,7 +82,7 @@ def vectorised(original: Callable[..., Any]) -> Callable[..., Any]:
         remove_broken()
         pick_vector_instructions()
         kwargs["compile_opts"] = {**OPTIONS, **(kwargs.get("compile_opts") or {})}
-        with compiling(plain_products=True):
+        with compiling(plain_products=True), plain_nodes():
             compiled, buffers = original(model, *args, **kwargs)
         return _Step(compiled), buffers
 

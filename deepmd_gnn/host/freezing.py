@@ -12,6 +12,8 @@ from deepmd_gnn.files.torch_fixes import (
     PLAIN_HEADERS,
     PLAIN_TAILS,
     PLAIN_TRACING,
+    plain_nodes,
+    rare_garbage_collection,
     room_for_trials,
     sound_vectorisation,
 )
@@ -140,6 +142,8 @@ def whole_exports(original: Callable[..., None]) -> Callable[..., None]:
         def write(path: Path) -> None:
             with (
                 sound_vectorisation(),
+                plain_nodes(),
+                rare_garbage_collection(),
                 inductor_config.patch({**PLAIN_TAILS, **PLAIN_HEADERS}),
                 dynamo_config.patch(PLAIN_TRACING),
                 _for_this_machine(path.suffix),

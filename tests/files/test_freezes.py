@@ -1,17 +1,26 @@
 """What goes along with a freeze: stages in the log, and TorchInductor mended meanwhile."""
 
+import gc
 import logging
 import re
 import time
 from types import SimpleNamespace
 
 import pytest
+import torch
 import torch._inductor.config as inductor_config
 from torch._inductor.codegen.cpp import TilingSelect
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from deepmd_gnn.files import progress
 from deepmd_gnn.files.progress import Progress, enter_stage
-from deepmd_gnn.files.torch_fixes import PLAIN_TAILS, PLAIN_TRACING, sound_vectorisation
+from deepmd_gnn.files.torch_fixes import (
+    PLAIN_TAILS,
+    PLAIN_TRACING,
+    plain_nodes,
+    rare_garbage_collection,
+    sound_vectorisation,
+)
 from deepmd_gnn.graph.compilation import compiling
 
 
@@ -81,6 +90,32 @@ def test_sums_are_vectorised_over_their_terms(monkeypatch):
     with pytest.raises(ValueError, match="bad"), sound_vectorisation():
         raise ValueError("bad")
     assert TilingSelect.select_tiling is original
+
+
+def test_nodes_do_not_say_where_they_come_from():
+    """Only inside: torch writes it down for whoever reads a graph."""
+
+    class Twice(torch.nn.Module):
+        def forward(self, value):
+            return value * 2
+
+    def traces():
+        graph = make_fx(Twice(), record_stack_traces=True)(torch.ones(3)).graph
+        return [node.stack_trace for node in graph.nodes if node.op == "call_function"]
+
+    with plain_nodes():
+        assert traces() == [None]
+    assert "value * 2" in traces()[0]
+
+
+def test_garbage_is_collected_as_before():
+    before = gc.get_threshold()
+    with rare_garbage_collection():
+        assert gc.get_threshold()[0] > before[0]
+    assert gc.get_threshold() == before
+    with pytest.raises(ValueError, match="bad"), rare_garbage_collection():
+        raise ValueError("bad")
+    assert gc.get_threshold() == before
 
 
 def test_settings_are_those_of_this_torch():

@@ -194,3 +194,13 @@ def test_one_thread_at_a_time_compiles():
     thread.join(10)
     assert entered.is_set()
     assert TilingSelect.select_tiling is original
+
+
+def test_couplings_are_shared_by_value_only():
+    """They are computed once for all models; what one of them is made to hold is not seen by the next."""
+    first = build_native(SMALL, [1, 8]).products[0].symmetric_contractions.contractions[0]
+    expected = first.U_matrix_2.clone()
+    first.U_matrix_2.zero_()
+    second = build_native(SMALL, [1, 8]).products[0].symmetric_contractions.contractions[0]
+    assert expected.any()
+    assert torch.equal(second.U_matrix_2, expected)
