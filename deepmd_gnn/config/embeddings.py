@@ -4,9 +4,10 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 # Frames without a value have these, as in native MACE.
-DEFAULTS = {"total_charge": 0.0, "total_spin": 1.0, "elec_temp": 0.0}
+CHARGE = "total_charge"
+DEFAULTS = {CHARGE: 0.0, "total_spin": 1.0, "elec_temp": 0.0}
 # Keys of ASE's ``atoms.info`` besides the name itself, as of native MACE's calculator.
-INFO_KEYS = {"total_charge": "charge", "total_spin": "spin"}
+INFO_KEYS = {CHARGE: "charge", "total_spin": "spin"}
 TYPES = ("categorical", "continuous")
 _KEYS = (
     "name", "type", "per", "num_classes", "in_dim", "offset", "emb_dim", "use_bias", "default", "key",

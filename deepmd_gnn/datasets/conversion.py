@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from deepmd_gnn.config.embeddings import DEFAULTS, INFO_KEYS
+from deepmd_gnn.config.embeddings import CHARGE, DEFAULTS, INFO_KEYS
 from deepmd_gnn.datasets.cells import whole_periodicity
 from deepmd_gnn.datasets.database import write_database
 from deepmd_gnn.datasets.distances import shortest_distances
@@ -156,7 +156,7 @@ class _Reading:
         labels.values = self._values(frame)
         if len(self.seen) < 100:
             self.seen.update([*frame.info, *frame.arrays, *frame.results])
-        if self.isolated.take(frame, labels, self.labels):
+        if self.isolated.take(frame, labels, self.labels, *self._charge(frame, labels)):
             return None
         whole = whole_periodicity(frame, self.job.mixed_pbc, self.labels)
         if whole is None:
@@ -165,6 +165,15 @@ class _Reading:
             self.unlabelled.append(self.spool.add(whole, labels, frame.config_type))
             return None
         return whole, labels
+
+    def _charge(self, frame: Frame, labels: Labels) -> tuple[float, bool]:
+        """Total charge of a frame, e, 0 if the file gives none; and whether it is trained."""
+        names = [one.partition("=")[0] for one in self.job.fparam]
+        if CHARGE in names:
+            return labels.values[names.index(CHARGE)], True
+        given = (frame.info.get(key) for key in (CHARGE, INFO_KEYS[CHARGE]))
+        charge = next((value for value in given if isinstance(value, (int, float, np.number))), 0.0)
+        return float(charge), False
 
     def _values(self, frame: Frame) -> tuple[float, ...]:
         """Quantities of a frame, by their names in the file or those of ASE and native MACE."""

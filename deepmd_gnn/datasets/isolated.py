@@ -21,7 +21,9 @@ class IsolatedAtoms:
     energies: dict[str, float] = field(default_factory=dict)
     """eV, by symbol."""
 
-    def take(self, frame: Frame, labels: Labels, notes: LabelReader) -> bool:
+    def take(
+        self, frame: Frame, labels: Labels, notes: LabelReader, charge: float = 0.0, trained: bool = False
+    ) -> bool:
         """Take a frame if it is an isolated atom.
 
         Parameters
@@ -32,6 +34,10 @@ class IsolatedAtoms:
             Its labels.
         notes : LabelReader
             Hears of what is strange.
+        charge : float
+            Total charge of the frame, e; the energy of an ion is not E0.
+        trained : bool
+            Whether the energies that are trained depend on the charge: ions are then training data.
 
         Returns
         -------
@@ -48,6 +54,10 @@ class IsolatedAtoms:
         if not named and any(frame.pbc) and not _far_apart(frame):
             return False  # the primitive cell of a crystal
         symbol = chemical_symbols[int(frame.numbers[0])]
+        if charge:
+            fate = "trained on" if trained else "left out"
+            notes.note(frame, f"isolated {symbol} with charge {charge:+g} e: its energy is not E0, {fate}")
+            return not trained
         if labels.energy is None:
             notes.note(frame, "isolated atom without energy: left out")
             return True

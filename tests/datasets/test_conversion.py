@@ -190,6 +190,22 @@ def test_isolated_atoms(tmp_path):
     assert "a second energy of isolated H" in next(iter(notes.notes))
 
 
+@pytest.mark.parametrize(
+    ("fparam", "frames", "fate"), [((), 2, "left out"), (("total_charge",), 3, "trained on")]
+)
+def test_isolated_ions(fparam, frames, fate, tmp_path):
+    """The energy of an ion is not E0."""
+    atoms = [
+        Atoms("O", info={"REF_energy": energy, "config_type": "IsolatedAtom", "charge": charge})
+        for energy, charge in ((-6.5, -1), (-5.0, 0))
+    ]
+    folder, report = converted(tmp_path, [water(1), water(2), *atoms], valid_fraction=0.0, fparam=fparam)
+    assert report["isolated_atoms"] == {"O": -5.0}
+    assert sum(entry["frames"] for entry in report["parts"]["train"]) == frames
+    notes = {note["what"]: note["frames"] for note in report["notes"]}
+    assert notes[f"isolated O with charge -1 e: its energy is not E0, {fate}"] == 1
+
+
 def test_split_is_native(tmp_path):
     for count, fraction, seed in ((50, 0.1, 123), (7, 0.3, 5), (3, 0.01, 1)):
         training, validation = random_train_valid_split(list(range(count)), fraction, seed, str(tmp_path))
