@@ -1,3 +1,4 @@
+import gc
 import hashlib
 import os
 import shutil
@@ -18,6 +19,10 @@ from shared_files import kept_folder, once, remove_old  # noqa: E402
 
 # As in a freeze of ours: see torch_fixes.PLAIN_HEADERS.
 inductor_config.aot_inductor.precompile_headers = False
+
+
+# A twentieth of the time of all tests was spent on looking for garbage among what torch and the host have imported.
+gc.set_threshold(50_000, 20, 100)
 
 
 def pytest_configure(config):
