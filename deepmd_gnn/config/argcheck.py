@@ -5,17 +5,19 @@ from functools import partial
 from typing import Any
 
 from dargs import Argument
-from deepmd.utils.argcheck import model_args_plugin
+from deepmd.utils.argcheck import descrpt_args_plugin, model_args_plugin
 
+from deepmd_gnn.config import descriptor
 from deepmd_gnn.config.fields import check_value
 from deepmd_gnn.config.foreign import FOREIGN, ForeignOption, check_alone
 from deepmd_gnn.config.mace import MaceConfig
 from deepmd_gnn.config.nequip import NequipConfig
 from deepmd_gnn.config.networks import Config
-from deepmd_gnn.config.sections import sections_of
+from deepmd_gnn.config.sections import canonical_names, sections_of
 from deepmd_gnn.config.versions import package_versions
 
 DOC = "MACE, the equivariant message-passing interatomic potential (PyTorch backend)."
+DESCRIPTOR_DOC = "Node features of MACE, for any fitting_net (dp --pt)."
 NEQUIP_DOC = "NequIP, the equivariant message-passing interatomic potential (PyTorch backend)."
 
 
@@ -79,6 +81,39 @@ def mace_model_args() -> list[Argument]:
 def nequip_model_args() -> list[Argument]:
     """Arguments of the NequIP model, see :func:`network_args`."""
     return network_args(NequipConfig)
+
+
+@descrpt_args_plugin.register("mace", doc=DESCRIPTOR_DOC)
+def mace_descriptor_args() -> list[Argument]:
+    """Arguments of MACE as the descriptor of a standard model; keys that only the model has are refused by name."""
+    host_keys = [
+        Argument(
+            "exclude_types",
+            list[list[int]],
+            optional=True,
+            default=[],
+            doc="Pairs of types that do not see each other.",
+        ),
+        Argument("trainable", bool, optional=True, default=True, doc="false: keep the weights as they are."),
+    ]
+    options = [_argument(MaceConfig.kind, option) for option in descriptor.fields()]
+    for option in options:
+        if option.name == "sel":
+            option.default = descriptor.DEFAULT_SEL
+            option.doc = descriptor.SEL_DOC
+    return [*options, *map(_refused, descriptor.REFUSED), *host_keys]
+
+
+def _refused(name: str) -> Argument:
+    """An option of the model that a descriptor does not have; in the schema so that the message can say what to do."""
+    return Argument(
+        name,
+        object,
+        optional=True,
+        alias=[spelling for spelling, key in canonical_names(MaceConfig).items() if key == name != spelling],
+        extra_check=lambda _value: descriptor.refuse(name, name),
+        doc=f"Not here: {descriptor.REFUSED[name]}.",
+    )
 
 
 def network_args(network: type[Config]) -> list[Argument]:

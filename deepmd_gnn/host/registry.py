@@ -8,10 +8,12 @@ from deepmd.pt.model.descriptor import BaseDescriptor
 from deepmd.pt.model.model.model import BaseModel
 
 from deepmd_gnn.host import classes, patches
+from deepmd_gnn.host.descriptor_answers import DescriptorAnswers
 from deepmd_gnn.host.interface import HostInterface
 from deepmd_gnn.host.sharing import Descriptor
 
 Model = TypeVar("Model", bound=HostInterface)
+Made = TypeVar("Made", bound=DescriptorAnswers)
 
 
 def register(type_name: str) -> Callable[[type[Model]], type[Model]]:
@@ -34,7 +36,8 @@ def register(type_name: str) -> Callable[[type[Model]], type[Model]]:
         classes.add(type_name, model_class)
         BaseModel.register(type_name)(model_class)
         # The host looks up what it shares between tasks by the type of the section.
-        BaseDescriptor.register(type_name)(Descriptor)
+        if type_name not in BaseDescriptor.get_plugins():
+            BaseDescriptor.register(type_name)(Descriptor)
         # If the model is imported before DeePMD-kit, the exportable backend has loaded its entry point meanwhile.
         if "deepmd.pt_expt" in sys.modules:
             enter_exportable()
@@ -42,6 +45,28 @@ def register(type_name: str) -> Callable[[type[Model]], type[Model]]:
         whole = hasattr(sys.modules.get("deepmd.pt.model.model"), "get_model")
         patches.apply("deepmd.pt" if whole else None)
         return model_class
+
+    return enter
+
+
+def register_descriptor(type_name: str) -> Callable[[type[Made]], type[Made]]:
+    """Decorate a subclass of :class:`~deepmd_gnn.host.descriptor.GraphDescriptor`: it becomes ``"type": type_name`` of a descriptor section.
+
+    Parameters
+    ----------
+    type_name : str
+        Of the section.
+
+    Returns
+    -------
+    Callable
+        Returns the class.
+    """
+
+    def enter(made: type[Made]) -> type[Made]:
+        made.type_name = type_name
+        BaseDescriptor.register(type_name)(made)
+        return made
 
     return enter
 
