@@ -158,7 +158,14 @@ class GraphDescriptor(DescriptorAnswers):
                 f"mace descriptor: an atom has more than {self.room} neighbours within {self.rcut} Å (sel), and DeePMD-kit would leave "
                 "some out. Write a larger sel into the descriptor section; docs/descriptor.md says how for a trained file."
             )
-        coord = extended_coord.reshape(nf, extended_atype.shape[1], 3).to(torch.float64)
+        nall = extended_atype.shape[1]
+        if comm_dict is not None and nall == 0:
+            # The others would wait for ever: seen with DeePMD-kit 3.2, in the derivative of its exchange.
+            raise ValueError(
+                "mace descriptor: a rank has neither atoms nor ghosts. Use fewer ranks, `processors` or `balance` in LAMMPS, so that "
+                "every rank sees an atom."
+            )
+        coord = extended_coord.reshape(nf, nall, 3).to(torch.float64)
         if mapping is not None and coord.device.type != "cpu":
             comm_dict = None  # as in host/lowers.py
         graph = self.graphs.of_list(coord, extended_atype, nlist, mapping, comm_dict is not None)
@@ -242,7 +249,8 @@ class GraphDescriptor(DescriptorAnswers):
         """Make what depends on the elements besides the network: the builder of graphs, and the options beside the weights."""
         slots = slots_per_chunk(self.network.channels, self.network.dtype.itemsize)
         self.graphs = GraphBuilder(self.type_map, self.rcut, self.nlayers, slots, self.exclude_types)
-        self.register_buffer("options", pack(self.described_options()).to(env.DEVICE))
+        described = {"type": self.type_name, **self.described_options()}
+        self.register_buffer("options", pack(described).to(env.DEVICE))
         if not self.trainable:
             self.network.requires_grad_(False)
 
@@ -294,7 +302,7 @@ class GraphDescriptor(DescriptorAnswers):
                 f'{self.type_name} descriptor: it cannot be shared with a model of "type": "{self.type_name}". Give both tasks a '
                 "fitting_net of DeePMD-kit, or both that type."
             )
-        self._refuse_others(base_class.described_options(), self.described_options(), "other task")
+        refuse_others(base_class.options, self.options, "other task")
         if not resume and self.counted and base_class.counted:
             base_class.counted = [
                 a + b for a, b in zip(self.counted, base_class.counted, strict=True)
@@ -336,19 +344,34 @@ class GraphDescriptor(DescriptorAnswers):
         self.counted = []
         stored = state_dict.get(f"{prefix}options")
         if stored is not None:
-            self._refuse_others(unpack(stored), self.described_options(), "file")
+            refuse_others(stored, self.options, "file")
             state_dict[f"{prefix}options"] = self.options
         torch.nn.Module._load_from_state_dict(self, state_dict, prefix, *others)
 
-    def _refuse_others(self, theirs: dict[str, Any], ours: dict[str, Any], place: str) -> None:
-        ours, theirs = unpack(pack(ours)), unpack(pack(theirs))  # tuples become lists
-        found = [
-            f"'{key}' is {theirs.get(key)!r} in the {place} and {value!r} here"
-            for key, value in ours.items()
-            if theirs.get(key) != value
-        ]
-        if found:
-            raise ValueError(
-                f"{self.type_name} descriptor: the weights of the {place} belong to another one: {'; '.join(found)}. Give both the "
-                "same options; for other elements use --finetune."
-            )
+
+def refuse_others(theirs: torch.Tensor, ours: torch.Tensor, place: str) -> None:
+    """Compare the options of two descriptors that are to have the same weights; a function, because TorchScript files ask too.
+
+    Parameters
+    ----------
+    theirs, ours : torch.Tensor
+        Packed, uint8, shape (nbyte,).
+    place : str
+        Where theirs are.
+
+    Raises
+    ------
+    ValueError
+        If they differ.
+    """
+    stored, given = unpack(theirs), unpack(ours)
+    found = [
+        f"'{key}' is {stored.get(key)!r} in the {place} and {value!r} here"
+        for key, value in given.items()
+        if stored.get(key) != value
+    ]
+    if found:
+        raise ValueError(
+            f"{given['type']} descriptor: the weights of the {place} belong to another one: {'; '.join(found)}. Give both the same "
+            "options; for other elements use --finetune."
+        )

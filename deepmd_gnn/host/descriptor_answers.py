@@ -102,3 +102,18 @@ class DescriptorAnswers(BaseDescriptor, torch.nn.Module):  # type: ignore[misc]
             f"{self.type_name} descriptor: dp compress tabulates embedding networks of two atoms, which this descriptor does not "
             'have. Freeze without it; the fast file is the .pt2 of "type": "mace".'
         )
+
+
+class NotExported:
+    """What the exportable backend (``dp --pt-expt``) finds for the type: it says at the first call that there is none."""
+
+    @staticmethod
+    def refuse(*_arguments: Any, **_options: Any) -> NoReturn:
+        """Say what to use instead."""
+        raise NotImplementedError(
+            "mace descriptor: with DeePMD-kit's own fitting_net it is trained with `dp --pt train` and frozen with `dp --pt freeze` "
+            'to a .pth; `dp --pt-expt`, .pt2 and .pte are for "type": "mace" in the model section.'
+        )
+
+    # Building a model, counting neighbours, reading a file.
+    __init__ = update_sel = deserialize = refuse

@@ -8,7 +8,7 @@ from deepmd.pt.model.descriptor import BaseDescriptor
 from deepmd.pt.model.model.model import BaseModel
 
 from deepmd_gnn.host import classes, patches
-from deepmd_gnn.host.descriptor_answers import DescriptorAnswers
+from deepmd_gnn.host.descriptor_answers import DescriptorAnswers, NotExported
 from deepmd_gnn.host.interface import HostInterface
 from deepmd_gnn.host.sharing import Descriptor
 
@@ -74,11 +74,15 @@ def register_descriptor(type_name: str) -> Callable[[type[Made]], type[Made]]:
 def enter_exportable() -> None:
     """Enter all models into the exportable backend's own registry, which needs their methods, not a common base class."""
     try:
+        from deepmd.dpmodel.descriptor.base_descriptor import BaseDescriptor as PortableDescriptor
         from deepmd.pt_expt.descriptor.base_descriptor import BaseDescriptor as ExportableDescriptor
         from deepmd.pt_expt.model.model import BaseModel as ExportableModel
     except ImportError:  # being imported itself; its own entry point comes later
         return
     for name, model_class in classes.all_classes().items():
         ExportableModel.register(name)(model_class)
-        ExportableDescriptor.register(name)(Descriptor)
+        is_descriptor = issubclass(BaseDescriptor.get_class_by_type(name), DescriptorAnswers)
+        ExportableDescriptor.register(name)(NotExported if is_descriptor else Descriptor)
+        if is_descriptor:  # this backend asks the portable classes as well
+            PortableDescriptor.register(name)(NotExported)
     patches.apply("deepmd.pt_expt")
