@@ -27,9 +27,7 @@ REFUSED: dict[str, str] = {
     "embeddings": 'DeePMD-kit does not hand fparam to a descriptor; use "type": "mace", or numb_fparam of the fitting_net',
     "enable_cueq": 'it trains "type": "mace" only; leave it out',
 }
-KEYS = tuple(
-    name for name in sections_of(MaceConfig)["descriptor"] if name not in REFUSED and name != "seed"
-) + ("seed",)
+KEYS = tuple(name for name in sections_of(MaceConfig)["descriptor"] if name not in REFUSED)
 # Of the host: it hands these to every descriptor.
 _HOST_KEYS = ("type", "ntypes", "type_map", "trainable", "exclude_types")
 
@@ -121,7 +119,8 @@ def place_of_vectors(config: MaceConfig) -> list[int]:
             place = begin
         begin += 2 * ell + 1
     places = [place] * config.num_interactions
-    if not config.keep_last_layer_irreps:
+    # A single layer has scalars only in native MACE, whatever is to be kept.
+    if config.num_interactions == 1 or not config.keep_last_layer_irreps:
         places[-1] = -1
     return places
 

@@ -304,9 +304,7 @@ class GraphDescriptor(DescriptorAnswers):
             )
         refuse_others(base_class.options, self.options, "other task")
         if not resume and self.counted and base_class.counted:
-            base_class.counted = [
-                a + b for a, b in zip(self.counted, base_class.counted, strict=True)
-            ]
+            base_class.counted = [a + b for a, b in zip(self.counted, base_class.counted, strict=True)]
             base_class.set_average()
         self.network = base_class.network
 

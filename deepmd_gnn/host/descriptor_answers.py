@@ -60,7 +60,7 @@ class DescriptorAnswers(BaseDescriptor, torch.nn.Module):  # type: ignore[misc]
         if number == 0:
             raise ValueError(
                 f"{self.type_name} descriptor: the features that are read have no vectors, which dipoles and polarizabilities are "
-                'made of. Set "max_L": 1 (or higher), and with one layer "keep_last_layer_irreps": true.'
+                'made of. Set "max_L": 1 or higher, and "num_interactions": 2 or more.'
             )
         return number
 
