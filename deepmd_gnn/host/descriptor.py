@@ -221,11 +221,11 @@ class GraphDescriptor(DescriptorAnswers):
         self.network.avg_num_neighbors.fill_(edges / atoms if atoms else 1.0)
 
     def set_stat_mean_and_stddev(self, mean: torch.Tensor, stddev: torch.Tensor) -> None:  # noqa: ARG002
-        """Set the statistic, see :meth:`get_stat_mean_and_stddev`."""
+        """Set the statistic, shape (), see :meth:`get_stat_mean_and_stddev`."""
         self.network.avg_num_neighbors.copy_(mean)
 
     def get_stat_mean_and_stddev(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """The statistic, ``avg_num_neighbors``, as the host's mean; nothing is divided by a deviation, which is 1."""
+        """The statistic, ``avg_num_neighbors``, shape (), as the host's mean; nothing is divided by a deviation, which is 1."""
         mean = self.network.avg_num_neighbors
         return mean, torch.ones_like(mean)
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from deepmd.backend.pt_expt import PyTorchExportableBackend
 from deepmd.backend.pytorch import PyTorchBackend
+from deepmd.dpmodel.descriptor.base_descriptor import BaseDescriptor as PortableDescriptor
 from deepmd.pt.model.descriptor import BaseDescriptor
 from deepmd.pt.model.model import get_model
 from deepmd.pt.model.model.model import BaseModel
@@ -20,16 +21,19 @@ from toy_network import ToyModel
 from deepmd_gnn import backend, pt, pt_expt
 from deepmd_gnn.files.archives import FileError
 from deepmd_gnn.host import classes, patches, registry
+from deepmd_gnn.host.descriptor_answers import NotExported
 from deepmd_gnn.host.interface import HostInterface
 from deepmd_gnn.host.model import GraphModel
 from deepmd_gnn.host.sharing import Descriptor
 from deepmd_gnn.mace import MaceModel
+from deepmd_gnn.mace_descriptor import MaceDescriptor
 
 REGISTRIES = {
     BaseModel: MaceModel,
     ExportableModel: MaceModel,
-    BaseDescriptor: Descriptor,
-    ExportableDescriptor: Descriptor,
+    BaseDescriptor: MaceDescriptor,
+    ExportableDescriptor: NotExported,
+    PortableDescriptor: NotExported,
 }
 
 
@@ -42,6 +46,12 @@ def test_the_host_builds_a_model_of_a_section():
 @pytest.mark.parametrize("registry_of_host", REGISTRIES, ids=lambda kind: kind.__module__)
 def test_all_registries_know_the_type(registry_of_host):
     assert registry_of_host.get_class_by_type("mace") is REGISTRIES[registry_of_host]
+
+
+@pytest.mark.parametrize("registry_of_host", [BaseDescriptor, ExportableDescriptor])
+def test_multi_task_training_finds_what_a_network_shares(registry_of_host):
+    """Of a network that is no descriptor of the host's own models."""
+    assert registry_of_host.get_class_by_type("nequip") is Descriptor
 
 
 def test_a_new_type_is_entered_everywhere(monkeypatch):

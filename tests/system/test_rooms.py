@@ -15,7 +15,7 @@ FLOORS = [
     {"backend", "pt", "pt_expt"},
     {"native"},
     {"mace"},
-    {"nequip"},
+    {"nequip", "mace_descriptor"},
     {"host"},
     {"export"},
     {"mace_network", "nequip_network"},
