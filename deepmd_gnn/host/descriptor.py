@@ -160,7 +160,8 @@ class GraphDescriptor(DescriptorAnswers):
             )
         nall = extended_atype.shape[1]
         if comm_dict is not None and nall == 0:
-            # The others would wait for ever: seen with DeePMD-kit 3.2, in the derivative of its exchange.
+            # If virials of atoms are asked for, of which nothing is known here, the others would wait for ever: the host then
+            # differentiates several times, through the exchange each time, and this rank does not take part in all of them.
             raise ValueError(
                 "mace descriptor: a rank has neither atoms nor ghosts. Use fewer ranks, `processors` or `balance` in LAMMPS, so that "
                 "every rank sees an atom."
