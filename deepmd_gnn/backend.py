@@ -8,14 +8,16 @@ from deepmd_gnn.config.versions import check_versions
 check_versions()
 
 # With other versions these could not be imported.
+from deepmd.backend.dpmodel import DPModelBackend  # noqa: E402
 from deepmd.backend.pt_expt import PyTorchExportableBackend  # noqa: E402
 from deepmd.backend.pytorch import PyTorchBackend  # noqa: E402
 
 import deepmd_gnn.config.argcheck  # noqa: E402, F401 - enters the input keys
-from deepmd_gnn.files.backend_guard import guard  # noqa: E402
+from deepmd_gnn.files.backend_guard import guard, mend_reader  # noqa: E402
 
 guard(PyTorchBackend, freezes_in_place=True)
 guard(PyTorchExportableBackend, freezes_in_place=False)
+mend_reader(DPModelBackend)
 
 
 def load() -> None:

@@ -32,6 +32,12 @@ BAD = {
     ),
     "at the end of all numbers": ([[0, 0, 0], [1e300, 1, 1]], [0, 1], None, "does not resolve distances"),
     "long cell": ([[0, 0, 0], [1, 1, 1]], [0, 1], np.eye(3) * 1e200, "a cell vector has a component of"),
+    "cell of numbers without an inverse": (
+        [[0, 0, 0], [1, 1, 1]],
+        [0, 1],
+        np.array([[8e-310, 0, 0], [8e-311, 8e-310, 0], [0, 1e-310, 8e-310]]),
+        "degenerate",
+    ),
     "infinite cell": ([[0, 0, 0], [1, 1, 1]], [0, 1], np.diag([5.0, 5.0, np.inf]), "degenerate"),
     "oblique cell": (
         [[0, 0, 0], [1, 1, 1]],

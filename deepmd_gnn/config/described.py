@@ -41,8 +41,10 @@ def options_of(
     }
     described["network_options"] |= {
         "type_map": list(type_map),
-        "pair_exclude_types": sorted({"-".join(sorted((type_map[i], type_map[j]))) for i, j in pairs}),
-        "atom_exclude_types": sorted({type_map[i] for i in atoms}),
+        "pair_exclude_types": sorted(
+            {"-".join(sorted((type_map[i], type_map[j]))) for i, j in {(i, j) for i, j in pairs}}
+        ),
+        "atom_exclude_types": sorted({type_map[i] for i in set(atoms)}),
     }
     if config.kind != MaceConfig.kind:
         described["network_options"]["type"] = config.kind

@@ -109,14 +109,16 @@ def exclusion_tables(
     ValueError
         If a type is out of range.
     """
-    for index in [*atoms, *(i for pair in pairs for i in pair)]:
+    # A list of a stranger's file may repeat them a million times.
+    distinct, silent = {(i, j) for i, j in pairs}, set(atoms)
+    for index in [*silent, *(i for pair in distinct for i in pair)]:
         if not 0 <= index < ntypes:
             raise ValueError(
                 f"mace model: excluded type {index} is out of range; the model has {ntypes} types."
             )
-    excluded = {(i, j) for i, j in pairs} | {(j, i) for i, j in pairs}
+    excluded = distinct | {(j, i) for i, j in distinct}
     allowed = [[(i, j) not in excluded for j in range(ntypes)] for i in range(ntypes)]
-    return allowed, [i not in atoms for i in range(ntypes)]
+    return allowed, [i not in silent for i in range(ntypes)]
 
 
 def check_type_map(type_map: list[str], atomic_numbers: dict[str, int]) -> list[int]:

@@ -113,9 +113,28 @@ def system_type_map(folder: Path) -> list[str]:
     return path.read_text().split()
 
 
+def numbers_of(path: Path) -> np.ndarray:
+    """Open an array of real numbers.
+
+    Raises
+    ------
+    DataError
+        If the file is damaged, or holds something else; objects are not unpickled.
+    """
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise DataError(f"{path}: is no whole array of numbers ({reason[0]}); write it anew.") from error
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
+        kind = array.dtype if isinstance(array, np.ndarray) else "an archive"
+        raise DataError(f"{path}: is of type {kind}, but must hold real numbers; write it anew.")
+    return array
+
+
 def load(path: Path, frames: int, width: int | None = None) -> np.ndarray:
     """Read an array of a set, one row a frame; refuses another shape by name."""
-    array = np.load(path, mmap_mode="r")
+    array = numbers_of(path)
     if array.ndim == 0 or len(array) != frames or (width is not None and array.size != frames * width):
         expected = f"({frames}, {width})" if width else f"({frames}, …)"
         raise DataError(f"{path}: has the shape {array.shape} instead of {expected}.")
@@ -158,11 +177,21 @@ def read_systems(folder: Path) -> Iterator[Frame]:
                 index += 1
 
 
+def _whole_types(stored: np.ndarray, part: Path, frame: int) -> np.ndarray:
+    """Types of a frame as integers; others would be cut to those of another element, or left out."""
+    wrong = ~((stored >= -1) & (np.floor(stored) == stored))
+    if wrong.any():
+        raise DataError(
+            f"{part}: frame {frame} has the type {stored[wrong][0]}. Types are whole numbers from 0, and -1 for padding."
+        )
+    return stored.astype(int)
+
+
 def _read_set(
     part: Path, source: str, common: np.ndarray, numbers: np.ndarray, periodic: bool
 ) -> Iterator[Frame]:
     natoms = len(common)
-    count = len(np.load(part / "coord.npy", mmap_mode="r"))
+    count = len(numbers_of(part / "coord.npy"))
     widths = {"coord": 3 * natoms, "box": 9, "energy": 1, "force": 3 * natoms, "virial": 9, "real_atom_types": natoms}  # fmt: skip
     arrays = {
         name: load(part / f"{name}.npy", count, width)
@@ -176,7 +205,7 @@ def _read_set(
             f"{part}: has no box.npy. Without a cell the system needs an empty file {source}/nopbc."
         )
     for k in range(count):
-        types = arrays["real_atom_types"][k].astype(int) if "real_atom_types" in arrays else common
+        types = _whole_types(arrays["real_atom_types"][k], part, k) if "real_atom_types" in arrays else common
         real = types >= 0
         if types.max(initial=-1) >= len(numbers):
             raise DataError(f"{part}: frame {k} has the type {types.max()}, but type_map.raw has {len(numbers)} names.")  # fmt: skip

@@ -8,7 +8,7 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from deepmd_gnn.datasets.database import database_metadata, is_database, read_database
-from deepmd_gnn.datasets.folders import find_systems, load, read_systems, system_type_map
+from deepmd_gnn.datasets.folders import find_systems, load, numbers_of, read_systems, system_type_map
 from deepmd_gnn.datasets.frames import DataError, Frame
 from deepmd_gnn.datasets.isolated import E0_FILE
 
@@ -119,7 +119,7 @@ def _read_part(path: Path) -> Part | None:
         part.type_map += [name for name in names if name not in part.type_map]
         count = 0
         for one in sorted(system.glob("set.*")):
-            frames = len(np.load(one / "coord.npy", mmap_mode="r"))
+            frames = len(numbers_of(one / "coord.npy"))
             count += frames
             # An array of another length is found now, not by the trainer.
             for name in ("energy", "force", "virial", "box"):

@@ -1,6 +1,6 @@
 """Model files that DeePMD-kit opens in Python: looked at before it does. A frozen ``.pth`` is written whole or not at all.
 
-The host has no hooks for this. Its backends are asked for what opens files, by these properties; nothing here imports torch.
+Portable files (``.dp``) are read so that they can be written again. The host has no hooks for this. Its backends are asked for what opens files, by these properties; nothing here imports torch.
 """
 
 import functools
@@ -11,6 +11,7 @@ from typing import Any
 
 from deepmd_gnn.files.archives import FileError, opened
 from deepmd_gnn.files.plugin_marks import refuse_plugin
+from deepmd_gnn.files.portable import whole_file_with_arrays
 from deepmd_gnn.files.whole_file import whole_file
 
 _SUFFIXES = (".pt", ".pth", ".pt2", ".pte")
@@ -94,6 +95,27 @@ def guard(backend: type, *, freezes_in_place: bool) -> None:
         original: Any = vars(backend)[name].fget
         setattr(backend, name, property(_wrapped(original, wrap)))
     backend.checks_mace_files = True  # type: ignore[attr-defined]
+
+
+def mend_reader(backend: type) -> None:
+    """Let the host's reader of portable files give variables that its writers take, for models of ours.
+
+    Parameters
+    ----------
+    backend : type
+        The subclass of ``deepmd.backend.backend.Backend`` that reads ``.dp``.
+    """
+    original: Any = vars(backend)["serialize_hook"].fget
+    if not hasattr(original, "__wrapped__"):
+        backend.serialize_hook = property(_wrapped(original, _with_arrays))  # type: ignore[attr-defined]
+
+
+def _with_arrays(read: Callable[[str], dict[str, Any]]) -> Callable[[str], dict[str, Any]]:
+    @functools.wraps(read)
+    def mended(model_file: str) -> dict[str, Any]:
+        return whole_file_with_arrays(read(model_file))
+
+    return mended
 
 
 def _wrapped(original: Callable[[Any], Any], wrap: Callable[[Any], Any]) -> Callable[[Any], Any]:

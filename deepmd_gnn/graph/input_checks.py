@@ -27,11 +27,14 @@ def check_types(atype: torch.Tensor, type_map: list[str]) -> None:
         return
     least, greatest = int(atype.min()), int(atype.max())
     if least < -1 or greatest >= len(type_map):
-        raise ValueError(
-            "mace model: atom type {} is out of range; the model has {} types: {}.".format(
-                least if least < -1 else greatest, len(type_map), ", ".join(type_map)
-            )
-        )
+        raise ValueError(out_of_range(least if least < -1 else greatest, type_map))
+
+
+def out_of_range(atom_type: int, type_map: list[str]) -> str:
+    """What is said of a type that the model does not have."""
+    return "mace model: atom type {} is out of range; the model has {} types: {}.".format(
+        atom_type, len(type_map), ", ".join(type_map)
+    )
 
 
 def check_coordinates(coord: torch.Tensor) -> None:

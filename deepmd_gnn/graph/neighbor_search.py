@@ -138,12 +138,13 @@ class NeighborPairs(torch.nn.Module):
             1/Å, shape (nf, 3, 3).
         """
         volume = torch.abs(torch.linalg.det(box))
-        if not bool(torch.isfinite(box).all()) or bool((volume < 1e-9).any()):
+        # Comparisons with NaN, as of cells whose inverse has no numbers, are false.
+        if not bool(torch.isfinite(box).all()) or not bool((volume >= 1e-9).all()):
             raise ValueError(
                 "mace model: a cell is degenerate (zero volume, NaN or infinite). Give three independent vectors, or no cell for free boundaries."
             )
         inverse = torch.linalg.inv(box)
-        if bool((1.0 / torch.linalg.norm(inverse, dim=1) < self.min_height * self.r_max).any()):
+        if not bool((1.0 / torch.linalg.norm(inverse, dim=1) >= self.min_height * self.r_max).all()):
             raise ValueError(
                 "mace model: a cell is degenerate (thinner than a fiftieth of the cutoff radius). Check the cell vectors and their unit, Å."
             )

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from deepmd_gnn.files.portable import with_arrays
 from deepmd_gnn.files.progress import Progress, enter_stage
 from deepmd_gnn.files.torch_fixes import (
     PLAIN_HEADERS,
@@ -21,7 +22,6 @@ from deepmd_gnn.files.whole_file import whole_file
 from deepmd_gnn.graph.compilation import compilation, compiling
 from deepmd_gnn.host.classes import is_ours, model_of
 from deepmd_gnn.host.frozen_check import check_file
-from deepmd_gnn.host.storage import with_arrays
 from deepmd_gnn.kernels.cpu.cache import compiled_once
 from deepmd_gnn.kernels.cpu.compiler import check_compiler, cpu_guard, linked_into_models, this_machine
 from deepmd_gnn.kernels.cpu.input_check import input_check

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from deepmd_gnn.graph.builders import refuse_coincident
-from deepmd_gnn.graph.input_checks import check_cells, check_coordinates, check_types
+from deepmd_gnn.graph.input_checks import check_cells, check_coordinates, check_types, out_of_range
 from deepmd_gnn.host.classes import is_ours
 from deepmd_gnn.host.evaluation import Evaluation
 from deepmd_gnn.host.interface import HostInterface
@@ -22,6 +22,8 @@ from deepmd_gnn.host.interface import HostInterface
 
 def keeping_types(original: Callable[..., Any]) -> Callable[..., Any]:
     """Let the host's inference refuse types of our models that are no whole numbers or do not fit into 32 bits.
+
+    So are coordinates and cells that are complex, texts or objects.
 
     Exported models cannot refuse quantities of frames that there are not, nor say that they are missing; that is done here, too.
 
@@ -41,6 +43,9 @@ def keeping_types(original: Callable[..., Any]) -> Callable[..., Any]:
         given = np.asarray(atom_types)
         if (_not_whole(given) or _beyond_32_bits(given)) and is_evaluation_of_ours(self.deep_eval):
             refuse_types(atom_types, self.deep_eval.get_type_map())
+        kinds = [_not_real(np.asarray(each)) for each in (coords, cells) if each is not None]
+        if any(kinds) and is_evaluation_of_ours(self.deep_eval):
+            refuse_kinds(coords, cells)
         found = original(self, coords, cells, atom_types, *others)
         model = getattr(self.deep_eval, "_dpmodel", None)
         if isinstance(model, Evaluation) and model.frame_values.number > 0:
@@ -76,7 +81,33 @@ def refuse_types(atom_types: Any, type_map: list[str]) -> None:
             "counted from 0, or -1 for an atom that does not count."
         )
     if _beyond_32_bits(given):
-        check_types(torch.as_tensor(given.clip(-(2**62), 2**62).astype(np.int64)), type_map)
+        # Whole numbers of any size, so that the message has the one that was given.
+        least, greatest = int(given.min()), int(given.max())
+        raise ValueError(out_of_range(least if least < -1 else greatest, type_map))
+
+
+def refuse_kinds(coords: Any, cells: Any) -> None:
+    """Refuse coordinates and cells that are no real numbers: a cast takes their real part, or what it makes of a text.
+
+    Parameters
+    ----------
+    coords, cells : array_like
+        As a user gives them; cells may be None.
+
+    Raises
+    ------
+    ValueError
+        Names what was given.
+    """
+    for name, given in (("coordinates", coords), ("cells", cells)):
+        kind = None if given is None else _not_real(np.asarray(given))
+        if kind is not None:
+            raise ValueError(f"mace model: the {name} are of type {kind}, but must be real numbers, in Å.")
+
+
+def _not_real(given: np.ndarray) -> str | None:
+    """Type of an array, if it is none of real numbers."""
+    return None if given.dtype.kind in "biuf" else str(given.dtype)
 
 
 def _beyond_32_bits(types: np.ndarray) -> bool:

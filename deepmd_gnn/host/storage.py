@@ -3,36 +3,17 @@
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import numpy as np
 from deepmd.pt.utils.utils import to_numpy_array, to_torch_tensor
 
 from deepmd_gnn.config.described import OPTION_TENSORS
 from deepmd_gnn.config.versions import newer_writer
+from deepmd_gnn.files.portable import with_arrays
 from deepmd_gnn.files.tensor_names import model_name
 from deepmd_gnn.host.interface import HostInterface
 
 # Of serialize(): goes up when older versions of this package would misread it.
 FORMAT = 1
 Model = TypeVar("Model", bound=HostInterface)
-
-
-def with_arrays(data: dict[str, Any]) -> dict[str, Any]:
-    """A serialised model whose variables are arrays; HDF5 (``.dp``) gives those without axes back as numbers.
-
-    Parameters
-    ----------
-    data : dict[str, Any]
-        From :func:`serialized`, perhaps by way of a file.
-
-    Returns
-    -------
-    dict[str, Any]
-        Shares everything else with `data`.
-    """
-    return {
-        **data,
-        "@variables": {name: np.asarray(value) for name, value in data["@variables"].items()},
-    }
 
 
 def definition(model: HostInterface) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from ase.data import atomic_masses, covalent_radii
 from ase.data import atomic_numbers as ATOMIC_NUMBERS
 
 from deepmd_gnn.config.options import check_type_map
+from deepmd_gnn.datasets.folders import numbers_of
 
 _LAMMPS_SUFFIXES = (".lmp", ".data", ".lammps", ".lammps-data")
 
@@ -179,10 +180,12 @@ def _read_system(
     names = type_map
     if (path / "type_map.raw").exists():
         names = (path / "type_map.raw").read_text().split()
-    coord = np.concatenate([np.load(one / "coord.npy") for one in sets])[frame].reshape(-1, 3)
+    coord = np.concatenate([numbers_of(one / "coord.npy") for one in sets])[frame].reshape(-1, 3)
     cell = None
     if not (path / "nopbc").exists():
-        cell = np.concatenate([np.load(one / "box.npy") for one in sets])[frame].reshape(3, 3).astype(float)
+        cell = (
+            np.concatenate([numbers_of(one / "box.npy") for one in sets])[frame].reshape(3, 3).astype(float)
+        )
     return coord, [names[kind] for kind in types], cell
 
 

@@ -9,6 +9,7 @@ from deepmd.utils.argcheck import normalize
 from helpers import tiny_model
 
 from deepmd_gnn.config.mace import MaceConfig
+from deepmd_gnn.config.options import exclusion_tables
 
 MINIMAL = {
     "learning_rate": {"type": "exp", "start_lr": 0.001, "stop_lr": 1e-5, "decay_steps": 10},
@@ -171,3 +172,24 @@ def test_import_changes_nothing():
         "assert torch.equal(state, torch.random.get_rng_state())"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_long_exclusion_lists_are_looked_through_once():
+    """A stranger's file may repeat a type a million times."""
+
+    class Once(list):
+        passes = 0
+
+        def __iter__(self):
+            self.passes += 1
+            return super().__iter__()
+
+        def __contains__(self, _):
+            raise AssertionError("looked through for every type")
+
+    pairs, atoms = Once([[0, 1]] * 1000), Once([1] * 1000)
+    assert exclusion_tables(3, pairs, atoms) == (
+        [[True, False, True], [False, True, True], [True, True, True]],
+        [True, False, True],
+    )
+    assert (pairs.passes, atoms.passes) == (1, 1)

@@ -464,3 +464,36 @@ def test_charge_and_spin(tmp_path):
         convert(Conversion({"train": [path]}, fparam=("Q",)), tmp_path / "none")
     with pytest.raises(DataError, match="not with --layout lmdb"):
         convert(Conversion({"train": [path]}, layout="lmdb", fparam=("total_charge",)), tmp_path / "none")
+
+
+# --- damaged folders ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("coord", np.array([{}]), "coord.npy: is no whole array of numbers"),
+        ("coord", np.ones((1, 6)) + 1j, "coord.npy: is of type complex128"),
+        ("box", np.array([["9"] * 9]), "box.npy: is of type <U1"),
+        ("energy", None, "energy.npy: is no whole array of numbers"),
+        ("real_atom_types", np.array([[0, 0.5]]), r"frame 0 has the type 0\.5"),
+        ("real_atom_types", np.array([[0, -2]]), "frame 0 has the type -2"),
+        ("real_atom_types", np.array([[0, np.nan]]), "frame 0 has the type nan"),
+    ],
+)
+def test_arrays_that_are_no_numbers(name, content, words, tmp_path):
+    """Pickled objects, other kinds, an interrupted copy, types that a cast would change: refused by file."""
+    part = tmp_path / "set.000"
+    part.mkdir()
+    (tmp_path / "type.raw").write_text("0\n0\n")
+    (tmp_path / "type_map.raw").write_text("O\n")
+    for array, width in (("coord", 6), ("box", 9), ("energy", 1)):
+        np.save(part / f"{array}.npy", np.arange(1.0, width + 1)[None])
+    assert len(list(read_systems(tmp_path))) == 1
+    if content is None:
+        whole = part / f"{name}.npy"
+        whole.write_bytes(whole.read_bytes()[:-3])
+    else:
+        np.save(part / f"{name}.npy", content, allow_pickle=True)
+    with pytest.raises(DataError, match=words):
+        list(read_systems(tmp_path))

@@ -40,6 +40,7 @@ HOST = [
     ("deepmd.pt.utils.update_sel", "UpdateSel.update_one_sel", "self train_data type_map rcut sel mixed_type", "host/model.py"),
     ("deepmd.dpmodel.utils.neighbor_graph", "pad_and_guard_edges", "edge_index edge_vec capacity min_edges pad_value", "host/inference_graphs.py"),
     ("deepmd.dpmodel.utils.neighbor_graph", "canonicalize_neighbor_graph", "graph n_nodes", "host/inference_graphs.py"),
+    ("deepmd.backend.dpmodel", "DPModelBackend.serialize_hook", None, "files/backend_guard.py"),
     ("deepmd.backend.pytorch", "PyTorchBackend.deep_eval", None, "files/backend_guard.py"),
     ("deepmd.backend.pytorch", "PyTorchBackend.serialize_hook", None, "files/backend_guard.py"),
     ("deepmd.backend.pytorch", "PyTorchBackend.entry_point_hook", None, "files/backend_guard.py"),

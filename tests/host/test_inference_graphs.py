@@ -106,12 +106,12 @@ def test_the_wrong_one_of_several_objects_is_named(tmp_path):
         evaluator.eval(coord, None, np.array([np.int64(0), 0.5], dtype=object))
 
 
-@pytest.mark.parametrize("wrong", [2**32 + 1, -(2**32) + 1, 2**63 - 1])
+@pytest.mark.parametrize("wrong", [2**32 + 1, -(2**32) + 1, 2**63 - 1, 1e300])
 def test_types_are_not_wrapped(wrong, tmp_path):
     """The host casts to 32 bits, where these are other types."""
     save_checkpoint(tiny_model(), tmp_path / "m.pt")
     types = np.array([0, wrong])
-    with pytest.raises(ValueError, match=f"atom type {wrong if wrong < 2**62 else 2**62} is out of range"):
+    with pytest.raises(ValueError, match=f"atom type {int(wrong)} is out of range"):
         DeepPot(str(tmp_path / "m.pt")).eval(np.eye(3)[None, :2], None, types)
 
 
@@ -121,6 +121,20 @@ def test_types_are_whole_numbers(wrong, tmp_path):
     save_checkpoint(tiny_model(), tmp_path / "m.pt")
     with pytest.raises(ValueError, match=r"mace model: atom type .* is no whole number.*\(O, H\)"):
         DeepPot(str(tmp_path / "m.pt")).eval(np.eye(3)[None, :2], None, [wrong, 0])
+
+
+@pytest.mark.parametrize("what", ["coordinates", "cells"])
+def test_positions_are_real_numbers(what, model):
+    """A cast would take the real part, or what a text says; not for models of the host."""
+    ours = SimpleNamespace(_dpmodel=model, get_type_map=model.get_type_map)
+    theirs = SimpleNamespace(get_model_def_script=lambda: {"type": "standard"})
+    standard = keeping_types(lambda self, *given: given + (None, 1))
+    for kind in (complex, str, object):
+        given = {"coordinates": np.eye(3)[None], "cells": np.eye(3).reshape(1, 9) * 9}
+        given[what] = given[what].astype(kind)
+        standard(SimpleNamespace(deep_eval=theirs), *given.values(), [0, 1, 1])
+        with pytest.raises(ValueError, match=f"the {what} are of type .*, but must be real numbers"):
+            standard(SimpleNamespace(deep_eval=ours), *given.values(), [0, 1, 1])
 
 
 def test_where_nothing_can_be_refused(model):

@@ -23,9 +23,9 @@ def stored(path):
 
 @pytest.mark.parametrize("name", ALL)
 def test_round_trip(name, tmp_path):
-    """Through both formats."""
+    """Through both formats, and from each to the other."""
     original = tiny_model(**STRONG, **ALL[name])
-    files = [tmp_path / each for each in ("a.pth", "b.yaml", "c.dp", "d.pth")]
+    files = [tmp_path / each for each in ("a.pth", "b.dp", "c.yaml", "d.dp", "e.yaml", "f.pth")]
     first, back = files[0], files[-1]
     torch.jit.script(original).save(str(first))
     for source, target in itertools.pairwise(files):

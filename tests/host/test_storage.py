@@ -2,13 +2,12 @@
 
 import copy
 
-import numpy as np
 import pytest
 import torch
 from toy_network import ToyModel
 
 from deepmd_gnn.host.sharing import Descriptor, FittingNet, Part
-from deepmd_gnn.host.storage import FORMAT, definition, rebuilt, serialized, with_arrays
+from deepmd_gnn.host.storage import FORMAT, definition, rebuilt, serialized
 from deepmd_gnn.host.stored_names import StoredModel, fit_stored
 
 
@@ -37,14 +36,6 @@ def test_serialized_models_come_back():
     again = rebuilt(ToyModel, data)
     for name, value in model.state_dict().items():
         assert torch.equal(again.state_dict()[name], value), name
-
-
-def test_numbers_become_arrays():
-    data = {"@variables": {"scale": 2.0, "w": np.ones(3)}, "type": "toy"}
-    found = with_arrays(data)
-    assert found["@variables"]["scale"].shape == ()
-    assert found["@variables"]["w"] is data["@variables"]["w"]
-    assert isinstance(data["@variables"]["scale"], float)
 
 
 @pytest.mark.parametrize(("version", "refused"), [(FORMAT, False), (FORMAT + 1, True)])
