@@ -114,7 +114,7 @@ def system_type_map(folder: Path) -> list[str]:
 
 
 def numbers_of(path: Path) -> np.ndarray:
-    """Open an array of real numbers.
+    """Open an array of real numbers, of any shape.
 
     Raises
     ------

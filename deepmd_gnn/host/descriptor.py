@@ -13,13 +13,13 @@ from deepmd.utils.path import DPPath
 
 from deepmd_gnn.config.options import check_type_map
 from deepmd_gnn.config.versions import newer_writer, package_versions
+from deepmd_gnn.files.portable import with_arrays
 from deepmd_gnn.graph.arrangement import slots_per_chunk
 from deepmd_gnn.host.counts import CachedNumbers, count_neighbors
 from deepmd_gnn.host.descriptor_answers import DescriptorAnswers
 from deepmd_gnn.host.inputs import GraphBuilder
 from deepmd_gnn.host.labels import Sampled, check_files, warn_of_ignored_cells
 from deepmd_gnn.host.protocol import Options
-from deepmd_gnn.host.storage import with_arrays
 from deepmd_gnn.host.stored_options import pack, unpack
 from deepmd_gnn.nn.elements import copy_elements
 from deepmd_gnn.nn.network import EnergyNetwork
