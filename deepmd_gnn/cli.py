@@ -23,6 +23,7 @@ COMMANDS = (
     "deepmd_gnn.commands.lammps",
     "deepmd_gnn.commands.mace_off",
     "deepmd_gnn.commands.plot",
+    "deepmd_gnn.commands.uncertainty",
 )
 
 # What torch says on the CPU and on a GPU.

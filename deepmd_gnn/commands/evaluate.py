@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from deepmd_gnn.datasets.frames import Frame
     from deepmd_gnn.tools.batch_evaluation import BatchEvaluation, Prediction
+    from deepmd_gnn.tools.error_bars import ErrorBars
     from deepmd_gnn.tools.errors import ErrorTable
 
 _EXAMPLES = """\
@@ -31,7 +32,8 @@ examples:
   deepmd-gnn evaluate mace.pth test.xyz -o out.xyz --descriptors invariant --node-energies
   deepmd-gnn plot parity out.xyz -o parity.png --by element
 
-Writes MACE_energy, MACE_forces, MACE_stress beside what the file has; of a committee the mean and its deviation.
+Writes MACE_energy, MACE_forces, MACE_stress beside what the file has; of a committee the mean and its deviation; of one
+model with uncertainty (deepmd-gnn uncertainty) MACE_energy_std (eV/atom) and MACE_node_energies_std (eV).
 """
 
 
@@ -65,6 +67,8 @@ def add_parsers(subparsers: Any) -> None:
         "--aggregate", choices=("mean", "per_element_mean"), help="descriptors: mean over atoms instead of one row an atom"
     )  # fmt: skip
     parser.add_argument("--node-energies", action="store_true", help="energies of the atoms as well")
+    parser.add_argument("--forces-std", action="store_true", help="standard deviations of forces of a model with uncertainty, "
+                        "a backward pass for each of its draws")  # fmt: skip
     parser.add_argument("--prefix", default="MACE_", help="of the names in the output (default: %(default)s)")
     parser.add_argument("--head", help="branch of a multi-task checkpoint")
     add_label_arguments(parser, "name of the reference {name} in the file")
@@ -91,6 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
     from deepmd_gnn.datasets.labels import LabelReader, chosen_keys
     from deepmd_gnn.datasets.sources import read_frames
     from deepmd_gnn.tools.batch_evaluation import BatchEvaluation
+    from deepmd_gnn.tools.error_bars import ErrorBars
     from deepmd_gnn.tools.errors import ErrorTable
     from deepmd_gnn.tools.evaluation import load_potential
 
@@ -106,12 +111,17 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.mixed_pbc,
         arguments.node_energies,
         _descriptors(arguments, models[0]),
+        _deviations(arguments, models),
     )
+    calibration = ErrorBars()
     table = ErrorTable()
     frames = watched(read_frames(arguments.configs, arguments.format), delay=1.0)
     with whole_file(arguments.output) as unfinished, unfinished.open("w") as file:
         count = write_extxyz(
-            file, _results(frames, evaluation, LabelReader(chosen_keys(vars(arguments))), table, arguments)
+            file,
+            _results(
+                frames, evaluation, LabelReader(chosen_keys(vars(arguments))), table, calibration, arguments
+            ),
         )
     if evaluation.defaulted:
         sys.stderr.write(
@@ -120,9 +130,10 @@ def run(arguments: argparse.Namespace) -> int:
         )
     if arguments.json:
         answer = {"frames": count, "output": str(arguments.output), "errors": table.to_dict()}
+        answer |= {"energy_std": calibration.to_dict()} if calibration.deviations else {}
         sys.stdout.write(json.dumps(answer, indent=2) + "\n")
     else:
-        sys.stdout.write(table.text() + f"{arguments.output}: {count} frames\n")
+        sys.stdout.write(table.text() + calibration.text() + f"{arguments.output}: {count} frames\n")
     return 0
 
 
@@ -131,6 +142,7 @@ def _results(
     evaluation: "BatchEvaluation",
     labels: Any,
     table: "ErrorTable",
+    calibration: "ErrorBars",
     arguments: argparse.Namespace,
 ) -> "Iterator[Frame]":
     for frame, prediction in evaluation(frames):
@@ -138,6 +150,9 @@ def _results(
             continue
         known = labels.read(frame)
         table.add(frame, known, prediction.energy, prediction.forces, prediction.virial)
+        if prediction.energy_deviation is not None:
+            error = None if known.energy is None else (known.energy - prediction.energy) / frame.natoms
+            calibration.add(prediction.energy_deviation, error)
         _put(frame, prediction, arguments.prefix, arguments.aggregate)
         yield frame
 
@@ -158,8 +173,11 @@ def _put(frame: "Frame", prediction: "Prediction", prefix: str, aggregate: str |
         frame.info[f"{prefix}stress"] = (-prediction.virial / volume).reshape(9)
     if prediction.atom_energies is not None:
         frame.arrays[f"{prefix}node_energies"] = prediction.atom_energies
-    if prediction.force_deviation is not None:
+    if prediction.energy_deviation is not None:
         frame.info[f"{prefix}energy_std"] = prediction.energy_deviation
+    if prediction.atom_deviations is not None:
+        frame.arrays[f"{prefix}node_energies_std"] = prediction.atom_deviations
+    if prediction.force_deviation is not None:
         frame.info[f"{prefix}max_forces_std"] = float(prediction.force_deviation.max())
         frame.arrays[f"{prefix}forces_std"] = prediction.force_deviation
     if prediction.descriptors is None:
@@ -173,6 +191,24 @@ def _put(frame: "Frame", prediction: "Prediction", prefix: str, aggregate: str |
         }
     else:
         frame.arrays[f"{prefix}descriptors"] = prediction.descriptors
+
+
+def _deviations(
+    arguments: argparse.Namespace, models: list[Any]
+) -> "Callable[..., dict[str, np.ndarray]] | None":
+    """Standard deviations by the last layer, of one model that knows them."""
+    from functools import partial
+
+    from deepmd_gnn.tools.uncertainty import has_uncertainty, network_of, uncertainty
+
+    if len(models) == 1 and has_uncertainty(models[0]):
+        return partial(uncertainty, models[0], forces=arguments.forces_std)
+    if arguments.forces_std and len(models) == 1:
+        network_of(models[0])  # says why where it never will
+        raise ValueError(
+            f"--forces-std: {arguments.model} has no uncertainty. Make it with `deepmd-gnn uncertainty` from the checkpoint."
+        )
+    return None
 
 
 def _descriptors(arguments: argparse.Namespace, model: Any) -> "Callable[..., np.ndarray] | None":

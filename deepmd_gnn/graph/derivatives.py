@@ -32,7 +32,9 @@ class Differentiable:
         torch.set_grad_enabled(self.before)
 
 
-def edge_gradient(energy: torch.Tensor, edge_vec: torch.Tensor, create_graph: bool) -> torch.Tensor:
+def edge_gradient(
+    energy: torch.Tensor, edge_vec: torch.Tensor, create_graph: bool, keep_graph: bool = False
+) -> torch.Tensor:
     """Differentiate the energy with respect to the edge vectors.
 
     Parameters
@@ -42,7 +44,9 @@ def edge_gradient(energy: torch.Tensor, edge_vec: torch.Tensor, create_graph: bo
     edge_vec : torch.Tensor
         Å, shape (nedge, 3); requires grad.
     create_graph : bool
-        Keep the graph, for a loss on forces (training).
+        Make a graph of the derivative, for a loss on forces (training).
+    keep_graph : bool
+        Keep the graph of the energy, to differentiate something else of it.
 
     Returns
     -------
@@ -50,7 +54,7 @@ def edge_gradient(energy: torch.Tensor, edge_vec: torch.Tensor, create_graph: bo
         eV/Å, shape (nedge, 3).
     """
     gradient = torch.autograd.grad(
-        [energy.sum()], [edge_vec], create_graph=create_graph, retain_graph=create_graph
+        [energy.sum()], [edge_vec], create_graph=create_graph, retain_graph=create_graph or keep_graph
     )[0]
     assert gradient is not None  # tells TorchScript that it is a tensor
     return gradient

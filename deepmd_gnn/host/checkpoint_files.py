@@ -18,6 +18,7 @@ from deepmd_gnn.files.whole_file import whole_file
 from deepmd_gnn.host.classes import is_ours
 from deepmd_gnn.host.interface import HostInterface
 from deepmd_gnn.host.labels import check_trainer
+from deepmd_gnn.host.stored_uncertainty import forget_uncertainty
 
 _NUMBERED = re.compile(r"(.*)-(\d+)\.pt")
 
@@ -121,7 +122,7 @@ def check_order(path: Path, section: dict[str, Any]) -> None:
 
 
 def looking_first(original: Callable[..., None]) -> Callable[..., None]:
-    """Read all data of a training of our models before its first step.
+    """Read all data of a training of our models before its first step, and drop what will not fit its weights.
 
     Parameters
     ----------
@@ -136,8 +137,13 @@ def looking_first(original: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(original)
     def run(self: Any) -> None:
-        if self.rank == 0 and _trains_ours(self):
-            check_trainer(self)
+        if _trains_ours(self):
+            if self.rank == 0:
+                check_trainer(self)
+            for model in _models(self):
+                forget_uncertainty(
+                    model, "it belongs to the weights of the file that the training starts from"
+                )
         original(self)
 
     return run
@@ -193,5 +199,9 @@ def _count_from_one(checkpoint: dict[str, Any], *, done: bool) -> None:
 
 def _trains_ours(trainer: Any) -> bool:
     """Whether all models of a trainer are ours; compiled ones keep theirs inside."""
+    return all(isinstance(model, HostInterface) for model in _models(trainer))
+
+
+def _models(trainer: Any) -> list[Any]:
     models = trainer.model.values() if trainer.multi_task else [trainer.model]
-    return all(isinstance(getattr(model, "original_model", model), HostInterface) for model in models)
+    return [getattr(model, "original_model", model) for model in models]

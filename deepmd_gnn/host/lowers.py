@@ -11,14 +11,14 @@ import torch
 
 from deepmd_gnn.export import traced_edge_lower, traced_program
 from deepmd_gnn.host.edge_lower import evaluate_edges
-from deepmd_gnn.host.embedding import Embedding
 from deepmd_gnn.host.hessian import hessian
 from deepmd_gnn.host.labels import cell_of_batch
 from deepmd_gnn.host.padded_lower import evaluate_slots
 from deepmd_gnn.host.results import mask_of, public_results, results_of_frames
+from deepmd_gnn.host.uncertainty import Uncertain
 
 
-class Lowers(Embedding):
+class Lowers(Uncertain):
     """A model that answers ``forward`` and the host's lower interfaces."""
 
     def forward(

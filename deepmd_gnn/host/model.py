@@ -1,7 +1,7 @@
 """A DeePMD-kit model of any network that gives atomic energies on a graph: how it is made, its statistics, elements and storage.
 
 It is an :class:`~deepmd_gnn.host.interface.HostInterface`, an :class:`~deepmd_gnn.host.evaluation.Evaluation`, an
-:class:`~deepmd_gnn.host.embedding.Embedding` and has the host's :class:`~deepmd_gnn.host.lowers.Lowers`, one above the other.
+:class:`~deepmd_gnn.host.embedding.Embedding`, :class:`~deepmd_gnn.host.uncertainty.Uncertain` and has the host's :class:`~deepmd_gnn.host.lowers.Lowers`, one above the other.
 """
 
 import json
@@ -29,8 +29,10 @@ from deepmd_gnn.host.protocol import Options
 from deepmd_gnn.host.sharing import Descriptor, FittingNet
 from deepmd_gnn.host.storage import definition, rebuilt, serialized
 from deepmd_gnn.host.stored_options import pack
+from deepmd_gnn.host.stored_uncertainty import forget_uncertainty
 from deepmd_gnn.nn.elements import copy_elements
 from deepmd_gnn.nn.network import EnergyNetwork
+from deepmd_gnn.nn.uncertainty import LastLayerUncertainty
 
 # Where the number of neighbours was not looked up (--skip-neighbor-stat): only a hint.
 _DEFAULT_SEL = 128
@@ -95,6 +97,8 @@ class GraphModel(Lowers):
         self.energy_model = self.new_network(self.atomic_numbers_of(self.type_map)).to(env.DEVICE)
         self.nlayers = self.energy_model.nlayers
         self.frame_values = FrameValues(frame_features(self))
+        self.uncertainty = LastLayerUncertainty().to(env.DEVICE)
+        self.last_layer_size = self._last_layer_size()
         self.set_exclusions()
         self.counted = {}
         ntypes = len(self.type_map)
@@ -212,6 +216,11 @@ class GraphModel(Lowers):
         # Data without any pair have no neighbours, but no buffer has room for none.
         return set_sel(energies_in_section(local_jdata, type_map), max(int(sel[0]), 1)), distance
 
+    @torch.jit.unused
+    def _last_layer_size(self) -> int:
+        weights = dict(self.energy_model.named_parameters())
+        return sum(weights[name].numel() for name in self.energy_model.last_layer())
+
     # --- elements, sharing, storage -----------------------------------------------------------------------------
 
     def set_exclusions(self) -> None:
@@ -251,6 +260,7 @@ class GraphModel(Lowers):
             energies[0, new] = self.out_bias[0, old]
             observed[new] = self.observed[old]
         self.energy_model = network
+        forget_uncertainty(self, "the elements are others")
         self.out_bias = energies
         self.observed = observed
         self.out_std = torch.ones_like(energies)

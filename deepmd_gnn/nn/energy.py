@@ -220,6 +220,31 @@ class MaceEnergy(EnergyNetwork):
                 begin += dim
         return torch.cat(columns, dim=1)
 
+    def last_inputs(self, features: list[torch.Tensor], graph: AtomGraph) -> torch.Tensor:
+        """See :meth:`~deepmd_gnn.nn.network.EnergyNetwork.last_inputs`: those of the readouts, one after the other."""
+        columns: list[torch.Tensor] = []
+        first_read = len(features) - len(self.readouts)
+        for index, readout in enumerate(self.readouts):
+            columns.append(self.scale * readout.last_inputs(features[first_read + index]).to(torch.float64))
+        if self.reads_embedding:
+            embedding, kinds = self.first_features(graph)
+            rows = embedding[kinds[: graph.node_types.shape[0]]]
+            columns.append(self.embedding_readout.last_inputs(rows).to(torch.float64))  # type: ignore[operator]
+        return torch.cat(columns, dim=1)
+
+    @torch.jit.unused
+    def last_layer(self) -> "list[str]":
+        """See :meth:`~deepmd_gnn.nn.network.EnergyNetwork.last_layer`."""
+        names = [
+            f"readouts.{index}.{name}"
+            for index, readout in enumerate(self.readouts)
+            for name in readout.last_layer()
+        ]
+        if self.reads_embedding:
+            assert isinstance(self.embedding_readout, Readout | BiasReadout)
+            names += [f"embedding_readout.{name}" for name in self.embedding_readout.last_layer()]
+        return names
+
     @torch.jit.unused
     def element_axes(self) -> "dict[str, tuple[int | list[tuple[int, int]], bool]]":
         """See :meth:`~deepmd_gnn.nn.network.EnergyNetwork.element_axes`; e3nn's maps are divided by the root."""

@@ -60,6 +60,28 @@ class EnergyNetwork(torch.nn.Module):
         """Put the features of all layers side by side, as users of descriptors expect them; shape (nnode, ·)."""
         return torch.cat([layer.flatten(1) for layer in features], dim=1)
 
+    def last_inputs(self, features: list[torch.Tensor], graph: AtomGraph) -> torch.Tensor:
+        """Derivatives of the energies by the weights of the last linear layers, of which the energy is a linear function.
+
+        Parameters
+        ----------
+        features : list[torch.Tensor]
+            From :meth:`forward`.
+        graph : AtomGraph
+            As given to it.
+
+        Returns
+        -------
+        torch.Tensor
+            eV per unit of weight, float64, shape (nnode, weights), in the order of :meth:`last_layer`.
+        """
+        raise NotImplementedError
+
+    @torch.jit.unused
+    def last_layer(self) -> "list[str]":
+        """Names of the weights of the last linear layers; empty for a network that does not tell them."""
+        return []
+
     @torch.jit.unused
     def element_axes(self) -> "dict[str, tuple[int | list[tuple[int, int]], bool]]":
         """Say which weights belong to elements.

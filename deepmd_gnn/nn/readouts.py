@@ -56,6 +56,20 @@ class Readout(torch.nn.Module):
             hidden = activate(hidden, self.gate)
             return hidden @ (self.linear_2.weight * (self.gain * self.linear_2.weight.shape[0] ** -0.5))
 
+    def last_inputs(self, features: torch.Tensor) -> torch.Tensor:
+        """Derivatives of the node energies by the last layer's weights; shape (nnode, components, channels) → (nnode, weights)."""
+        scalars = features[:, 0]
+        if self.is_linear:
+            return scalars * self.channels**-0.5
+        else:  # noqa: RET505 - TorchScript compiles only the branch that applies
+            hidden = matmul(scalars, self.linear_1.weight.view(self.channels, -1) * self.channels**-0.5)
+            return activate(hidden, self.gate) * (self.gain * self.linear_2.weight.shape[0] ** -0.5)
+
+    @torch.jit.unused
+    def last_layer(self) -> "list[str]":
+        """Names of the weights that :meth:`last_inputs` differentiates by."""
+        return ["linear.weight" if self.is_linear else "linear_2.weight"]
+
 
 class BiasedWeight(Weight):
     """A parameter called ``weight`` and one called ``bias``.
@@ -101,12 +115,26 @@ class BiasReadout(torch.nn.Module):
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Compute node energies; see :meth:`Readout.forward`."""
+        hidden = self.hidden(features)
+        return hidden @ (self.linear_2.weight * self.width**-0.5) + self.linear_2.bias
+
+    def hidden(self, features: torch.Tensor) -> torch.Tensor:
+        """Compute the second hidden layer; shape (nnode, components, channels) → (nnode, width)."""
         scalars = features[:, 0]
         first = self.linear_1.weight.view(-1, self.width) * scalars.shape[1] ** -0.5
         hidden = activate(matmul(scalars, first), self.gate) * self.gain
         middle = self.linear_mid.weight.view(self.width, self.width) * self.width**-0.5
-        hidden = activate(matmul(hidden, middle) + self.linear_mid.bias, self.gate) * self.gain
-        return hidden @ (self.linear_2.weight * self.width**-0.5) + self.linear_2.bias
+        return activate(matmul(hidden, middle) + self.linear_mid.bias, self.gate) * self.gain
+
+    def last_inputs(self, features: torch.Tensor) -> torch.Tensor:
+        """See :meth:`Readout.last_inputs`; the last column belongs to the bias."""
+        hidden = self.hidden(features) * self.width**-0.5
+        return torch.cat([hidden, torch.ones_like(hidden[:, :1])], dim=1)
+
+    @torch.jit.unused
+    def last_layer(self) -> "list[str]":
+        """See :meth:`Readout.last_layer`."""
+        return ["linear_2.weight", "linear_2.bias"]
 
 
 def activate(inputs: torch.Tensor, gate: str) -> torch.Tensor:

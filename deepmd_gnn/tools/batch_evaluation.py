@@ -2,21 +2,15 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import numpy as np
-from ase.data import chemical_symbols
 
 from deepmd_gnn.config.checks import parse_irreps
-from deepmd_gnn.datasets.cells import whole_periodicity
 from deepmd_gnn.datasets.frames import DataError, Frame
-from deepmd_gnn.datasets.labels import LabelReader
+from deepmd_gnn.tools.alike_frames import evaluated_alike, inputs_of
 from deepmd_gnn.tools.evaluation import quiet
 from deepmd_gnn.tools.quantities import frame_values, quantities_of_potential
-
-_WINDOW = 16  # batches of which frames of the same atoms are looked for together
-_MOST_ATOMS = 4096  # of a batch
 
 
 @dataclass
@@ -32,9 +26,11 @@ class Prediction:
     atom_energies: np.ndarray | None = None
     """eV, shape (natom,)."""
     energy_deviation: float | None = None
-    """Standard deviation of a committee, eV/atom."""
+    """Standard deviation of a committee, or of the model by its last layer, eV/atom."""
     force_deviation: np.ndarray | None = None
     """Of each atom, √⟨|F − ⟨F⟩|²⟩ in eV/Å, shape (natom,)."""
+    atom_deviations: np.ndarray | None = None
+    """Standard deviations of the atoms' energies by the last layer, eV, shape (natom,)."""
     descriptors: np.ndarray | None = None
     """Of the first model, shape (natom, features)."""
 
@@ -55,6 +51,8 @@ class BatchEvaluation:
         Whether they are asked for; they cost time.
     descriptors : Callable, optional
         From (coordinates, cells, types) to descriptors, shape (frames, atoms, features).
+    deviations : Callable, optional
+        From the same, and perhaps ``fparam``, to the standard deviations of :func:`~deepmd_gnn.tools.uncertainty.uncertainty`.
     """
 
     models: Sequence[Any]
@@ -62,6 +60,7 @@ class BatchEvaluation:
     mixed_pbc: str = "refuse"
     atom_energies: bool = False
     descriptors: Callable[..., np.ndarray] | None = None
+    deviations: Callable[..., dict[str, np.ndarray]] | None = None
 
     def __post_init__(self) -> None:
         self.defaulted = 0
@@ -86,47 +85,29 @@ class BatchEvaluation:
         Frame, Prediction
             The prediction is None where a frame is skipped.
         """
-        notes = LabelReader()
-        waiting = iter(frames)
-        while window := list(islice(waiting, _WINDOW * self.frames)):
-            results: list[Prediction | None] = [None] * len(window)
-            alike: dict[tuple[bytes, bool, tuple[bool, ...]], list[tuple[int, Frame]]] = {}
-            for place, frame in enumerate(window):
-                whole = whole_periodicity(frame, self.mixed_pbc, notes)
-                if whole is not None:
-                    known = tuple(frame_values(whole.info, one) is not None for one in self.quantities)
-                    self.defaulted += any(
-                        bool(one) and not k for one, k in zip(self.quantities, known, strict=True)
-                    )
-                    key = (frame.numbers.tobytes(), any(whole.pbc), known)
-                    alike.setdefault(key, []).append((place, whole))
-            for members in alike.values():
-                size = max(1, min(self.frames, _MOST_ATOMS // members[0][1].natoms))
-                for begin in range(0, len(members), size):
-                    batch = members[begin : begin + size]
-                    for (place, _), result in zip(batch, self._evaluate([f for _, f in batch]), strict=True):
-                        results[place] = result
-            yield from zip(window, results, strict=True)
+        yield from evaluated_alike(frames, self._evaluate, self.frames, self.mixed_pbc, self._known)
+
+    def _known(self, frame: Frame) -> tuple[bool, ...]:
+        """For each model, whether the frame says the quantities that its energy depends on."""
+        known = tuple(frame_values(frame.info, one) is not None for one in self.quantities)
+        self.defaulted += any(bool(one) and not k for one, k in zip(self.quantities, known, strict=True))
+        return known
 
     def _evaluate(self, frames: list[Frame]) -> list[Prediction]:
-        first = frames[0]
-        periodic = any(first.pbc)
-        coord = np.stack([frame.positions.reshape(-1) for frame in frames])
-        cells = np.stack([frame.cell.reshape(-1) for frame in frames]) if periodic else None
         found = []
         for model, quantities in zip(self.models, self.quantities, strict=True):
-            types = self._types(model, first)
-            values = [frame_values(frame.info, quantities) for frame in frames] if quantities else []
-            given = [value for value in values if value is not None]
-            fparam = {"fparam": np.stack(given)} if len(given) == len(frames) else {}
+            inputs = inputs_of(frames, model, quantities)
             with quiet():
-                results = model.eval(coord, cells, types, atomic=self.atom_energies, **fparam)[:4]
+                results = model.eval(*inputs.arrays, atomic=self.atom_energies, **inputs.fparam)[:4]
             found.append([np.asarray(one, dtype=float) for one in results])
         energies, forces, virials, *atomic = (np.stack(one) for one in zip(*found, strict=True))
-        features = None
-        if self.descriptors is not None:
-            with quiet():
-                features = self.descriptors(coord, cells, self._types(self.models[0], first))
+        features, deviations = None, None
+        first = inputs_of(frames, self.models[0], self.quantities[0])
+        with quiet():
+            if self.descriptors is not None:
+                features = self.descriptors(*first.arrays)
+            if self.deviations is not None:
+                deviations = self.deviations(*first.arrays, **first.fparam)
         predictions = []
         for k, frame in enumerate(frames):
             shape = (len(self.models), frame.natoms, 3)
@@ -134,7 +115,7 @@ class BatchEvaluation:
             prediction = Prediction(
                 float(energies[:, k].mean()),
                 members.mean(axis=0),
-                virials[:, k].mean(axis=0).reshape(3, 3) if periodic else None,
+                virials[:, k].mean(axis=0).reshape(3, 3) if first.arrays[1] is not None else None,
                 atomic[0][:, k].mean(axis=0).reshape(-1) if atomic else None,
             )
             if len(self.models) > 1:
@@ -142,17 +123,13 @@ class BatchEvaluation:
                 prediction.force_deviation = np.sqrt(members.var(axis=0).sum(axis=1))
             if features is not None:
                 prediction.descriptors = features[k]
+            if deviations is not None:
+                prediction.energy_deviation = float(deviations["energy_std"][k, 0]) / frame.natoms
+                prediction.atom_deviations = deviations["atom_energy_std"][k, :, 0]
+                if "force_std" in deviations:
+                    prediction.force_deviation = deviations["force_std"][k, :, 0]
             predictions.append(prediction)
         return predictions
-
-    @staticmethod
-    def _types(model: Any, frame: Frame) -> np.ndarray:
-        names = model.get_type_map()
-        kinds = [chemical_symbols[number] for number in frame.numbers.tolist()]
-        unknown = sorted(set(kinds) - set(names))
-        if unknown:
-            raise DataError(f"{frame.where}: has atoms of {', '.join(unknown)}, but the model knows only {', '.join(names)}.")  # fmt: skip
-        return np.array([names.index(kind) for kind in kinds])
 
 
 def invariants(features: np.ndarray, hidden_irreps: str, layers: int) -> np.ndarray:
