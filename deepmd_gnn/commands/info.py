@@ -170,6 +170,12 @@ def _model_lines(model: dict[str, Any]) -> list[str]:
         entries["Excluded pairs"] = ", ".join("–".join(pair) for pair in model["pair_exclude_types"])
     if model["atom_exclude_types"]:
         entries["Excluded types"] = " ".join(model["atom_exclude_types"])
+    noted = model["uncertainty"]
+    if noted:
+        entries["Uncertainty"] = (
+            f"{noted.get('method')}, {noted.get('features')} features of {noted.get('frames')} frames, calibrated on "
+            + (f"{noted.get('calibration_frames')} {noted.get('calibrated_on')}")
+        )
     return [_line(name, value, "  ") for name, value in entries.items()]
 
 

@@ -53,7 +53,7 @@ def summarise(path: Path) -> dict[str, Any]:
         ``multi_rank``, ``with_comm_artifact``, ``atomic_virial``, ``compiled_for``, ``kernels`` and ``radial_tables`` (None: none), ``versions``
         and ``source`` (None: not recorded), ``training`` (None for frozen models), ``next`` (a command), ``warnings``, and ``models``: one per head, with
         ``head``, ``type``, ``type_map``, ``r_max`` (Å), ``architecture``, ``precision``, ``parameters``,
-        ``avg_num_neighbors``, ``scale`` (eV), ``atomic_energies`` (eV), and excluded types.
+        ``avg_num_neighbors``, ``scale`` (eV), ``atomic_energies`` (eV), excluded types, and ``uncertainty`` (None without).
 
     Raises
     ------
@@ -145,6 +145,7 @@ def _model(stored: StoredFile, model: StoredModel) -> dict[str, Any]:
             "atomic_energies": dict(zip(type_map, energies, strict=True)),
             "pair_exclude_types": [[type_map[i] for i in pair] for pair in model.section.get("pair_exclude_types") or []],
             "atom_exclude_types": [type_map[i] for i in model.section.get("atom_exclude_types") or []],
+            "uncertainty": _uncertainty(model),
         }  # fmt: skip
     except ModelFileError:
         raise
@@ -197,6 +198,14 @@ def _contradiction(config: Config, model: StoredModel) -> str | None:
             if name in kept and kept[name] != value and name not in STATISTICS:
                 return f"'{name}' is {value!r} in its description, but the weights are of a model with {kept[name]!r}"
     return None
+
+
+def _uncertainty(model: StoredModel) -> dict[str, Any] | None:
+    """What ``deepmd-gnn uncertainty`` noted."""
+    noted = model.state.get("uncertainty.description")
+    if noted is None or not noted.size:
+        return None
+    return dict(json.loads(bytes(noted.reshape(-1).tolist())))
 
 
 def _parameters(model: StoredModel) -> int:

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from deepmd_gnn.host.calculator import noticing_info, reading_info
+from deepmd_gnn.host.calculator import giving_deviations, noticing_info, reading_info
 from deepmd_gnn.host.checkpoint_files import checking_checkpoints, looking_first, writing_whole
 from deepmd_gnn.host.compiled_training import vectorised
 from deepmd_gnn.host.deviation import comparing_type_maps
@@ -47,7 +47,11 @@ PATCHES = (
     ),
     Patch(
         "deepmd.calculator", "DP.calculate", reading_info,
-        "reads charge and spin as atoms.info[\"fparam\"] only",
+        "reads charge and spin as atoms.info[\"fparam\"] only, and gives no standard deviations",
+    ),
+    Patch(
+        "deepmd.calculator", "DP.get_property", giving_deviations,
+        "refuses properties that are not in a list", True,
     ),
     Patch(
         "deepmd.calculator", "DP.check_state", noticing_info,

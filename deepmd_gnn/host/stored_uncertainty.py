@@ -40,7 +40,7 @@ def empty(name: str, like: torch.Tensor) -> torch.Tensor:
     if name == "force_scale":
         return torch.ones((), dtype=torch.float64, device=like.device)
     if name == "description":
-        return torch.zeros(0, dtype=torch.uint8, device=like.device)
+        return torch.zeros(0, dtype=torch.int32, device=like.device)
     return torch.zeros(0, 0, dtype=torch.float64, device=like.device)
 
 

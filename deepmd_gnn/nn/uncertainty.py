@@ -27,7 +27,7 @@ class LastLayerUncertainty(torch.nn.Module):
     force_scale : torch.Tensor
         Factor of the standard deviations of forces, float64, shape ().
     description : torch.Tensor
-        Where it comes from: JSON in bytes, uint8.
+        Where it comes from: JSON, a number for each byte, int32 (the host carries no bytes from one backend to another).
     """
 
     factor: torch.Tensor
@@ -40,7 +40,7 @@ class LastLayerUncertainty(torch.nn.Module):
         self.register_buffer("factor", torch.zeros(0, 0, dtype=torch.float64))
         self.register_buffer("members", torch.zeros(0, 0, dtype=torch.float64))
         self.register_buffer("force_scale", torch.ones((), dtype=torch.float64))
-        self.register_buffer("description", torch.zeros(0, dtype=torch.uint8))
+        self.register_buffer("description", torch.zeros(0, dtype=torch.int32))
 
     def is_known(self) -> bool:
         """Whether there is a posterior."""

@@ -129,7 +129,7 @@ class PosteriorMaker:
             "atoms": self.covariance.atoms,
             "alpha": calibration.alpha,
             "regularisation": calibration.ridge,
-            "calibrated_on": "frames of the training" if held_out else "validation frames",
+            "calibrated_on": "training frames" if held_out else "validation frames",
             "calibration_frames": len(errors),
             "force_frames": force_frames,
             "force_scale": scale,

@@ -12,7 +12,7 @@ import numpy as np
 
 # Of the largest eigenvalue: what is tried for the regularisation.
 _RATIOS = 10.0 ** np.arange(-14.0, 0.5, 0.5)
-DRAWS = 16
+DRAWS = 8
 
 
 @dataclass

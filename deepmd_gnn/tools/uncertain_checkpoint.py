@@ -36,7 +36,7 @@ def store(source: Path, output: Path, head: str | None, posterior: Posterior) ->
         "factor": torch.as_tensor(posterior.factor, dtype=torch.float64),
         "members": torch.as_tensor(posterior.members, dtype=torch.float64),
         "force_scale": torch.tensor(posterior.force_scale, dtype=torch.float64),
-        "description": torch.tensor(list(json.dumps(description).encode()), dtype=torch.uint8),
+        "description": torch.tensor(list(json.dumps(description).encode()), dtype=torch.int32),
     }
     state.update({f"{prefix}{_PREFIX}{name}": value for name, value in tensors.items()})
     _write(content, output)

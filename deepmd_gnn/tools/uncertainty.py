@@ -32,6 +32,8 @@ def network_of(potential: Any) -> Any:
     model: Any = getattr(backend, "_dpmodel", None)
     if isinstance(parts, torch.nn.ModuleDict):
         model = parts["Default"]
+    elif isinstance(model, torch.nn.Module):
+        model.eval()  # beside an exported file, as the host rebuilds it, it is in the mode of training
     if not hasattr(model, "forward_uncertainty"):
         raise ValueError(
             "this model file has no uncertainty: it is not of this package, or was frozen by an earlier version. Freeze the "
@@ -91,7 +93,7 @@ def uncertainty(
     fparam : array_like, optional
         Quantities of the frames that the energy depends on, shape (nf, nquantity).
     forces : bool
-        Also of the forces: as many backward passes as the model has draws from its posterior, 16 by default.
+        Also of the forces: as many backward passes as the model has draws from its posterior, 8 by default.
     gradient : bool
         Also the derivative of the energy's standard deviation: one backward pass.
 
