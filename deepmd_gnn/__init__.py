@@ -2,7 +2,7 @@
 
 Importing this package imports neither torch nor DeePMD-kit, which finds the model through the entry points
 ``deepmd.backend`` (input schema), ``deepmd.pt`` and ``deepmd.pt_expt`` (the model). The functions for native MACE files,
-for committees, for LAMMPS in Python and for TorchSim are loaded when they are first used.
+for committees and uncertainties, for LAMMPS in Python and for TorchSim are loaded when they are first used.
 """
 
 from typing import Any
@@ -19,6 +19,7 @@ __all__ = [
     "load_mace",
     "mace_mp",
     "mace_off",
+    "uncertainty",
 ]
 
 _HOMES = {
@@ -30,6 +31,7 @@ _HOMES = {
     "load_mace": "deepmd_gnn.native.reader",
     "mace_mp": "deepmd_gnn.native.calculators",
     "mace_off": "deepmd_gnn.native.calculators",
+    "uncertainty": "deepmd_gnn.tools.uncertainty",
 }
 
 keep_old_paths()
