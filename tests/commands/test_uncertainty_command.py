@@ -1,10 +1,12 @@
 """``deepmd-gnn uncertainty``, and what other commands make of its checkpoint."""
 
 import json
+import shutil
 
 import pytest
 import torch
 from deepmd_run import base_input, run_dp
+from documented import ROOT, PageRun
 from helpers import tiny_model
 from training_data import composition_frames, write_system
 
@@ -61,6 +63,16 @@ def test_a_training_drops_it(folder, tmp_path):
     run_dp(tmp_path, "train", config, "--init-model", str(folder / "sure.pt"), "--skip-neighbor-stat")
     assert not [name for name in tensors(tmp_path / "model.ckpt-2.pt") if ".uncertainty." in name]
     assert "the uncertainty of the model is dropped" in (tmp_path / "train.log").read_text()
+
+
+@pytest.mark.slow
+def test_the_page(folder, tmp_path):
+    shutil.copy(folder / "plain.pt", tmp_path / "model.ckpt.pt")
+    for name in ("train", "valid"):
+        shutil.copytree(folder / name, tmp_path / "data" / name)
+    assert main(["data", str(folder / "valid"), "-o", str(tmp_path / "test.xyz")]) == 0
+    PageRun(ROOT / "docs/uncertainty.md", tmp_path, {})()
+    assert (tmp_path / "member_1.pth").exists()
 
 
 def test_what_is_refused(folder, capsys, tmp_path):

@@ -74,6 +74,7 @@ INTERNAL = (
     "communication tensors need exactly one frame",
     "ghost atoms need a mapping",
     "embeddings need eval mode",
+    "uncertainties need eval mode",
     "no case embedding",
     "no generated kernels",
     f"evaluation is {HOLE}",  # an argument in Python
