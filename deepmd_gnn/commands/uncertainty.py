@@ -43,7 +43,7 @@ def add_parsers(subparsers: Any) -> None:
                         "without, every tenth training frame calibrates, and deviations come out too small")  # fmt: skip
     parser.add_argument("-o", "--output", type=Path, help="new checkpoint (default: MODEL itself)")
     parser.add_argument("--regularisation", type=float, metavar="RATIO", help="what is added to the covariance, in units of its largest "
-                        "eigenvalue (default: the likeliest)")  # fmt: skip
+                        "eigenvalue (default: the smallest of the likely ones)")  # fmt: skip
     parser.add_argument("--draws", type=int, default=8, help="draws from the posterior, for forces (default: %(default)s)")  # fmt: skip
     parser.add_argument("--seed", type=int, default=1, help="of the draws (default: %(default)s)")
     parser.add_argument("--committee", type=Path, metavar="FOLDER", help="also write members of a committee, drawn from the posterior, as checkpoints")  # fmt: skip

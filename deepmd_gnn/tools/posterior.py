@@ -165,9 +165,8 @@ class PosteriorMaker:
         inputs = inputs_of(frames, self.potential, self.quantities)
         with quiet():
             predicted = np.asarray(self.potential.eval(*inputs.arrays, **inputs.fparam)[1], dtype=float)
-            deviations = uncertainty(self.potential, *inputs.arrays, **inputs.fparam, forces=True)[
-                "force_std"
-            ]
+            found = uncertainty(self.potential, *inputs.arrays, inputs.fparam.get("fparam"), forces=True)
+        deviations = found["force_std"]
         ratios = []
         for frame, forces, deviation in zip(frames, predicted, deviations[..., 0], strict=True):
             error = np.linalg.norm(np.asarray(self.labels.read(frame).forces) - forces, axis=1)

@@ -11,7 +11,10 @@ from typing import NamedTuple
 import numpy as np
 
 # Of the largest eigenvalue: what is tried for the regularisation.
-_RATIOS = 10.0 ** np.arange(-14.0, 0.5, 0.5)
+_RATIOS = 10.0 ** np.arange(-12.0, 0.5, 0.5)
+# Of the logarithm of the likelihood per frame. Frames like those of the training hardly tell regularisations apart, but a large one
+# says little about others: of those that are about as likely the smallest is taken.
+_INDIFFERENT = 0.05
 DRAWS = 8
 
 
@@ -66,7 +69,8 @@ def calibrated(
     errors : numpy.ndarray
         Reference minus prediction, eV, shape (nf,).
     ridge : float, optional
-        Regularisation :math:`\varsigma^2` in units of the largest eigenvalue of `covariance`; by default the likeliest of a grid.
+        Regularisation :math:`\varsigma^2` in units of the largest eigenvalue of `covariance`; by default the
+        smallest of a grid that is about as likely as the likeliest.
 
     Returns
     -------
@@ -75,23 +79,22 @@ def calibrated(
     values, vectors = np.linalg.eigh(covariance)
     values = values.clip(min=0.0)
     squares = (features @ vectors) ** 2
-    best: tuple[float, Calibration] | None = None
+    tried: list[tuple[float, Calibration]] = []
     for ratio in _RATIOS if ridge is None else [ridge]:
         added = float(ratio * values[-1])
         variance = (squares / (values + added)).sum(axis=1)
         alpha = float(np.sqrt(np.mean(errors**2 / variance)))
-        if not np.isfinite(alpha) or alpha <= 0.0:
-            continue
-        # Of a Gaussian, without constants; the squared errors give a constant at the best alpha.
-        cost = float(np.log(variance).sum() / 2 + len(errors) * np.log(alpha))
-        if best is None or cost < best[0]:
-            best = cost, Calibration(alpha, added)
-    if best is None:
+        if np.isfinite(alpha) and alpha > 0.0:
+            # Of a Gaussian, without constants; the squared errors give a constant at the best alpha.
+            cost = float(np.log(variance).mean() / 2 + np.log(alpha))
+            tried.append((cost, Calibration(alpha, added)))
+    if not tried:
         raise ValueError(
             "the uncertainty cannot be calibrated: all errors, or all features, vanish. Calibrate on frames with energies "
             "of the reference method, which the model has not been trained on."
         )
-    return best[1]
+    limit = min(cost for cost, _ in tried) + _INDIFFERENT
+    return next(found for cost, found in tried if cost <= limit)
 
 
 def posterior_factor(covariance: np.ndarray, calibration: Calibration) -> np.ndarray:

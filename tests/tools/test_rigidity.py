@@ -63,3 +63,15 @@ def test_error_bars():
     assert "250 meV/atom, errors are 1.00 of it" in bars.text()
     assert spearman(np.array([1.0, 1.0, 2.0]), np.array([1.0, 3.0, 2.0])) == pytest.approx(0.0)
     assert spearman(np.ones(3), np.arange(3.0)) == 0.0
+
+
+def test_the_smallest_likely_regularisation():
+    """None where it makes no difference; some where validation has directions in which the training has nothing."""
+    rng = np.random.default_rng(4)
+    covariance = np.diag([1.0, 0.5, 0.3])
+    known = calibrated(covariance, rng.normal(size=(50, 3)), rng.normal(size=50))
+    assert known.ridge == pytest.approx(1e-12)
+    covariance = np.diag([1.0, 0.5, 0.0])
+    others = rng.normal(size=(50, 3)) * [1.0, 1.0, 1e-4] * rng.choice([1.0, 100.0], size=(50, 1))
+    found = calibrated(covariance, others, rng.normal(size=50) * np.linalg.norm(others[:, :2], axis=1))
+    assert found.ridge > 1e-9
