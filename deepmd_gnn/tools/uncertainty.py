@@ -100,8 +100,8 @@ def uncertainty(
     Returns
     -------
     dict[str, numpy.ndarray]
-        ``energy_std`` (nf, 1) and ``atom_energy_std`` (nf, natom, 1) in eV; with `forces` ``force_std`` (nf, natom, 1), of an atom's
-        force as a vector, √⟨|ΔF|²⟩, in eV/Å; with `gradient` ``energy_std_gradient`` (nf, natom, 3) in eV/Å.
+        ``energy_std`` (nf, 1) and ``atom_energy_std`` (nf, natom, 1) in eV; with `forces` ``force_std`` (nf, natom, 1), the
+        root of the mean square length of the error of an atom's force, in eV/Å; with `gradient` ``energy_std_gradient`` (nf, natom, 3) in eV/Å.
 
     Raises
     ------
