@@ -1,8 +1,9 @@
-"""Fine-tuning of an imported MACE model against training from scratch, at equal numbers of steps.
+"""Fine-tuning of an imported MACE model, as a whole, in parts and with adapters, against training from scratch, at equal numbers of steps.
 
 ``python benchmarks/finetune.py`` converts the tutorial model of the tests (MACE 0.3.6, 32x0e, trained on xTB energies of
 solvent clusters), trains it and a new model of the same architecture on AcAc, and prints a Markdown table of the errors.
-Both get the same data, batches, loss and schedule; the learning rates are arguments.
+All get the same data, batches, loss and schedule; the learning rates are arguments. ``frozen`` trains neither the elements' embedding
+nor the first layer, ``adapters`` matrices of low rank only.
 """
 
 import argparse
@@ -20,6 +21,8 @@ ROOT = Path(__file__).parents[1]
 FOUNDATION = ROOT / "tests" / "data" / "v0.3.6_mace01_swa_compiled.model"
 DATA = ROOT / "examples" / "acac" / "data"
 TESTS = ("test_300K", "test_600K")
+FROZEN = ["node_embedding", "interactions.0", "products.0"]
+STARTS = ["new", "imported", "frozen", "adapters"]
 
 
 def training_input(model, frames, steps, rate, seed):
@@ -180,13 +183,16 @@ def compare(folder, args):
     section = model_section(convert(args.foundation, foundation, head=args.head, precision="float64"))
     new = {**section, "avg_num_neighbors": "auto", "scale": "auto", "atomic_energies": "auto"}
     frames = subset(folder / "data", args.frames)
+    finetune = ["--finetune", str(foundation)]
     yield "| steps | start | learning rate | seed | 300 K: energy | force | 600 K: energy | force | s CPU |"
     yield "|---:|---|---:|---:|---:|---:|---:|---:|---:|"
     for steps in args.steps:
         for seed in args.seeds:
             for start, model, rate, options in (
                 ("new", new, args.rate_new, []),
-                ("imported", section, args.rate_imported, ["--finetune", str(foundation)]),
+                ("imported", section, args.rate_imported, finetune),
+                ("frozen", {**section, "freeze": FROZEN}, args.rate_imported, finetune),
+                ("adapters", {**section, "adapters": {"rank": args.rank}}, args.rate_adapters, finetune),
             ):
                 if start not in args.starts:
                     continue
@@ -205,13 +211,13 @@ def main():
     parser.add_argument("--test-frames", type=int, default=200, help="frames of each test set")
     parser.add_argument("--steps", type=int, nargs="+", default=[100, 300, 1000])
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
-    parser.add_argument(
-        "--starts", nargs="+", choices=["new", "imported"], default=["new", "imported"], help="which to train"
-    )
+    parser.add_argument("--starts", nargs="+", choices=STARTS, default=STARTS[:2], help="which to train")
     parser.add_argument("--rate-new", type=float, default=0.01, help="learning rate of the new model")
     parser.add_argument(
         "--rate-imported", type=float, default=0.01, help="learning rate of the imported model"
     )
+    parser.add_argument("--rate-adapters", type=float, default=0.01, help="learning rate of the adapters")
+    parser.add_argument("--rank", type=int, default=4, help="of the adapters")
     args = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     begin = time.process_time()

@@ -1,5 +1,6 @@
 """``"type": "mace"``: MACE as a model of DeePMD-kit. What is MACE's own; the rest is :class:`~deepmd_gnn.host.model.GraphModel`."""
 
+import copy
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +9,7 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 import deepmd_gnn.mace_descriptor
 import deepmd_gnn.nequip  # noqa: F401 - who imports this model first has all that are registered
+from deepmd_gnn.config.adapters import lora
 from deepmd_gnn.config.described import options_of
 from deepmd_gnn.config.mace import MaceConfig
 from deepmd_gnn.config.options import check_mm_types, config_from_options, warn_of_jumps
@@ -16,7 +18,9 @@ from deepmd_gnn.host.model import GraphModel
 from deepmd_gnn.host.protocol import Options
 from deepmd_gnn.host.registry import register
 from deepmd_gnn.kernels.triton.support import trains_on
+from deepmd_gnn.mace_construction import generator_seed
 from deepmd_gnn.mace_network import CuEquivarianceEvaluator, build_energy, check_available
+from deepmd_gnn.nn.adapters import LowRankAdapters
 from deepmd_gnn.nn.energy import MaceEnergy
 from deepmd_gnn.nn.trainable import freeze_parts
 
@@ -50,6 +54,7 @@ class MaceModel(GraphModel):
     def __init__(self, type_map: list[str], *args: Any, **options: Any) -> None:
         super().__init__(type_map, *args, **options)
         self.trains_with_cueq = self.config.enable_cueq
+        self.set_adapters()
         warn_of_jumps(self.config)
 
     @classmethod
@@ -62,6 +67,49 @@ class MaceModel(GraphModel):
         network = build_energy(self.config, atomic_numbers)
         freeze_parts(network, self.config.freeze)
         return network
+
+    @torch.jit.unused
+    def set_adapters(self) -> None:
+        """Begin new adapters of the network as it is, if the user wants any."""
+        chosen = lora(self.config.adapters)
+        seed = generator_seed(self.config.seed)
+        generator = None if seed is None else torch.Generator().manual_seed(seed)
+        self.adapters = None if chosen is None else LowRankAdapters(self.energy_model, chosen, generator)
+
+    def change_type_map(self, type_map: list[str], model_with_new_type_stat: Any = None) -> None:
+        """See :meth:`~deepmd_gnn.host.model.GraphModel.change_type_map`; adapters become part of the weights."""
+        self.merge_adapters()
+        before = self.adapters
+        super().change_type_map(type_map, model_with_new_type_stat)
+        self.set_adapters()
+        if self.adapters is not None and before is not None:
+            self.adapters.has_weights = before.has_weights
+
+    @torch.jit.unused
+    def merge_adapters(self) -> None:
+        """Give the network the weights that its adapters make."""
+        if self.adapters is not None:
+            self.adapters.merge(self.energy_model)
+
+    # Not marked for TorchScript, which would give it to its own modules.
+    def train(self, mode: bool = True) -> "MaceModel":
+        """Evaluation has whole weights."""
+        super().train(mode)
+        if not mode:
+            self.merge_adapters()
+        return self
+
+    def __prepare_scriptable__(self) -> "MaceModel":
+        """What TorchScript compiles: the same model with whole weights."""
+        if self.adapters is None:
+            return self
+        self.merge_adapters()
+        whole = copy.copy(self)
+        whole.__dict__["_modules"] = {
+            name: part for name, part in self._modules.items() if name != "adapters"
+        }
+        whole.adapters = None
+        return whole
 
     def described_options(self) -> dict[str, dict[str, Any]]:
         """The options that belong to features and to readouts, one spelling for equal models."""
@@ -81,6 +129,8 @@ class MaceModel(GraphModel):
 
     def network_energies(self, graph: AtomGraph, comm_dict: dict[str, torch.Tensor] | None) -> torch.Tensor:
         """Energies of the nodes, eV, float64, shape (nnode,); trained through cuEquivariance if the user wants it."""
+        if not torch.jit.is_scripting() and self.adapters is not None and self.training:  # type: ignore[attr-defined]
+            return self.adapters.energies(self.energy_model, graph)
         # A compiled graph has our own code: cuEquivariance's cannot be compiled with second derivatives.
         if not torch.jit.is_scripting() and trains_with_kernels(graph):  # type: ignore[attr-defined]
             return self.energies_by_kernels(graph)
@@ -108,6 +158,7 @@ class MaceModel(GraphModel):
             trains_on(device)
             and not self.hessian_mode
             and not self.trains_with_cueq
+            and self.adapters is None
             and self.kernels_agree_with_torch()
         )
 

@@ -11,7 +11,7 @@ OPTION_TENSORS = {"network_options": "descriptor", "readout_options": "fitting_n
 # The checkpoint's value stays; the input's is only said to be unused.
 STATISTICS = ("avg_num_neighbors", "scale", "atomic_energies")
 # No number of the model depends on them, or as little as on rounding.
-_FREE = ("sel", "seed", "freeze", "enable_cueq", "precision", "num_channels", "max_L")
+_FREE = ("sel", "seed", "freeze", "adapters", "enable_cueq", "precision", "num_channels", "max_L")
 
 
 def options_of(

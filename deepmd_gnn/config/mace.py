@@ -7,6 +7,7 @@ import dataclasses
 from typing import Any, ClassVar
 
 from deepmd_gnn.config import checks
+from deepmd_gnn.config.adapters import check as check_adapters
 from deepmd_gnn.config.checks import (
     DISTANCE_TRANSFORMS,
     GATES,
@@ -205,6 +206,13 @@ class MaceConfig(Options):
         "Parts of the network that are not trained, e.g. [\"node_embedding\", \"interactions.0\"]: node_embedding, "
         "interactions, products, readouts, one layer of them, or any longer name of their parameters.",
     )  # fmt: skip
+    # The trainer of the host has a LoRA of its own under that name, and says that it is for another network.
+    adapters: Any = _option(
+        None, [dict, None], check_adapters,
+        'Fine-tune with adapters of low rank (LoRA) instead of the weights: {"rank": 4, "alpha": 4, "parts": ["interactions", '
+        '"products", "readouts"]}, each of which may be left out. Files have whole weights all the same.',
+        ("lora",),
+    )  # fmt: skip
     enable_cueq: bool = _option(
         False, [bool], checks.boolean,
         "Train with NVIDIA's cuEquivariance (the extra `cueq`): other kernels for the same numbers. Checkpoints are the "
@@ -250,6 +258,10 @@ class MaceConfig(Options):
             fail("use_embedding_readout", True, "false without embeddings")
         if self.enable_cueq and self.embeddings:
             fail("enable_cueq", True, "false with embeddings, which are not trained with cuEquivariance")
+        if self.adapters is not None and self.freeze:
+            fail("freeze", self.freeze, "left out with adapters: nothing else is trained")
+        if self.adapters is not None and self.enable_cueq:
+            fail("enable_cueq", True, "false with adapters, which are not trained with cuEquivariance")
         if isinstance(self.correlation, (list, tuple)) and len(self.correlation) != self.num_interactions:
             fail(
                 "correlation",

@@ -15,7 +15,7 @@ def weight_checksum(tensors: "dict[str, torch.Tensor]") -> str:
     Parameters
     ----------
     tensors : dict[str, torch.Tensor]
-        Of one model, by their names in it or in a checkpoint. Constants, which are in some kinds of file only, do not count.
+        Of one model, of any shapes, by their names in it or in a checkpoint. Constants, which are in some kinds of file only, do not count.
 
     Returns
     -------

@@ -11,7 +11,7 @@ from deepmd_gnn.files.tensor_names import NETWORK, model_name
 from deepmd_gnn.host.interface import HostInterface
 
 # Not part of the architecture: where they differ the network is the same.
-_FREE = ("sel", "seed", "freeze", "enable_cueq", "atomic_energies", "scale")
+_FREE = ("sel", "seed", "freeze", "adapters", "enable_cueq", "atomic_energies", "scale")
 
 
 class Part:
@@ -69,6 +69,10 @@ class Part:
                 "(the whole section) is possible."
             )
         self._check_same(base)
+        if any(getattr(part.model, "adapters", None) is not None for part in (self, base)):
+            raise ValueError(
+                f"{self.model.type_name} model: adapters ('lora') are for one task; '{self.section}' cannot be shared. Leave them out."
+            )
         ours, theirs = self.model.energy_model, base.model.energy_model
         if not resume:
             self._merge_statistics(base)

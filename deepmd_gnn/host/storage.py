@@ -10,6 +10,7 @@ from deepmd_gnn.config.versions import newer_writer
 from deepmd_gnn.files.portable import with_arrays
 from deepmd_gnn.files.tensor_names import model_name
 from deepmd_gnn.host.interface import HostInterface
+from deepmd_gnn.host.stored_adapters import PREFIX
 
 # Of serialize(): goes up when older versions of this package would misread it.
 FORMAT = 1
@@ -23,7 +24,8 @@ def definition(model: HostInterface) -> dict[str, Any]:
         "type_map": model.type_map,
         "pair_exclude_types": model.pair_exclude_types,
         "atom_exclude_types": model.atom_exclude_types,
-        **model.config.to_dict(),
+        # Whole weights need no adapters.
+        **{key: value for key, value in model.config.to_dict().items() if key != "adapters"},
     }
 
 
@@ -38,7 +40,7 @@ def serialized(model: HostInterface) -> dict[str, Any]:
         "@variables": {
             name: to_numpy_array(value)
             for name, value in model.state_dict().items()
-            if model_name(name) not in OPTION_TENSORS
+            if model_name(name) not in OPTION_TENSORS and not name.startswith(PREFIX)
         },
     }
 

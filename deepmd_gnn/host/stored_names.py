@@ -8,6 +8,7 @@ from deepmd.pt.model.model.model import BaseModel
 from deepmd_gnn.config.described import OPTION_TENSORS
 from deepmd_gnn.files.tensor_names import model_name, stored_name
 from deepmd_gnn.host.observed_types import note_in_checkpoint
+from deepmd_gnn.host.stored_adapters import fit_adapters, merge_stored
 from deepmd_gnn.host.stored_options import compare_options
 from deepmd_gnn.host.stored_uncertainty import fit_uncertainty, leave_out_unknown
 from deepmd_gnn.nn.elements import reorder_elements
@@ -19,6 +20,7 @@ def _rename_stored(
     prefix: str,
     local_metadata: dict[str, Any],  # noqa: ARG001
 ) -> None:
+    merge_stored(module, state_dict, prefix)
     leave_out_unknown(state_dict, prefix)
     for key in [key for key in state_dict if key.startswith(prefix)]:
         name = stored_name(key.removeprefix(prefix))
@@ -51,6 +53,7 @@ class StoredModel(BaseModel):
             if prefix + name != key:
                 state_dict[prefix + name] = state_dict.pop(key)
         fit_uncertainty(self, state_dict, prefix)
+        fit_adapters(self, state_dict, prefix)
         fit_stored(self, state_dict, prefix)
         # Files of 1.0.0.dev0 do not have it.
         state_dict.setdefault(f"{prefix}observed", self.observed)

@@ -36,7 +36,7 @@ def forget_uncertainty(model: Any, reason: str) -> None:
 
 
 def empty(name: str, like: torch.Tensor) -> torch.Tensor:
-    """A tensor of the posterior as in a model that has none."""
+    """A tensor of the posterior as in a model that has none, of shape (), (0,) or (0, 0)."""
     if name == "force_scale":
         return torch.ones((), dtype=torch.float64, device=like.device)
     if name == "description":

@@ -143,7 +143,7 @@ class Uncertain(Embedding):
         box: torch.Tensor | None,
         fparam: torch.Tensor | None,
     ) -> AtomGraph:
-        """Graph of frames, arranged, with their quantities; in eval mode only."""
+        """Graph of frames, arranged, with their quantities, in eval mode only; coordinates in Å, shape (nf, nloc, 3), see ``forward``."""
         if self.training:
             raise RuntimeError("mace model: uncertainties need eval mode; call model.eval() first.")
         if not torch.jit.is_scripting():  # type: ignore[attr-defined]

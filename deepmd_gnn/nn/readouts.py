@@ -66,6 +66,14 @@ class Readout(torch.nn.Module):
             return activate(hidden, self.gate) * (self.gain * self.linear_2.weight.shape[0] ** -0.5)
 
     @torch.jit.unused
+    def matrices(self) -> "dict[str, tuple[int, int]]":
+        """Inputs and outputs of the weights, by their names."""
+        if self.is_linear:
+            return {"linear.weight": (self.channels, 1)}
+        width = self.linear_2.weight.numel()
+        return {"linear_1.weight": (self.channels, width), "linear_2.weight": (width, 1)}
+
+    @torch.jit.unused
     def last_layer(self) -> "list[str]":
         """Names of the weights that :meth:`last_inputs` differentiates by."""
         return ["linear.weight" if self.is_linear else "linear_2.weight"]
@@ -130,6 +138,16 @@ class BiasReadout(torch.nn.Module):
         """See :meth:`Readout.last_inputs`; the last column belongs to the bias."""
         hidden = self.hidden(features) * self.width**-0.5
         return torch.cat([hidden, torch.ones_like(hidden[:, :1])], dim=1)
+
+    @torch.jit.unused
+    def matrices(self) -> "dict[str, tuple[int, int]]":
+        """See :meth:`Readout.matrices`."""
+        inputs = self.linear_1.weight.numel() // self.width
+        return {
+            "linear_1.weight": (inputs, self.width),
+            "linear_mid.weight": (self.width, self.width),
+            "linear_2.weight": (self.width, 1),
+        }
 
     @torch.jit.unused
     def last_layer(self) -> "list[str]":

@@ -90,7 +90,7 @@ _GROUPS: list[list[Flag]] = [
     _replaced("--finetune", "one head: the converted model is trained on with the new data alone; with the old data too: multi-task training", "multiheads_finetuning"),
     _translated("deepmd-gnn convert --head", "foundation_head"),
     _dropped("isolated atoms go to e0.json, and the model has exactly these energies", "keep_isolated_atoms"),
-    _replaced("model.freeze", "train parts of the network only", "lora", "lora_rank", "lora_alpha"),
+    _replaced("model.adapters", "`\"lora\": {\"rank\": 4, \"alpha\": 4}` in the model section, for `--finetune`; factors of the products differ from native's", "lora", "lora_rank", "lora_alpha"),
     _translated("deepmd-gnn data --energy-key", "energy_key", why="also energy, if REF_energy is not there"),
     _translated("deepmd-gnn data --forces-key", "forces_key", why="also forces"),
     _translated("deepmd-gnn data --virials-key", "virials_key", why="also virials, virial"),
