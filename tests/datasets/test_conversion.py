@@ -396,6 +396,20 @@ def test_config_types(tmp_path):
     assert {path.name for path in find_systems(folder)} == {"H2O-bulk", "H2O-a_b"}
 
 
+def test_labels_under_other_names(tmp_path):
+    """Renamed energies and forces beside a usual stress: there is something to train on, but it is not what was meant."""
+    images = [water(k) for k in range(2)]
+    for atoms in images:
+        atoms.info["dft_e"] = atoms.info.pop("REF_energy")
+        atoms.arrays["dft_f"] = atoms.arrays.pop("REF_forces")
+    folder, report = converted(tmp_path, images)
+    text = report_text(report, folder)
+    assert "Doubtful: no frame has energy;" in text
+    assert "--energy-key\n    not read, and of the shape of energy: dft_e\n" in text
+    assert "--forces-key\n    not read, and of the shape of forces: dft_f\n" in text
+    assert not converted(tmp_path, [water()], name="sound")[1]["doubts"]
+
+
 BAD = {
     "no labels": ("3\ndft_energy=-1.0\nO 0 0 0\nH 1 0 0\nH 0 1 0\n", "no frame has a label.*The files have dft_energy.*--energy-key"),
     "only atoms": ("1\nREF_energy=-1.0 config_type=IsolatedAtom\nO 0 0 0\n", "only isolated atoms"),
