@@ -305,10 +305,16 @@ def test_units_of_a_trajectory(factor, words):
 
 
 @pytest.mark.parametrize(
-    ("factor", "words"), [(1.0, None), (1000 / 60, "per atom in meV"), (1 / 60, "per atom instead")]
+    ("factor", "words"),
+    [
+        (1.0, None),
+        (1000 / 60, "per atom in meV"),
+        (1 / 60, "per atom instead"),
+        (20.0, "energies in kcal/mol? energies per atom in meV?"),
+    ],
 )
 def test_units_of_displaced_crystals(factor, words):
-    """Of one composition and in no order: anharmonic, sixty atoms, no two frames follow each other."""
+    """Of one composition and in no order: anharmonic, sixty atoms, no two frames follow each other. Two units may be as likely."""
     rng, inspector = np.random.default_rng(0), Inspector()
     sites, numbers, cell = rng.uniform(0, 9, (60, 3)), np.full(60, 42), np.eye(3) * 9.0
     for k in range(60):
