@@ -310,7 +310,7 @@ def test_units_of_a_trajectory(factor, words):
         (1.0, None),
         (1000 / 60, "per atom in meV"),
         (1 / 60, "per atom instead"),
-        (20.0, "energies in kcal/mol? energies per atom in meV?"),
+        (22.0, "energies per atom in meV? energies in kcal/mol?"),
     ],
 )
 def test_units_of_displaced_crystals(factor, words):
