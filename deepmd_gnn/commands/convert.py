@@ -108,11 +108,7 @@ def run_convert(args: argparse.Namespace) -> int:
         raise ValueError("convert needs a SOURCE and -o OUTPUT (or --list).")
     source = args.source
     if re.match(r"mace-[a-z]+:", source) and not Path(source).exists():
-        from deepmd_gnn.native.catalogue import fetch, find
-
-        sys.stderr.write(f"{source}: licence: {find(source).licence}\n")
-        with redirect_stdout(sys.stderr):  # mace-torch prints how far it is
-            source = str(fetch(source))
+        source = str(fetched(source))
     from deepmd_gnn.files.summary import summarise
     from deepmd_gnn.native.conversion import convert
 
@@ -141,6 +137,26 @@ def run_convert(args: argparse.Namespace) -> int:
     )
     sys.stdout.write(f"next: deepmd-gnn check {output}\n{train}      {summary['next']}\n")
     return 0
+
+
+def fetched(name: str) -> Path:
+    """The file of a foundation model, and its licence on standard error.
+
+    Parameters
+    ----------
+    name : str
+        ``family:model``.
+
+    Returns
+    -------
+    Path
+        In mace-torch's cache.
+    """
+    from deepmd_gnn.native.catalogue import fetch, find
+
+    sys.stderr.write(f"{name}: licence: {find(name).licence}\n")
+    with redirect_stdout(sys.stderr):  # mace-torch prints how far it is
+        return fetch(name)
 
 
 def _list(as_json: bool) -> int:

@@ -134,13 +134,8 @@ def _like(arguments: argparse.Namespace) -> "tuple[Choices, list[Fate], tuple[Pa
     section, start = None, None
     foundation = options.get("foundation_model")
     if foundation:
-        source = Path(str(foundation))
-        if not source.is_file():
-            raise ValueError(
-                f"--foundation_model {foundation}: no such file here. Put the .model of that foundation model here and name it, or "
-                "leave the flag out to train from the beginning."
-            )
-        target = arguments.output.with_name(f"{source.stem}_start.pt")
+        source, stem = _foundation(str(foundation))
+        target = arguments.output.with_name(f"{stem}_start.pt")
         section = _convert_model(source, target, options.get("foundation_head"), data.train.type_map)
         refit = str(options.get("E0s", "")).lower() not in ("foundation", "estimated")
         start = (target, "--finetune" if refit else "--init-model")
@@ -161,6 +156,23 @@ def _convert_data(folder: Path, native: dict[str, Any]) -> None:
         files, keys, valid_fraction=native["valid_fraction"], seed=native["seed"], fparam=native["fparam"]
     )
     sys.stdout.write(report_text(convert(job, folder), folder).rpartition("\nNext:")[0] + "\n")
+
+
+def _foundation(given: str) -> tuple[Path, str]:
+    """The file that native's ``--foundation_model`` means, and a name for what is made of it."""
+    source = Path(given)
+    if source.is_file():
+        return source, source.stem
+    from deepmd_gnn.commands.convert import fetched
+    from deepmd_gnn.native.catalogue import name_of_flag
+
+    name = name_of_flag(given)
+    if name is None:
+        raise ValueError(
+            f"--foundation_model {given}: no such file, and mace-torch knows no such model (`deepmd-gnn convert --list`). Name "
+            "one of these or a .model, or leave the flag out to train from the beginning."
+        )
+    return fetched(name), name.replace(":", "-")
 
 
 def _convert_model(source: Path, target: Path, head: str | None, elements: list[str]) -> dict[str, Any]:

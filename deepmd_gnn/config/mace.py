@@ -219,7 +219,10 @@ class MaceConfig(Options):
         "same with and without it; frozen models never use it.",
     )  # fmt: skip
     seed: Any = _option(
-        None, [int, list[int], None], checks.optional(checks.seed), "Seed of the initial weights."
+        None,
+        [int, list[int], None],
+        checks.optional(checks.seed),
+        "Seed of the initial weights. null: training.seed, which differs between the members of a committee.",
     )
 
     def __post_init__(self) -> None:

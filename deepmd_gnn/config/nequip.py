@@ -163,7 +163,10 @@ class NequipConfig(Options):
         "interactions, readouts, one of the layers, or any longer name of their parameters.",
     )  # fmt: skip
     seed: Any = _option(
-        None, [int, list[int], None], checks.optional(checks.seed), "Seed of the initial weights."
+        None,
+        [int, list[int], None],
+        checks.optional(checks.seed),
+        "Seed of the initial weights. null: training.seed, which differs between the members of a committee.",
     )
 
     def __post_init__(self) -> None:

@@ -114,6 +114,7 @@ class _Reading:
         self.frames: dict[str, int] = {}
         self.dropped: Counter[str] = Counter()
         self.seen: set[str] = set()
+        self.alike: dict[str, set[str]] = {"energy": set(), "forces": set()}
         self.unlabelled: list[Record] = []
         self.crossing = 0
 
@@ -156,6 +157,10 @@ class _Reading:
         labels.values = self._values(frame)
         if len(self.seen) < 100:
             self.seen.update([*frame.info, *frame.arrays, *frame.results])
+            self.alike["energy"].update(key for key, value in frame.info.items() if isinstance(value, float))
+            self.alike["forces"].update(
+                key for key, array in frame.arrays.items() if array.shape == (frame.natoms, 3)
+            )
         if self.isolated.take(frame, labels, self.labels, *self._charge(frame, labels)):
             return None
         whole = whole_periodicity(frame, self.job.mixed_pbc, self.labels)
@@ -212,6 +217,19 @@ class _Reading:
             "name yours with --energy-key, --forces-key, --stress-key or --virials-key."
         )
 
+    def _missing(self) -> list[dict[str, Any]]:
+        """Doubts about energies or forces that not one frame has, while others of their shape are not read."""
+        used = dict(label.split(": ", 1) for label in self.labels.used)
+        return [
+            {
+                "what": f"no frame has {name}; if the files have another name for it, give that with --{name}-key",
+                "frames": 0,
+                "examples": [f"not read, and of the shape of {name}: {', '.join(sorted(others))}"],
+            }
+            for name, others in self.alike.items()
+            if name not in used and others
+        ]
+
     def report(self) -> dict[str, Any]:
         """What was read and noticed."""
         notes = [
@@ -225,6 +243,7 @@ class _Reading:
         if self.crossing:
             what = "validation or test frames that are also training frames: their errors say nothing about new structures"
             doubts.append({"what": what, "frames": self.crossing, "examples": []})
+        doubts += self._missing()
         return {
             "files": self.frames,
             "labels": dict(self.labels.used),

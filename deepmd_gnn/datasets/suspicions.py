@@ -186,7 +186,6 @@ class Inspector:
         if 0.5 < slope < 2:
             return []
         sizes = {natoms for natoms, _ in self._per_atom}
-        meaning = "do both have the units eV and eV/Å?"
         guesses = {
             -1.0: "do the forces have the wrong sign (gradients)?",
             1000.0: "energies in meV?",
@@ -202,9 +201,10 @@ class Inspector:
                 1 / natoms: "energies per atom instead of per frame?",
                 1000 / natoms: "energies per atom in meV?",
             }
-        near = min(guesses, key=lambda value: abs(slope / value - 1))
-        if abs(slope / near - 1) < 0.3:
-            meaning = guesses[near]
+        # The slope is known to some ten per cent, and 1000/natoms may be close to the factor of a unit: all that fit, the best first.
+        errors = {value: abs(slope / value - 1) for value in guesses}
+        meanings = [guesses[value] for value in sorted(errors, key=errors.__getitem__) if errors[value] < 0.3]
+        meaning = " ".join(dict.fromkeys(meanings)) or "do both have the units eV and eV/Å?"
         return [
             Suspicion(
                 f"between frames close to each other the energy changes by {slope:.3g} times the work of the forces: {meaning}"

@@ -103,6 +103,28 @@ def find(name: str) -> Entry:
     return by_name[name]
 
 
+def name_of_flag(value: str) -> str | None:
+    """The name here of what native's ``--foundation_model`` takes besides files.
+
+    Parameters
+    ----------
+    value : str
+        Such as ``small``, ``medium-mpa-0``, ``small_off`` or ``mace_omol``.
+
+    Returns
+    -------
+    str or None
+        ``family:model``; None if it is none of native's names.
+    """
+    size, off, rest = value.partition("_off")
+    wanted = f"mace-off:{size}" if off and not rest else value
+    for entry in entries():  # those of mace-mp come first, as in native MACE
+        family, _, model = entry.name.partition(":")
+        if wanted in (entry.name, model) or (value == "mace_omol" and family == "mace-omol"):
+            return entry.name
+    return None
+
+
 def fetch(name: str) -> Path:
     """The file of a model, downloaded into mace-torch's cache if it is not there.
 

@@ -54,6 +54,11 @@ def load_potential(path: Path, head: str | None = None) -> Any:
     """
     with opened(path) as archive:
         kind = file_kind(archive)
+    if path.suffix == ".model":
+        raise ModelFileError(
+            f"{path}: is named as a model of native MACE, which DeePMD-kit does not read. Convert it: "
+            f"`deepmd-gnn convert {path} -o {path.stem}.pth`."
+        )
     if path.suffix != f".{kind}":
         raise ModelFileError(
             f"{path}: is a {KINDS[kind]}, but DeePMD-kit goes by the name. Rename it to {path.with_suffix(f'.{kind}').name}."

@@ -108,11 +108,16 @@ def write_lammps_folder(folder: Path, structure: Structure, model: Path, run: Ru
     needs_cell = run.kind == "npt" or run.relax_cell
     if needs_cell and not structure.periodic:
         raise ValueError(f"{structure.name}: has no periodic cell, which NPT and a relaxation of the cell need. Take nvt.")  # fmt: skip
+    if structure.natoms == 1 and run.kind != "minimize":
+        advice = "Repeat it: --replicate 3 3 3." if structure.periodic else "Take minimize."
+        raise ValueError(f"{structure.name}: has one atom, which alone has no temperature. {advice}")
     notes = _doubts(structure)
     if needs_cell:
         notes.append("the pressure is right only if the model was trained on virials")
     folder.mkdir(parents=True, exist_ok=True)
-    turned = _right_handed(structure).in_lammps_orientation()
+    # Without periodicity a cell only holds the atoms; a box of their size leaves no rank without any.
+    boxed = _right_handed(structure) if structure.periodic else replace(structure, cell=None)
+    turned = boxed.in_lammps_orientation()
     turned.write_lammps_data(folder / DATA_FILE)
     name = f"{'_'.join(model.stem.split())}{model.suffix}"  # LAMMPS' words have no spaces
     shutil.copyfile(model, folder / name)
@@ -147,7 +152,7 @@ def _script(structure: Structure, model: str, run: Run) -> str:
         name=Path(structure.name).name,
         natoms=structure.natoms,
         input=INPUT_FILE,
-        boundary="p p p" if structure.periodic else "s s s",
+        boundary="p p p" if structure.periodic else "m m m",
         data=DATA_FILE,
         model=" ".join(
             [model, *(["fparam"] if run.values else []), *(f"{value:.15g}" for value in run.values)]

@@ -12,6 +12,7 @@ from deepmd_gnn.config.options import check_type_map
 from deepmd_gnn.datasets.folders import numbers_of
 
 _LAMMPS_SUFFIXES = (".lmp", ".data", ".lammps", ".lammps-data")
+_MARGIN = 1.0  # Å
 
 
 @dataclass(frozen=True)
@@ -100,14 +101,20 @@ class Structure:
     def write_lammps_data(self, path: Path) -> None:
         """Write a data file; the cell must be lower triangular.
 
+        Without a cell the box is that of the atoms and :data:`_MARGIN` more on all sides: LAMMPS refuses one that is thin, as that of
+        a linear or flat molecule.
+
         Parameters
         ----------
         path : Path
             The file.
         """
-        cell = np.eye(3) if self.cell is None else self.cell
+        if self.cell is None:
+            cell, low, high = np.eye(3), self.coord.min(0) - _MARGIN, self.coord.max(0) + _MARGIN
+        else:
+            cell, low, high = self.cell, np.zeros(3), np.diag(self.cell)
         lines = ["written by deepmd-gnn", "", f"{self.natoms} atoms", f"{len(self.type_map)} atom types", ""]
-        lines += [f"0 {cell[k, k]:.17g} {axis}lo {axis}hi" for k, axis in enumerate("xyz")]
+        lines += [f"{low[k]:.17g} {high[k]:.17g} {axis}lo {axis}hi" for k, axis in enumerate("xyz")]
         if np.abs(np.tril(cell, -1)).max() > 1e-12:
             lines.append(f"{cell[1, 0]:.17g} {cell[2, 0]:.17g} {cell[2, 1]:.17g} xy xz yz")
         lines += ["", "Masses", "", *(f"{i + 1} {mass:g}" for i, mass in enumerate(self.masses))]

@@ -19,6 +19,7 @@ EXPLORATION = """\
 units metal
 boundary p p p
 atom_style atomic
+atom_modify map yes
 read_data start.data
 mass 1 63.546
 pair_style deepmd {models} out_freq {every} out_file deviation.txt

@@ -122,9 +122,9 @@ def test_init_from_a_foundation_model(capsys, model):
     assert settings["model"]["hidden_irreps"] == "16x0e"
     assert settings["model"]["type_map"] == ["H", "O"]
     err = run(
-        capsys, "init", "new", "-o", "b.json", "--like", "mace_run_train --foundation_model=small", code=1
+        capsys, "init", "new", "-o", "b.json", "--like", "mace_run_train --foundation_model=tiny", code=1
     )
-    assert "--foundation_model small: no such file here" in err
+    assert "--foundation_model tiny: no such file, and mace-torch knows no such model" in err
 
 
 def test_time_budget(capsys):

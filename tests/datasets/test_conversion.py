@@ -305,10 +305,16 @@ def test_units_of_a_trajectory(factor, words):
 
 
 @pytest.mark.parametrize(
-    ("factor", "words"), [(1.0, None), (1000 / 60, "per atom in meV"), (1 / 60, "per atom instead")]
+    ("factor", "words"),
+    [
+        (1.0, None),
+        (1000 / 60, "per atom in meV"),
+        (1 / 60, "per atom instead"),
+        (22.0, "energies per atom in meV? energies in kcal/mol?"),
+    ],
 )
 def test_units_of_displaced_crystals(factor, words):
-    """Of one composition and in no order: anharmonic, sixty atoms, no two frames follow each other."""
+    """Of one composition and in no order: anharmonic, sixty atoms, no two frames follow each other. Two units may be as likely."""
     rng, inspector = np.random.default_rng(0), Inspector()
     sites, numbers, cell = rng.uniform(0, 9, (60, 3)), np.full(60, 42), np.eye(3) * 9.0
     for k in range(60):
@@ -394,6 +400,20 @@ def test_config_types(tmp_path):
     folder, report = converted(tmp_path, images, by_config_type=True)
     assert report["config_types"] == {"bulk": 2, "a/b": 1}
     assert {path.name for path in find_systems(folder)} == {"H2O-bulk", "H2O-a_b"}
+
+
+def test_labels_under_other_names(tmp_path):
+    """Renamed energies and forces beside a usual stress: there is something to train on, but it is not what was meant."""
+    images = [water(k) for k in range(2)]
+    for atoms in images:
+        atoms.info["dft_e"] = atoms.info.pop("REF_energy")
+        atoms.arrays["dft_f"] = atoms.arrays.pop("REF_forces")
+    folder, report = converted(tmp_path, images)
+    text = report_text(report, folder)
+    assert "Doubtful: no frame has energy;" in text
+    assert "--energy-key\n    not read, and of the shape of energy: dft_e\n" in text
+    assert "--forces-key\n    not read, and of the shape of forces: dft_f\n" in text
+    assert not converted(tmp_path, [water()], name="sound")[1]["doubts"]
 
 
 BAD = {

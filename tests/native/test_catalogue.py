@@ -6,6 +6,7 @@ import json
 import threading
 from pathlib import Path
 
+import ase.io
 import numpy as np
 import pytest
 from ase import Atoms
@@ -83,6 +84,37 @@ def test_list(server, capsys):
     assert "ASL" in rows["mace-off:small"]["licence"]
     catalogue.fetch("mace-mp:small")
     assert {row["name"]: row["elements"] for row in catalogue.listed()}["mace-mp:small"] == "H C O"
+
+
+@pytest.mark.parametrize(
+    ("flag", "name"),
+    [
+        ("small", "mace-mp:small"),
+        ("medium-mpa-0", "mace-mp:medium-mpa-0"),
+        ("mh-1", "mace-mh:mh-1"),
+        ("small_off", "mace-off:small"),
+        ("mace_omol", "mace-omol:extra_large"),
+        ("polar-1-s", "mace-polar:polar-1-s"),
+        ("mace-mp:large", "mace-mp:large"),
+        ("small_of", None),
+    ],
+)
+def test_names_of_natives_flag(flag, name):
+    assert catalogue.name_of_flag(flag) == name
+
+
+def test_foundation_model_of_a_call(server, tmp_path, capsys, monkeypatch):
+    """``--foundation_model small`` is fetched, converted and trained on from."""
+    monkeypatch.chdir(tmp_path)
+    atoms = Atoms("OHH", [[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]])
+    atoms.info["REF_energy"], atoms.arrays["REF_forces"] = -1.0, np.zeros((3, 3))
+    ase.io.write("train.xyz", [atoms, atoms])
+    call = "mace_run_train --train_file=train.xyz --foundation_model=small --E0s=foundation"
+    assert main(["init", "data", "-o", "input.json", "--like", call]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.endswith("Next: dp --pt train input.json --init-model mace-mp-small_start.pt\n")
+    assert "mace-mp:small: licence: MIT" in captured.err
+    assert Path("mace-mp-small_start.pt").is_file()
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,35 @@ def _make_figures(folder):
         assert name in shown
 
 
+def lammps_inputs():
+    """Inputs of LAMMPS that users copy: files, code blocks of pages, and texts in scripts."""
+    for path in [*EXAMPLES.glob("*/in.*"), *EXAMPLES.glob("*/*.py"), *EXAMPLES.glob("*/*.ipynb")]:
+        yield path, path.read_text()
+    for path in [ROOT / "README.md", *EXAMPLES.glob("*/README.md"), *(ROOT / "docs").glob("*.md")]:
+        for text in re.findall(r"```\w*\n(.*?)```", path.read_text(), re.DOTALL):
+            yield path, text
+
+
+def test_sample_inputs_suit_a_pt2():
+    """Whoever reads atoms asks for the map that a `.pt2` needs on one rank, before."""
+    found = [
+        (path, text[: text.index("read_data ")]) for path, text in lammps_inputs() if "\nread_data " in text
+    ]
+    assert len(found) > 5
+    assert [path for path, before in found if "atom_modify map yes" not in before] == []
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/getting_started.md", "docs/recipes.md", "examples/active_learning/input.json"])  # fmt: skip
+def test_inputs_for_a_committee_have_no_seed_in_the_model(name):
+    """DP-GEN sets ``training.seed``; a seed in the model section would give all members the same weights."""
+    text = (ROOT / name).read_text()
+    inputs = [text] if name.endswith(".json") else re.findall(r"```json\n(.*?)```", text, re.DOTALL)
+    models = [json.loads(one) for one in inputs]
+    models = [one.get("default_training_param", one).get("model", {}) for one in models]
+    assert any("type" in model for model in models)
+    assert not any("seed" in model for model in models)
+
+
 def test_quickstart_names_the_failed_stage(tmp_path):
     """A stage that cannot work ends with its name, command and log."""
     programs = tmp_path / "bin"

@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+from dataclasses import replace
 
 import ase.io
 import numpy as np
@@ -75,6 +76,12 @@ def test_what_is_refused(model, tmp_path):
         write_lammps_folder(tmp_path / "md", structure(periodic=False), model, Run("npt"))
     with pytest.raises(ValueError, match="Freeze it: `deepmd-gnn freeze"):
         write_lammps_folder(tmp_path / "md", structure(), tmp_path / "model.ckpt.pt", Run())
+    crystal = structure()
+    crystal = replace(crystal, coord=crystal.coord[:1], types=crystal.types[:1])
+    with pytest.raises(
+        ValueError, match="has one atom, which alone has no temperature. Repeat it: --replicate"
+    ):
+        write_lammps_folder(tmp_path / "md", crystal, model, Run())
     assert not (tmp_path / "md").exists()
     (tmp_path / "md").mkdir()
     (tmp_path / "md/in.lammps").write_text("mine")
@@ -119,3 +126,23 @@ def test_it_runs(kind, periodic, water_models, tmp_path):
     assert energies[0][0] == pytest.approx(expected, rel=1e-5)
     again = read_structure(tmp_path / "1/structure.data", ["O", "H"])
     assert again.natoms == 24
+
+
+@pytest.mark.lammps
+@pytest.mark.parametrize("cell", [None, np.diag([60.0, 60.0, 60.0])])
+def test_a_linear_molecule_runs(cell, water_models, tmp_path):
+    """LAMMPS refuses a box without thickness, and a rank may have nothing where the molecule is in the corner of a large one."""
+    molecule = Structure(
+        np.array([[0.0, 0, 0], [0.97, 0, 0], [-0.97, 0, 0]]),
+        np.array([0, 1, 1]),
+        cell,
+        ["O", "H"],
+        "x",
+        False,
+    )
+    write_lammps_folder(tmp_path / "md", molecule, water_models / "mace.pth", Run(steps=2))
+    programs = find_programs()
+    command = [programs.mpirun, "-n", "2", programs.lmp, "-in", "in.lammps"]
+    done = subprocess.run(command, cwd=tmp_path / "md", capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert "3 atoms" in (tmp_path / "md/final.data").read_text()

@@ -95,6 +95,11 @@ def test_files_that_cannot_be_loaded(checkpoint):
     renamed = checkpoint.rename(checkpoint.with_suffix(".pth"))
     with pytest.raises(ModelFileError, match=r"m.pth: is a checkpoint \(.pt\).* Rename it to m.pt"):
         load_evaluation(renamed)
+    native = renamed.rename(renamed.with_suffix(".model"))
+    with pytest.raises(
+        ModelFileError, match=r"m.model: is named as .* `deepmd-gnn convert .*m.model -o m.pth`"
+    ):
+        load_evaluation(native)
 
 
 @pytest.mark.parametrize("periodic", [True, False])
