@@ -15,6 +15,7 @@ examples:
   deepmd-gnn convert MACE.model -o mace.pth                   to run in LAMMPS, ASE or Python
   deepmd-gnn convert MACE.model -o mace.pt                    to train on; also writes mace.json
   deepmd-gnn convert MACE.model -o mace.pth --elements H,C,O  a smaller table of elements
+  deepmd-gnn convert MACE-MH.model -o heads.pt --all-heads    one task for each head, to go on with several or one
   deepmd-gnn convert mace-mp:small -o mace.pt2                a foundation model by name
   deepmd-gnn convert model.ckpt.pt -o new.pt                  of the plugin deepmd-gnn 0.1 or 0.2, also its .pth
   deepmd-gnn convert --list                                   the names, with licence, elements and size
@@ -58,6 +59,11 @@ def _add_convert(subparsers: "argparse._SubParsersAction[Any]") -> None:
     add_json_argument(parser)
     parser.add_argument("-o", "--output", help=".pt (to train on), .pth or .pt2 (to run)")
     parser.add_argument("--head", help="head to convert, if the model has several")
+    parser.add_argument(
+        "--all-heads",
+        action="store_true",
+        help="write a multi-task checkpoint (.pt) with a task for each head",
+    )
     parser.add_argument("--elements", help="elements to keep, in the order of the new type map, e.g. H,C,O")
     parser.add_argument("--precision", help="float64 or float32 (default: as in the file)")
     parser.add_argument("--sel", type=int, help="expected number of neighbours: only sizes buffers")
@@ -68,6 +74,15 @@ def _add_convert(subparsers: "argparse._SubParsersAction[Any]") -> None:
         help="load with torch's unpickler, which EXECUTES code from the file (needed for older formats of torch)",
     )
     parser.set_defaults(func=run_convert)
+
+
+def _told_heads(source: str, output: Path, models: "dict[str, Any]") -> str:
+    first, model = next(iter(models.items()))
+    return (
+        f"{source} -> {output}: heads {' '.join(models)}, elements {' '.join(model.type_map)}, cutoff {model.rcut:g} Å\n"
+        f"next: dp --pt freeze -c {output} --head {first} -o {first}.pth\n"
+        f"      dp --pt train {output.with_suffix('.json')} --finetune {output}      (all heads; put your data in)\n"
+    )
 
 
 def _add_export(subparsers: "argparse._SubParsersAction[Any]") -> None:
@@ -111,19 +126,18 @@ def run_convert(args: argparse.Namespace) -> int:
         source = str(fetched(source))
     from deepmd_gnn.files.summary import summarise
     from deepmd_gnn.native.conversion import convert
+    from deepmd_gnn.native.heads import convert_heads
 
     elements = None if args.elements is None else [name.strip() for name in args.elements.split(",")]
     output = Path(args.output)
-    model = convert(
-        source,
-        output,
-        args.head,
-        elements,
-        args.precision,
-        args.sel,
-        trust=args.trust,
-        architecture=args.architecture,
-    )
+    options = {"trust": args.trust, "architecture": args.architecture}
+    if args.all_heads:
+        if args.head is not None:
+            raise ValueError("--head chooses one head, --all-heads takes all; give one of the two.")
+        models = convert_heads(source, output, elements, args.precision, args.sel, **options)
+        sys.stdout.write(_told_heads(args.source, output, models))
+        return 0
+    model = convert(source, output, args.head, elements, args.precision, args.sel, **options)
     sys.stdout.write(
         f"{args.source} -> {args.output}: elements {' '.join(model.type_map)}, cutoff {model.rcut:g} Å, "
         f"{model.config.precision}\n"

@@ -8,6 +8,7 @@ from deepmd_gnn.config.described import STATISTICS, options_of
 from deepmd_gnn.config.nequip import NequipConfig
 from deepmd_gnn.config.networks import CONFIGS, Config, config_class
 from deepmd_gnn.config.options import config_from_options
+from deepmd_gnn.config.sections import flatten
 from deepmd_gnn.config.versions import newer_writer
 from deepmd_gnn.files.fitting_nequip import nequip_misfit
 from deepmd_gnn.files.fitting_weights import misfit
@@ -136,7 +137,7 @@ def _model(stored: StoredFile, model: StoredModel) -> dict[str, Any]:
             "head": model.head,
             "type": kind,
             "type_map": type_map,
-            "r_max": float(model.section["r_max"] if "r_max" in model.section else model.section["rcut"]),
+            "r_max": _cutoff(model.section, kind),
             "architecture": _architecture(model, where, stored.versions),
             "precision": str(model.state["energy_model.node_embedding.linear.weight"].dtype),
             "parameters": _parameters(model),
@@ -154,6 +155,12 @@ def _model(stored: StoredFile, model: StoredModel) -> dict[str, Any]:
             f"{where}: a {kind} model, but {type(error).__name__} {error} when reading it; the file is damaged or "
             "was written by another version of deepmd-gnn."
         ) from error
+
+
+def _cutoff(section: dict[str, Any], kind: str) -> float:
+    """Å; in the model section, its ``descriptor``, or under the host's name."""
+    flat = flatten(section, config_class(kind))
+    return float(flat["r_max"] if "r_max" in flat else flat["rcut"])
 
 
 def _architecture(model: StoredModel, where: str, versions: Any) -> dict[str, Any] | None:

@@ -162,8 +162,12 @@ def write_input(model: MaceModel, path: str | Path) -> None:
     section = model_section(model)
     # E0 comes with the weights or is refitted; without it, type_map alone has to be changed for other elements.
     del section["atomic_energies"]
-    content = {
-        "model": section,
+    path.write_text(json.dumps({"model": section, **gentle_training()}, indent=2) + "\n")
+
+
+def gentle_training() -> dict[str, Any]:
+    """Everything in an input but the model section: a small learning rate, and forces and energies weighted as in MACE."""
+    return {
         "learning_rate": {"type": "cosine", "start_lr": 1e-4, "stop_lr": 1e-6},
         "optimizer": {"type": "Adam"},
         "loss": {
@@ -180,4 +184,3 @@ def write_input(model: MaceModel, path: str | Path) -> None:
             "gradient_max_norm": 10.0,
         },
     }
-    path.write_text(json.dumps(content, indent=2) + "\n")

@@ -35,6 +35,16 @@ class NativeDescription(NamedTuple):
     """``avg_num_neighbors`` of each layer."""
 
 
+def head_names(model: NativeModule) -> list[str]:
+    """Names of the heads of a model; where it does not name them, ``Default``, or their numbers."""
+    energies = model["atomic_energies_fn"].tensors["atomic_energies"]
+    count = energies.shape[0] if energies.ndim == 2 else 1
+    heads = [str(name) for name in model.settings.get("heads") or []]
+    if len(heads) != count:
+        heads = ["Default"] if count == 1 else [str(index) for index in range(count)]
+    return heads
+
+
 def choose_head(model: NativeModule, head: str | None) -> tuple[list[str], int]:
     """Find the head to convert.
 
@@ -55,11 +65,8 @@ def choose_head(model: NativeModule, head: str | None) -> tuple[list[str], int]:
     HeadError
         If the head does not exist, or none is named and there are several.
     """
-    energies = model["atomic_energies_fn"].tensors["atomic_energies"]
-    count = energies.shape[0] if energies.ndim == 2 else 1
-    heads = [str(name) for name in model.settings.get("heads") or []]
-    if len(heads) != count:
-        heads = ["Default"] if count == 1 else [str(index) for index in range(count)]
+    heads = head_names(model)
+    count = len(heads)
     if head is None and model.stored_head is not None and 0 <= model.stored_head < count:
         return heads, model.stored_head
     if head is None and count > 1:

@@ -18,7 +18,7 @@ from deepmd_gnn.files.native_file import NativeModule, NotConvertible, read_nati
 from deepmd_gnn.files.plugin_file import read_plugin_file
 from deepmd_gnn.mace import MaceModel
 from deepmd_gnn.mace_network import build_energy, on_cpu
-from deepmd_gnn.native.description import HeadError, NativeDescription, describe
+from deepmd_gnn.native.description import HeadError, NativeDescription, describe, head_names
 from deepmd_gnn.native.plugin import describe_plugin, tell_differences
 from deepmd_gnn.native.weights import load_weights
 from deepmd_gnn.nn.elements import copy_elements
@@ -110,6 +110,44 @@ def load_head(
             description = describe(native, head)
         model = _load(native, description, elements, precision, sel)
         return model, description.heads[description.head]
+
+
+def load_heads(
+    source: str | Path,
+    elements: list[str] | None = None,
+    precision: str | None = None,
+    sel: int | None = None,
+    *,
+    trust: bool = False,
+    architecture: str | Path | None = None,
+) -> dict[str, MaceModel]:
+    """Load every head of a native MACE model, each as a model.
+
+    Parameters
+    ----------
+    source, elements, precision, sel, trust, architecture
+        As for :func:`load_mace`.
+
+    Returns
+    -------
+    dict[str, MaceModel]
+        By name, in the file's order; equal in everything before the readouts.
+
+    Raises
+    ------
+    ValueError
+        If the file cannot be converted, or is not one of native MACE.
+    """
+    with explained(source):
+        if not trust and read_plugin_file(source) is not None:
+            raise NotConvertible(
+                f"{source} is of deepmd-gnn 0.x: convert one branch after the other, with --head."
+            )
+        native = read_native(source, trust, architecture)
+        return {
+            head: _load(native, describe(native, head), elements, precision, sel)
+            for head in head_names(native)
+        }
 
 
 @contextmanager
