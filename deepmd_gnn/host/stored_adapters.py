@@ -62,9 +62,14 @@ def fit_adapters(model: Any, state_dict: dict[str, Any], prefix: str) -> None:
     adapters.has_weights = True
     own = {f"{PREFIX}{name}": value for name, value in adapters.state_dict().items()}
     stored = {name: state_dict[prefix + name] for name in given}
-    if given == set(own) and all(stored[name].shape == value.shape for name, value in own.items()):
+    same = given == set(own) and all(stored[name].shape == value.shape for name, value in own.items())
+    if same and _belong(adapters, stored, state_dict, f"{prefix}{NETWORK}"):
         return
-    if given:
+    if same:
+        log.info(
+            "mace model: the weights of the file are others than its adapters (lora) make; new ones begin with these weights."
+        )
+    elif given:
         log.info(
             "mace model: the file has adapters (lora) of another rank or of other parts; they are merged, and new ones begin."
         )
@@ -76,6 +81,18 @@ def fit_adapters(model: Any, state_dict: dict[str, Any], prefix: str) -> None:
         weight = state_dict.get(f"{prefix}{NETWORK}{name}")
         # A file without this weight is refused, and named, later.
         state_dict[f"{prefix}{PREFIX}base.{key}"] = own[f"{PREFIX}base.{key}"] if weight is None else weight
+
+
+def _belong(adapters: Any, stored: dict[str, Any], state_dict: dict[str, Any], prefix: str) -> bool:
+    """Whether the weights of a file are those that its adapters make; another program may have changed them."""
+    made = adapters.weights_with({name.removeprefix(PREFIX): value for name, value in stored.items()})
+    for name, weight in made.items():
+        given = state_dict.get(prefix + name)
+        # Sums of products have another order on another machine.
+        tolerance = 1e-4 if weight.dtype == torch.float32 else 1e-10
+        if given is None or not torch.allclose(weight.to(given), given, rtol=tolerance, atol=tolerance):
+            return False
+    return True
 
 
 def _drop(state_dict: dict[str, Any], prefix: str) -> None:

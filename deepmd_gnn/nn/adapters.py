@@ -97,10 +97,13 @@ class LowRankAdapters(torch.nn.Module):
 
     def weights(self) -> dict[str, torch.Tensor]:
         """The adapted weights by the network's names, in its shapes, differentiable by the adapters."""
+        return self.weights_with(self.state_dict(keep_vars=True))
+
+    def weights_with(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """As :meth:`weights`, with other tensors under the names of this module's own, of any shapes that these have."""
         found = {}
         for name, blocks in self.blocks.items():
-            base = getattr(self.base, key_of(name))
-            left, right = self.left[key_of(name)], self.right[key_of(name)]
+            left, right, base = (tensors[f"{part}.{key_of(name)}"] for part in ("left", "right", "base"))
             changes, at, to = [], 0, 0
             for (inputs, outputs), rank in zip(blocks, self.ranks[name], strict=True):
                 first = left[at : at + inputs * rank].view(inputs, rank)

@@ -87,6 +87,19 @@ def test_other_adapters_begin_with_merged_weights(base, trained, caplog):
     assert "of another rank or of other parts; they are merged" in caplog.text
 
 
+def test_changed_weights_count(base, trained):
+    """Of a file whose weights another program has changed, as those of a committee's members."""
+    stored = trained.state_dict()
+    name = "fitting_net.readouts.0.linear.weight"
+    stored[name] = stored[name] * 2.0
+    fresh = new_model(base, lora={"rank": 2})
+    fresh.load_state_dict(stored)
+    plain = new_model(base)
+    plain.load_state_dict(stored)
+    assert energy(fresh.eval()) == energy(plain)
+    assert abs(energy(plain) - energy(trained)) > 1e-3
+
+
 def test_portable_and_frozen_files_have_whole_weights(base, trained):
     data = trained.serialize()
     assert "adapters" not in data
