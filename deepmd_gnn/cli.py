@@ -17,6 +17,7 @@ COMMANDS = (
     "deepmd_gnn.commands.data",
     "deepmd_gnn.commands.doctor",
     "deepmd_gnn.commands.evaluate",
+    "deepmd_gnn.commands.finetune",
     "deepmd_gnn.commands.freeze",
     "deepmd_gnn.commands.info",
     "deepmd_gnn.commands.init",

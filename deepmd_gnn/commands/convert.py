@@ -76,6 +76,11 @@ def _add_convert(subparsers: "argparse._SubParsersAction[Any]") -> None:
     parser.set_defaults(func=run_convert)
 
 
+def is_name(source: str) -> bool:
+    """Whether a source is a model's name, as ``mace-mp:small``, and no file."""
+    return re.match(r"mace-[a-z]+:", source) is not None and not Path(source).exists()
+
+
 def _told_heads(source: str, output: Path, models: "dict[str, Any]") -> str:
     first, model = next(iter(models.items()))
     return (
@@ -122,11 +127,10 @@ def run_convert(args: argparse.Namespace) -> int:
     if args.source is None or args.output is None:
         raise ValueError("convert needs a SOURCE and -o OUTPUT (or --list).")
     source = args.source
-    if re.match(r"mace-[a-z]+:", source) and not Path(source).exists():
+    if is_name(source):
         source = str(fetched(source))
     from deepmd_gnn.files.summary import summarise
     from deepmd_gnn.native.conversion import convert
-    from deepmd_gnn.native.heads import convert_heads
 
     elements = None if args.elements is None else [name.strip() for name in args.elements.split(",")]
     output = Path(args.output)
@@ -134,6 +138,8 @@ def run_convert(args: argparse.Namespace) -> int:
     if args.all_heads:
         if args.head is not None:
             raise ValueError("--head chooses one head, --all-heads takes all; give one of the two.")
+        from deepmd_gnn.native.heads import convert_heads
+
         models = convert_heads(source, output, elements, args.precision, args.sel, **options)
         sys.stdout.write(_told_heads(args.source, output, models))
         return 0

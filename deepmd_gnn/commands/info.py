@@ -170,7 +170,7 @@ def _model_lines(model: dict[str, Any]) -> list[str]:
         entries["Excluded pairs"] = ", ".join("–".join(pair) for pair in model["pair_exclude_types"])
     if model["atom_exclude_types"]:
         entries["Excluded types"] = " ".join(model["atom_exclude_types"])
-    noted = model["uncertainty"]
+    noted = model.get("uncertainty")  # of an earlier summary there is none
     if noted:
         entries["Uncertainty"] = (
             f"{noted.get('method')}, {noted.get('features')} features of {noted.get('frames')} frames, calibrated on "

@@ -54,12 +54,12 @@ def convert_heads(
     if architecture is not None:
         refuse_same(architecture, output)
     models = load_heads(source, elements, precision, sel, trust=trust, architecture=architecture)
-    _save(models, output, str(source))
+    save_tasks(models, output, {name: provenance(source, name) for name in models})
     _write_input(models, output.with_suffix(".json"))
     return models
 
 
-def _sections(model: MaceModel) -> dict[str, Any]:
+def task_section(model: MaceModel) -> dict[str, Any]:
     """The model section in the spelling that tasks can share."""
     flat = model_section(model)
     parts = {part: {k: v for k, v in flat.items() if k in keys} for part, keys in SECTIONS.items()}
@@ -71,24 +71,48 @@ def _sections(model: MaceModel) -> dict[str, Any]:
     }
 
 
-def _save(models: dict[str, MaceModel], path: Path, source: str) -> None:
-    """Write a checkpoint as multi-task training does: every task has the whole network, equal in what is shared."""
+def shared_sections(model: MaceModel) -> dict[str, Any]:
+    """``shared_dict`` of tasks that have the network of a model."""
+    section = task_section(model)
+    return {"shared_dict": {"elements": section["type_map"], "network": section["descriptor"]}}
+
+
+def shared_tasks(models: dict[str, MaceModel]) -> dict[str, Any]:
+    """``model_dict`` of tasks that share the network of :func:`shared_sections`; E0 come with the weights."""
+    tasks = {}
+    for name, model in models.items():
+        fitting = task_section(model)["fitting_net"].items()
+        own = {key: value for key, value in fitting if key != "atomic_energies"}
+        tasks[name] = {"type": "mace", "type_map": "elements", "descriptor": "network", "fitting_net": own}
+    return tasks
+
+
+def save_tasks(
+    models: dict[str, MaceModel], path: Path, sources: dict[str, dict[str, str]] | None = None
+) -> None:
+    """Write a checkpoint as multi-task training does: every task has the whole network, equal in what is shared.
+
+    Parameters
+    ----------
+    models : dict[str, MaceModel]
+        By name of the task.
+    path : Path
+        Of the checkpoint.
+    sources : dict[str, dict[str, str]], optional
+        Where they are from, :func:`~deepmd_gnn.native.conversion.provenance`.
+    """
     import torch
     from deepmd.pt.train.wrapper import ModelWrapper
 
-    parameters = {
-        name: {**_sections(model), "info": {"versions": model.versions, "source": provenance(source, name)}}
-        for name, model in models.items()
-    }
-    content = json.loads(json.dumps({**_shared(models), "model_dict": parameters}))
+    parameters = {}
+    for name, model in models.items():
+        source = {"source": sources[name]} if sources else {}
+        parameters[name] = {**task_section(model), "info": {"versions": model.versions, **source}}
+    shared = shared_sections(next(iter(models.values())))
+    content = json.loads(json.dumps({**shared, "model_dict": parameters}))
     state = ModelWrapper(dict(models), model_params=content).state_dict()
     with whole_file(path) as unfinished:
         torch.save({"model": state, "optimizer": None}, unfinished)
-
-
-def _shared(models: dict[str, MaceModel]) -> dict[str, Any]:
-    first = _sections(next(iter(models.values())))
-    return {"shared_dict": {"elements": first["type_map"], "network": first["descriptor"]}}
 
 
 def _write_input(models: dict[str, MaceModel], path: Path) -> None:
@@ -98,15 +122,9 @@ def _write_input(models: dict[str, MaceModel], path: Path) -> None:
     training = gentle_training()
     loss, settings = training.pop("loss"), training.pop("training")
     data = settings.pop("training_data")
-    tasks = {}
-    for name, model in models.items():
-        fitting = {
-            key: value for key, value in _sections(model)["fitting_net"].items() if key != "atomic_energies"
-        }
-        task = {"type": "mace", "type_map": "elements", "descriptor": "network", "fitting_net": fitting}
-        tasks[name] = {**task, "finetune_head": name}
+    tasks = {name: {**task, "finetune_head": name} for name, task in shared_tasks(models).items()}
     content = {
-        "model": {**_shared(models), "model_dict": tasks},
+        "model": {**shared_sections(next(iter(models.values()))), "model_dict": tasks},
         **training,
         "loss_dict": dict.fromkeys(models, loss),
         "training": {

@@ -21,7 +21,9 @@ class ErrorBars:
     def to_dict(self) -> dict[str, Any]:
         """Mean deviation, and with references ``rms_ratio`` (root mean square of error over deviation, 1 if calibrated) and ``spearman``."""
         found: dict[str, Any] = {"mean": float(np.mean(self.deviations)), "count": len(self.deviations)}
-        pairs = [(d, e) for d, e in zip(self.deviations, self.errors, strict=True) if e is not None]
+        # Members of a committee that are equal have no opinion.
+        known = zip(self.deviations, self.errors, strict=True)
+        pairs = [(d, e) for d, e in known if e is not None and d > 0.0]
         if len(pairs) > 1:
             deviations, errors = np.array(pairs).T
             found |= {"rms_ratio": rms_ratio(deviations, errors), "spearman": spearman(deviations, errors)}

@@ -1,0 +1,88 @@
+"""Models of a fine-tuning: the foundation with the elements of the data, where the training starts, and what comes out."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+from deepmd_gnn.mace import MaceModel
+from deepmd_gnn.native.conversion import model_section, save_checkpoint
+from deepmd_gnn.native.heads import save_tasks, shared_sections, shared_tasks
+from deepmd_gnn.native.reader import load_mace
+from deepmd_gnn.native.writer import load_checkpoint
+from deepmd_gnn.tools.fine_tuning import NEW, REPLAY
+
+
+def load_foundation(source: str | Path, head: str | None, elements: list[str]) -> MaceModel:
+    """Load a model, and leave it the elements of the data.
+
+    Parameters
+    ----------
+    source : str or Path
+        Checkpoint (``.pt``) or native ``.model``.
+    head : str, optional
+        Branch or head, if there are several.
+    elements : list[str]
+        In the order of the new type map.
+
+    Returns
+    -------
+    MaceModel
+        In eval mode.
+
+    Raises
+    ------
+    ValueError
+        If it does not know an element, or cannot be read.
+    """
+    model = load_checkpoint(source, head) if Path(source).suffix == ".pt" else load_mace(source, head)
+    unknown = [name for name in elements if name not in model.type_map]
+    if unknown:
+        raise ValueError(
+            f"{source}: does not know {', '.join(unknown)} of the data, only {' '.join(model.type_map)}. Use "
+            "`dp --pt train --finetune`, which starts new elements at random."
+        )
+    whole = MaceModel.deserialize(model.serialize())  # without adapters
+    whole.change_type_map(elements)
+    return whole.eval()
+
+
+def sections(model: MaceModel, *, replayed: bool) -> dict[str, Any]:
+    """Model section of the input; with replay that of two tasks which share the network. E0 come with the weights."""
+    if replayed:
+        return {**shared_sections(model), "model_dict": shared_tasks({NEW: model, REPLAY: model})}
+    return {key: value for key, value in model_section(model).items() if key != "atomic_energies"}
+
+
+def save_start(model: MaceModel, energies: dict[str, float], path: Path, *, replayed: bool) -> None:
+    """Write the checkpoint that the training starts from.
+
+    Parameters
+    ----------
+    model : MaceModel
+        The foundation.
+    energies : dict[str, float]
+        E0 of the new task, eV; elements that it lacks keep theirs.
+    path : Path
+        Of the checkpoint.
+    replayed : bool
+        Whether there is a second task, with the foundation's E0.
+    """
+    new = copy.deepcopy(model)
+    bias = new.out_bias.clone()
+    for place, name in enumerate(new.type_map):
+        bias[0, place, 0] = energies.get(name, float(bias[0, place, 0]))
+    new.set_out_bias(bias)
+    if replayed:
+        save_tasks({NEW: new, REPLAY: model}, path)
+    else:
+        save_checkpoint(new, path)
+
+
+def extract(folder: Path) -> Path:
+    """Take the new task out of the last checkpoint of a fine-tuning; return the file."""
+    two = "model_dict" in json.loads((folder / "input.json").read_text())["model"]
+    model = load_checkpoint(folder / "model.ckpt.pt", NEW if two else None)
+    # By way of the portable form, which has whole weights and no adapters.
+    save_checkpoint(MaceModel.deserialize(model.serialize()).eval(), folder / "finetuned.pt")
+    return folder / "finetuned.pt"

@@ -1,0 +1,209 @@
+"""``deepmd-gnn finetune``: what it writes, E0, replayed frames, and the model that comes out."""
+
+import argparse
+import json
+import shutil
+
+import ase.io
+import numpy as np
+import pytest
+import torch
+from deepmd.infer import DeepPot
+from documented import ROOT
+from helpers import tiny_model
+from native_models import native
+from training_data import composition_frames, write_system
+
+from deepmd_gnn.cli import main
+from deepmd_gnn.commands import finetune
+from deepmd_gnn.native.conversion import save_checkpoint
+
+SHIFTS = {"O": -1.5, "H": 0.25}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A foundation, and its own energies at another level of theory: shifted by element."""
+    root = tmp_path_factory.mktemp("finetune")
+    save_checkpoint(tiny_model(seed=9, scale=20.0), root / "start.pt")
+    model = DeepPot(str(root / "start.pt"))
+    for part, seed, natoms in (("train/a", 0, 8), ("train/b", 1, 6), ("valid/a", 2, 8)):
+        path = root / "data" / part
+        write_system(path, composition_frames(natoms, 6, seed, box_length=5.0))
+        kinds = [int(kind) for kind in (path / "type.raw").read_text().split()]
+        if part == "train/b":
+            kinds = [0, 0, 0, 0, 1, 1]
+            (path / "type.raw").write_text("\n".join(map(str, kinds)) + "\n")
+        coord, box = (np.load(path / "set.000" / f"{name}.npy") for name in ("coord", "box"))
+        energy, force, virial = model.eval(coord, box, kinds)
+        energy = energy + sum(list(SHIFTS.values())[kind] for kind in kinds)
+        for name, value in (("energy", energy), ("force", force), ("virial", virial)):
+            np.save(path / "set.000" / f"{name}.npy", value.reshape(len(coord), -1))
+    return root
+
+
+def written(folder, tmp_path, *options):
+    output = tmp_path / "tuned"
+    arguments = ["finetune", str(folder / "start.pt"), str(folder / "data"), "-o", str(output)]
+    assert main([*arguments, *options]) == 0
+    return output
+
+
+def tensors(path):
+    return torch.load(path, weights_only=True)["model"]
+
+
+def test_energies_of_the_new_level(folder, tmp_path, capsys):
+    """Estimated from the differences to the foundation's energies: here exactly the shifts."""
+    output = written(folder, tmp_path, "--dry-run")
+    assert "least squares of the differences" in capsys.readouterr().out
+    before, after = (
+        tensors(path)["model.Default.out_bias"].flatten()
+        for path in (folder / "start.pt", output / "start.pt")
+    )
+    np.testing.assert_allclose(after - before, list(SHIFTS.values()), atol=1e-9)
+    assert not (output / "finetuned.pt").exists()
+
+
+def test_isolated_atoms_count_first(folder, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(folder / "data", data)
+    (data / "e0.json").write_text(json.dumps({"O": -7.0, "H": -2.0}))
+    assert (
+        main(["finetune", str(folder / "start.pt"), str(data), "-o", str(tmp_path / "x"), "--dry-run"]) == 0
+    )
+    assert tensors(tmp_path / "x" / "start.pt")["model.Default.out_bias"].flatten().tolist() == [-7.0, -2.0]
+
+
+def test_replayed_frames_have_the_foundations_labels(folder, tmp_path, capsys):
+    output = written(folder, tmp_path, "--replay", "5", "--replay-weight", "0.25", "--dry-run")
+    assert (
+        "5 frames labelled by the foundation, 25% of the steps; the new data have 75%"
+        in capsys.readouterr().out
+    )
+    model = DeepPot(str(folder / "start.pt"))
+    frames = ase.io.read(output / "replay.xyz", ":")
+    assert len(frames) == 5
+    for atoms in frames:
+        kinds = [["O", "H"].index(symbol) for symbol in atoms.get_chemical_symbols()]
+        energy, force, virial = model.eval(
+            atoms.positions.reshape(1, -1), np.array(atoms.cell).reshape(1, 9), kinds
+        )
+        np.testing.assert_allclose(atoms.info["REF_energy"], energy[0, 0], rtol=0, atol=1e-10)
+        np.testing.assert_allclose(atoms.arrays["REF_forces"], force[0], rtol=0, atol=1e-10)
+        np.testing.assert_allclose(np.ravel(atoms.info["REF_virials"]), virial[0], rtol=0, atol=1e-10)
+    content = json.loads((output / "input.json").read_text())
+    assert content["training"]["model_prob"] == {"finetuned": 0.75, "replay": 0.25}
+    start, foundation = tensors(output / "start.pt"), tensors(folder / "start.pt")
+    bias = {name: start[f"model.{name}.out_bias"].flatten() for name in ("finetuned", "replay")}
+    np.testing.assert_allclose(bias["finetuned"] - bias["replay"], list(SHIFTS.values()), atol=1e-9)
+    for name, value in foundation.items():
+        if name.endswith("weight"):
+            for task in ("finetuned", "replay"):
+                assert torch.equal(start[name.replace("Default", task)], value), name
+
+
+def test_structures_of_a_file(folder, tmp_path, capsys):
+    """Those with elements of the data; the same seed takes the same."""
+    ase.io.write(
+        tmp_path / "pool.xyz",
+        [ase.Atoms("OH", [[0, 0, 0], [0, 0, d]]) for d in (0.9, 1.0, 1.1)]
+        + [ase.Atoms("Cu2", [[0, 0, 0], [0, 0, 2]])],
+    )
+    output = written(
+        folder, tmp_path, "--replay", "9", "--replay-from", str(tmp_path / "pool.xyz"), "--dry-run"
+    )
+    assert [len(atoms) for atoms in ase.io.read(output / "replay.xyz", ":")] == [2, 2, 2]
+    ase.io.write(tmp_path / "copper.xyz", ase.Atoms("Cu2", [[0, 0, 0], [0, 0, 2]]))
+    assert (
+        main(
+            [
+                "finetune",
+                str(folder / "start.pt"),
+                str(folder / "data"),
+                "-o",
+                str(tmp_path / "x"),
+                "--replay",
+                "1",
+                "--replay-from",
+                str(tmp_path / "copper.xyz"),
+            ]
+        )
+        == 1
+    )
+    assert "none of 1 frames has only elements of the data, H O" in capsys.readouterr().err
+
+
+def test_frozen_parts_of_both_tasks(folder, tmp_path):
+    output = written(
+        folder, tmp_path, "--replay", "2", "--freeze", "node_embedding", "interactions.0", "--dry-run"
+    )
+    model = json.loads((output / "input.json").read_text())["model"]
+    assert model["shared_dict"]["network"]["freeze"] == ["node_embedding", "interactions.0"]
+
+
+@pytest.mark.slow
+def test_both_tasks_train_and_one_comes_out(folder, tmp_path):
+    output = written(
+        folder, tmp_path, "--replay", "4", "--replay-weight", "0.5", "--steps", "6", "--rate", "0.01"
+    )
+    before, after = tensors(output / "start.pt"), tensors(output / "model.ckpt.pt")
+    for task in ("finetuned", "replay"):
+        name = f"model.{task}.fitting_net.readouts.0.linear.weight"
+        assert not torch.equal(before[name], after[name]), task
+    shared = "descriptor.interactions.0.linear_up.weight"
+    assert torch.equal(after[f"model.finetuned.{shared}"], after[f"model.replay.{shared}"])
+    assert not torch.equal(before[f"model.replay.{shared}"], after[f"model.replay.{shared}"])
+    result = tensors(output / "finetuned.pt")
+    assert not [name for name in result if ".replay." in name]
+    for name, value in result.items():
+        if torch.is_tensor(value):
+            assert torch.equal(value, after[name.replace("Default", "finetuned")]), name
+    # Interrupted: more steps to do than were done, and none left.
+    content = json.loads((output / "input.json").read_text())
+    content["training"]["numb_steps"] = 8
+    (output / "input.json").write_text(json.dumps(content))
+    for wanted in (8, 8):
+        (output / "finetuned.pt").unlink()
+        assert main(["finetune", "--restart", str(output)]) == 0
+        assert tensors(output / "model.ckpt.pt")["_extra_state"]["train_infos"]["step"] == wanted
+        assert (output / "finetuned.pt").is_file()
+
+
+@pytest.mark.slow
+def test_adapters_of_a_native_model(folder, tmp_path):
+    torch.save(native(), tmp_path / "x.model")
+    arguments = ["finetune", str(tmp_path / "x.model"), str(folder / "data"), "-o", str(tmp_path / "y")]
+    assert main([*arguments, "--adapters", "2", "--steps", "2"]) == 0
+    assert any("adapters" in name for name in tensors(tmp_path / "y" / "model.ckpt.pt"))
+    assert not any("adapters" in name for name in tensors(tmp_path / "y" / "finetuned.pt"))
+    assert DeepPot(str(tmp_path / "y" / "finetuned.pt")).get_type_map() == ["O", "H"]
+
+
+def test_every_option_is_on_the_page():
+    parser = argparse.ArgumentParser()
+    finetune.add_parsers(parser.add_subparsers())
+    own = parser._subparsers._group_actions[0].choices["finetune"]
+    page = (ROOT / "docs/fine_tuning.md").read_text()
+    for action in own._actions:
+        for option in action.option_strings:
+            if option.startswith("--") and option not in ("--help", "--seed", "--output"):
+                assert option in page, option
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ([], "needs a FOUNDATION, a DATA folder and -o FOLDER"),
+        (["start.pt", "data", "-o", "data"], "is there already"),
+        (["start.pt", "data", "-o", "x", "--adapters", "2", "--replay", "3"], "--adapters cannot be combined with --replay"),
+        (["start.pt", "data", "-o", "x", "--adapters", "2", "--freeze", "products"], "--adapters cannot be combined with --freeze"),
+        (["start.pt", "data", "-o", "x", "--replay-from", "a.xyz"], "say with --replay how many"),
+        (["start.pt", "data", "-o", "x", "--replay", "3", "--replay-weight", "1"], "a share between 0 and 1"),
+        (["--restart", "data"], "no model.ckpt.pt to go on from"),
+    ],
+)  # fmt: skip
+def test_refused(options, words, folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    assert main(["finetune", *options]) == 1
+    assert words in capsys.readouterr().err
