@@ -65,6 +65,14 @@ def test_error_bars():
     assert spearman(np.ones(3), np.arange(3.0)) == 0.0
 
 
+def test_equal_members_have_no_opinion():
+    """Of a committee whose members agree to the bit nothing can be said."""
+    bars = ErrorBars()
+    for error in (0.1, 0.2, 0.3):
+        bars.add(0.0, error)
+    assert bars.to_dict() == {"mean": 0.0, "count": 3}
+
+
 def test_the_smallest_likely_regularisation():
     """None where it makes no difference; some where validation has directions in which the training has nothing."""
     rng = np.random.default_rng(4)
