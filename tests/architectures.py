@@ -337,6 +337,7 @@ ARCHITECTURES = {
             "atom_exclude_types": [1],
             # Without kernels TorchInductor's time grows with the number of paths: minutes with more.
             "max_ell": 1,
+            "correlation": 1,
         },
         ("frozen", "lammps"),
     ),
