@@ -12,6 +12,10 @@ from deepmd_gnn.datasets.labels import Labels
 
 LARGEST_FORCE = 200.0  # eV/Å, far above what a first-principles calculation of a sensible structure gives
 LARGEST_STRESS = 1.0  # eV/Å³, 160 GPa
+# Energies over those of neutral atoms with all their electrons, which no calculation is much below; of heavy atoms relativity
+# adds a tenth.
+_DEEPEST = 1.12
+_HARTREE = 27.211386  # eV
 _LISTED = 5
 _SMALL_STEP = 0.5  # Å: the energy between two frames is then about the work of the mean force
 _PAIRS = 20
@@ -96,6 +100,7 @@ class Inspector:
                 self._add("stress", sentence, f"{frame.where} ({stress:.3g} eV/Å³)")
         self._compare_with_earlier(frame, labels)
         if labels.energy is not None:
+            self._look_at_depth(frame, labels.energy)
             self._per_atom.append((frame.natoms, labels.energy))
             if labels.forces is not None:
                 first = [0.0, 0.0, 0.0, 0.0, float(frame.natoms), labels.energy]
@@ -104,6 +109,12 @@ class Inspector:
                 for place, value in enumerate((1.0, energy, energy**2, float((labels.forces**2).sum()))):
                     sums[place] += value
         return kinds
+
+    def _look_at_depth(self, frame: Frame, energy: float) -> None:
+        least = all_electron_energy(frame.numbers)
+        if energy < _DEEPEST * least:
+            sentence = "energies below those of the atoms with all their electrons: another unit than eV, such as meV, or not of one frame?"
+            self._add("depth", sentence, f"{frame.where} ({energy:.4g} eV, the atoms have {least:.4g} eV)")
 
     def _add(self, kind: str, sentence: str, where: str) -> None:
         self.found.setdefault(kind, Suspicion(sentence)).add(where)
@@ -242,6 +253,25 @@ class Inspector:
                 )
             ]
         return []
+
+
+def all_electron_energy(numbers: np.ndarray) -> float:
+    """Energy of neutral atoms with all their electrons, nonrelativistic, to some per cent.
+
+    The statistical model of J. Schwinger, Phys. Rev. A 24, 2353 (1981).
+
+    Parameters
+    ----------
+    numbers : numpy.ndarray
+        Atomic numbers, shape (natom,).
+
+    Returns
+    -------
+    float
+        eV, their sum.
+    """
+    z = np.asarray(numbers, dtype=float)
+    return _HARTREE * float((-0.768745 * z ** (7 / 3) + 0.5 * z**2 - 0.2699 * z ** (5 / 3)).sum())
 
 
 def _comparable(frame: Frame, other: Frame) -> bool:
