@@ -90,7 +90,8 @@ def estimated_energies(
     """
     reader, rows, shifts = LabelReader(), [], []
     evaluation = BatchEvaluation([potential], mixed_pbc="vacuum")
-    for frame, prediction in evaluation(islice(training_frames(part), _MOST)):
+    every = max(1, part.frames // _MOST)  # of all systems
+    for frame, prediction in evaluation(islice(training_frames(part), 0, None, every)):
         energy = reader.read(frame).energy
         if energy is None or prediction is None:
             continue
@@ -266,13 +267,16 @@ def _two_tasks(one: Choices, sections: dict[str, Any], replay: DataFolder, job: 
 def replay_frames(data: DataFolder, job: Job) -> list[Frame]:
     """Structures for the replay: some of the user's files, or training frames that are perturbed."""
     if not job.replay_from:
-        return perturbed(training_frames(data.train), job.replay, job.displacement, job.seed)
-    frames = [frame for path in job.replay_from for frame in read_frames(path)]
+        count = min(job.replay, data.train.frames)
+        drawn = set(np.random.default_rng(job.seed).permutation(data.train.frames)[:count].tolist())
+        frames = (frame for place, frame in enumerate(training_frames(data.train)) if place in drawn)
+        return perturbed(frames, job.replay, job.displacement, job.seed)
+    pool = [frame for path in job.replay_from for frame in read_frames(path)]
     known = set(data.train.type_map)
-    fitting = [frame for frame in frames if set(frame_symbols(frame)) <= known and frame.natoms > 1]
+    fitting = [frame for frame in pool if set(frame_symbols(frame)) <= known and frame.natoms > 1]
     if not fitting:
         raise DataError(
-            f"{', '.join(map(str, job.replay_from))}: none of {len(frames)} frames has only elements of the data, {' '.join(sorted(known))}."
+            f"{', '.join(map(str, job.replay_from))}: none of {len(pool)} frames has only elements of the data, {' '.join(sorted(known))}."
         )
     places = np.random.default_rng(job.seed).permutation(len(fitting))[: job.replay]
     return [fitting[place] for place in sorted(places)]

@@ -52,7 +52,7 @@ def test_elements_that_compositions_do_not_tell_apart(monkeypatch):
     frames = [frame(4, False, seed) for seed in range(3)]
     for one in frames[:2]:
         one.info["REF_energy"] = -16.0
-    part = type("Part", (), {"type_map": ["O", "H"]})()
+    part = type("Part", (), {"type_map": ["O", "H"], "frames": 3})()
     monkeypatch.setattr(fine_tuning, "training_frames", lambda part: iter(frames))
     monkeypatch.setattr("deepmd_gnn.tools.batch_evaluation.quantities_of_potential", lambda model: [])
     energies, rest = estimated_energies({"O": -2.0, "H": -1.0}, Potential(), part)
