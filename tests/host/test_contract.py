@@ -13,6 +13,7 @@ HOST = [
     ("deepmd.infer.deep_eval", "DeepEval._standard_input", "self coords cells atom_types fparam aparam mixed_type", "host/inference_graphs.py"),
     ("deepmd.infer.deep_eval", "DeepEval.get_model_size", "self", "host/model_size.py"),
     ("deepmd.calculator", "DP.calculate", "self atoms properties system_changes", "host/calculator.py"),
+    ("deepmd.calculator", "DP.get_property", "self name atoms allow_calculation", "host/calculator.py"),
     ("deepmd.calculator", "DP.check_state", "self atoms tol", "host/calculator.py"),
     (
         "deepmd.infer.model_devi", "calc_model_devi",
