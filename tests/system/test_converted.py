@@ -208,7 +208,7 @@ def test_exportable_backend(tmp_path):
 @pytest.mark.slow
 def test_without_kernels(tmp_path):
     """With radial tables only; of a small model, because TorchInductor takes minutes for the code of a larger one."""
-    model = tiny_model(max_ell=1, correlation=1, **STRONG)
+    model = tiny_model(max_L=0, max_ell=1, correlation=1, **STRONG)
     save_checkpoint(model, tmp_path / "x.pt")
     assert main(["freeze", str(tmp_path / "x.pt"), "-o", str(tmp_path / "x.pt2"), "--no-kernels"]) == 0
     described(tmp_path / "x.pt2", kernels=False)
