@@ -48,7 +48,11 @@ class _Step(torch.nn.Module):
 
 def _look_into_picks() -> None:
     """Let the compiler read picked factors where they are multiplied, once they have been differentiated."""
-    from torch._inductor.decomposition import decompositions, register_decomposition
+    from torch._inductor.decomposition import (
+        decompositions,
+        fast_random_decomps,
+        register_decomposition,
+    )
 
     operator = torch.ops.deepmd_gnn.pick.default
     if operator in decompositions:
@@ -57,6 +61,9 @@ def _look_into_picks() -> None:
     @register_decomposition([operator])
     def as_gather(factors: torch.Tensor, index: torch.Tensor, transposed: torch.Tensor) -> torch.Tensor:  # noqa: ARG001
         return factors.index_select(0, index)
+
+    # A copy of the table that was made by an earlier compilation of this process does not have it.
+    fast_random_decomps.cache_clear()
 
 
 def vectorised(original: Callable[..., Any]) -> Callable[..., Any]:

@@ -7,11 +7,23 @@ from architectures import architectures
 from deepmd.pt_expt.train import training
 from helpers import assert_close, random_frame, tiny_model
 from tolerances import NATIVE
+from torch._inductor import decomposition
 from training_data import loss_of
 
 from deepmd_gnn.host.compiled_training import OPTIONS as DEFAULTS
+from deepmd_gnn.host.compiled_training import _look_into_picks
 
 OPTIONS = architectures("training")
+
+
+def test_a_freeze_before_does_not_hide_the_operators(monkeypatch):
+    """TorchInductor keeps a copy of its table from the first compilation of a process, which may be that of a file."""
+    operator = torch.ops.deepmd_gnn.pick.default
+    monkeypatch.delitem(decomposition.decompositions, operator, raising=False)
+    decomposition.fast_random_decomps.cache_clear()
+    assert operator not in decomposition.select_decomp_table()
+    _look_into_picks()
+    assert operator in decomposition.select_decomp_table()
 
 
 def compiled(model, options=None):

@@ -53,6 +53,8 @@ HOST = [
 TORCH = [
     ("torch._inductor.codegen.cpp", "TilingSelect.select_tiling", "self fn_list var_sizes_list", "files/torch_fixes.py"),
     ("torch._inductor.decomposition", "register_decomposition", "ops", "host/compiled_training.py"),
+    ("torch._inductor.decomposition", "fast_random_decomps", "", "host/compiled_training.py"),
+    ("torch.fx.proxy", "CapturedTraceback.extract", None, "files/torch_fixes.py"),
     ("torch._inductor.config", "aot_inductor.custom_ops_to_c_shims", None, "kernels/cpu/compiler.py"),
     ("torch._inductor.config", "aot_inductor.custom_op_libs", None, "kernels/cpu/compiler.py"),
     ("torch._inductor.config", "cpp.enable_loop_tail_vec", None, "files/torch_fixes.py"),
