@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from deepmd_gnn.commands.convert import add_parsers as add_convert_parsers
 from deepmd_gnn.commands.convert import run_convert
 from deepmd_gnn.commands.parsers import add_command
 
@@ -62,11 +63,11 @@ def add_parsers(subparsers: Any) -> None:
 
 def _convert(arguments: argparse.Namespace) -> int:
     source = arguments.model_path or str(_file(arguments.model, arguments.cache_dir))
-    parsed = argparse.Namespace(
-        source=source, output=arguments.output, sel=arguments.sel, list=False, json=False, head=None, elements=None,
-        precision=None, architecture=None, trust=False,
-    )  # fmt: skip
-    status = run_convert(parsed)
+    parser = argparse.ArgumentParser()
+    add_convert_parsers(parser.add_subparsers())
+    words = ["convert", source, "-o", arguments.output]
+    words += [] if arguments.sel is None else ["--sel", str(arguments.sel)]
+    status = run_convert(parser.parse_args(words))
     if arguments.output.endswith(".pt"):
         sys.stderr.write(
             f"{arguments.output} is a checkpoint, to train on. For LAMMPS, AMBER and ASE name the output .pth or .pt2; "
