@@ -51,11 +51,7 @@ def convert(
     output = Path(output)
     if output.suffix not in SUFFIXES:
         raise ValueError(f"The output '{output}' must end in one of {', '.join(SUFFIXES)}.")
-    if not output.parent.is_dir():
-        raise ValueError(f"The folder of the output '{output}' does not exist.")
-    refuse_same(source, output)
-    if architecture is not None:
-        refuse_same(architecture, output)
+    check_place(output, source, architecture)
     model, name = load_head(source, head, elements, precision, sel, trust=trust, architecture=architecture)
     origin = provenance(source, name)
     if output.suffix == ".pt":
@@ -67,6 +63,15 @@ def convert(
         save_checkpoint(model, checkpoint, origin)
         freeze(checkpoint, output)
     return model
+
+
+def check_place(output: Path, source: str | Path, architecture: str | Path | None) -> None:
+    """Refuse an output in a folder that does not exist, or one of the files that are read."""
+    if not output.parent.is_dir():
+        raise ValueError(f"The folder of the output '{output}' does not exist.")
+    refuse_same(source, output)
+    if architecture is not None:
+        refuse_same(architecture, output)
 
 
 def provenance(source: str | Path, head: str) -> dict[str, str]:

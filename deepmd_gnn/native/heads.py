@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from deepmd_gnn.config.sections import SECTIONS
-from deepmd_gnn.files.whole_file import refuse_same, whole_file
+from deepmd_gnn.files.whole_file import whole_file
 from deepmd_gnn.mace import MaceModel
-from deepmd_gnn.native.conversion import gentle_training, model_section, provenance
+from deepmd_gnn.native.conversion import check_place, gentle_training, model_section, provenance
 from deepmd_gnn.native.reader import load_heads
 
 
@@ -48,13 +48,10 @@ def convert_heads(
         raise ValueError(
             f"The output '{output}' must end in .pt: a frozen file has one head. Choose it with --head NAME."
         )
-    if not output.parent.is_dir():
-        raise ValueError(f"The folder of the output '{output}' does not exist.")
-    refuse_same(source, output)
-    if architecture is not None:
-        refuse_same(architecture, output)
+    check_place(output, source, architecture)
     models = load_heads(source, elements, precision, sel, trust=trust, architecture=architecture)
-    save_tasks(models, output, {name: provenance(source, name) for name in models})
+    origin = provenance(source, "")  # the file is read once for all
+    save_tasks(models, output, {name: {**origin, "head": name} for name in models})
     _write_input(models, output.with_suffix(".json"))
     return models
 

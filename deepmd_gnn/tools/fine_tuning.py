@@ -242,18 +242,17 @@ def _two_tasks(one: Choices, sections: dict[str, Any], replay: DataFolder, job: 
     """Rewrite an input for the new data and the replayed frames."""
     training, loss = dict(one.values["training"]), dict(one.values["loss"])
     data = {key: training.pop(key) for key in ("training_data", "validation_data") if key in training}
-    batch = recipe(replay).values["training"]["training_data"]
+    other = recipe(replay).values
     frozen = {"freeze": list(job.freeze)} if job.freeze else {}
     shared = dict(sections["shared_dict"])
     shared["network"] = {**shared["network"], **frozen}
     two = Choices({"model": {**sections, "shared_dict": shared}}, {})
     for section in ("learning_rate", "optimizer"):
         two.values[section] = one.values[section]
-    weights = recipe(replay).values["loss"]
-    two.values["loss_dict"] = {NEW: loss, REPLAY: weights}
+    two.values["loss_dict"] = {NEW: loss, REPLAY: other["loss"]}
     share = job.replay_weight
     two.values["training"] = {
-        "data_dict": {NEW: data, REPLAY: {"training_data": batch}},
+        "data_dict": {NEW: data, REPLAY: {"training_data": other["training"]["training_data"]}},
         "model_prob": {NEW: 1.0 - share, REPLAY: share},
         **training,
     }
