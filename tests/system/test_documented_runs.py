@@ -114,14 +114,29 @@ def test_import(tmp_path):
         )
         (folder / "mace.json").write_text(json.dumps(settings))
 
+    def write_one(folder):
+        settings = json.loads((folder / "mace.json").read_text())
+        (folder / "one.json").write_text(json.dumps(settings | {"model": {"type": "mace", "type_map": ["H", "C", "O"]}}))
+
+    def set_data_of_heads(folder):
+        settings = json.loads((folder / "heads.json").read_text())
+        for task in settings["training"]["data_dict"].values():
+            task["training_data"].update(systems=[str(data)], batch_size=1)
+        settings["training"].update(numb_steps=1, save_freq=1)
+        (folder / "heads.json").write_text(json.dumps(settings))
+
     run = PageRun(
         ROOT / "docs/import.md",
         tmp_path,
         {"mpirun -n 4": "mpirun -n 2"},
-        before={"dp --pt train mace.json": set_data},
+        before={
+            "dp --pt train mace.json": set_data,
+            "dp --pt train one.json": write_one,
+            "dp --pt train heads.json": set_data_of_heads,
+        },
         script=SCRIPT,
     )
-    assert len(run()) == 6
+    assert len(run()) == 11
     frozen = DeepPot(str(tmp_path / "water.pth"))
     assert frozen.get_type_map() == ["O", "H"]
     for name in ("x.model", "water.model"):
@@ -129,6 +144,15 @@ def test_import(tmp_path):
 
 
 # --- examples ----------------------------------------------------------------------------------------------------
+
+
+def test_fine_tuning_in_one_command(tmp_path):
+    torch.save(native(), tmp_path / "foundation.model")
+    export([copy_example("acac", tmp_path, 6) / "data" / "train_300K"], tmp_path / "frames.xyz")
+    rules = {"--replay 200": "--replay 4 --steps 2"}
+    freeze = "dp --pt-expt freeze -c tuned/finetuned.pt"
+    PageRun(ROOT / "docs/fine_tuning.md", tmp_path, rules, skip=[freeze])()
+    assert DeepPot(str(tmp_path / "tuned" / "finetuned.pt")).get_type_map()
 
 
 def test_fine_tuning(tmp_path):
