@@ -4,7 +4,7 @@ import json
 import os
 import signal
 import subprocess
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from deepmd.main import main as dp
 from helpers import TINY
@@ -69,3 +69,12 @@ def interruptible(command, **options):
     finally:
         child.kill()
         child.wait()
+
+
+def ended_by(sent, process):
+    """Its status; a KeyboardInterrupt that falls into a destructor is dropped by Python, and users press Ctrl-C again."""
+    for _ in range(6):
+        process.send_signal(sent)
+        with suppress(subprocess.TimeoutExpired):
+            return process.wait(10)
+    raise AssertionError("goes on in spite of signals")

@@ -116,7 +116,9 @@ def test_import(tmp_path):
 
     def write_one(folder):
         settings = json.loads((folder / "mace.json").read_text())
-        (folder / "one.json").write_text(json.dumps(settings | {"model": {"type": "mace", "type_map": ["H", "C", "O"]}}))
+        (folder / "one.json").write_text(
+            json.dumps(settings | {"model": {"type": "mace", "type_map": ["H", "C", "O"]}})
+        )
 
     def set_data_of_heads(folder):
         settings = json.loads((folder / "heads.json").read_text())
