@@ -7,6 +7,9 @@ from pathlib import Path
 
 # Half of the time for the part of a `.pt2` that calls one kernel after the other; the kernels are compiled as for users.
 os.environ.setdefault("AOT_INDUCTOR_COMPILE_WRAPPER_OPT_LEVEL", "O0")
+# DeePMD-kit's loaders fork this process, with all that was imported, for every training; the training of the quickstart runs with
+# workers, as that of users.
+os.environ.setdefault("NUM_WORKERS", "0")
 
 import pytest
 import torch

@@ -143,10 +143,12 @@ def test_frozen_parts_of_both_tasks(folder, tmp_path):
 
 
 @pytest.mark.slow
-def test_both_tasks_train_and_one_comes_out(folder, tmp_path):
-    output = written(
-        folder, tmp_path, "--replay", "4", "--replay-weight", "0.5", "--steps", "6", "--rate", "0.01"
-    )
+def test_both_tasks_train_and_one_comes_out(folder, tmp_path, capfd):
+    output = tmp_path / "tuned"
+    arguments = ["finetune", str(folder / "start.pt"), str(folder / "data"), "-o", str(output)]
+    options = ["--replay", "4", "--replay-weight", "0.5", "--steps", "6", "--rate", "0.01"]
+    status = main([*arguments, *options])
+    assert status == 0, capfd.readouterr().err[-2000:]
     before, after = tensors(output / "start.pt"), tensors(output / "model.ckpt.pt")
     for task in ("finetuned", "replay"):
         name = f"model.{task}.fitting_net.readouts.0.linear.weight"

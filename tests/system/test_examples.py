@@ -1,6 +1,7 @@
 """The examples, shortened, and the inputs that README shows."""
 
 import json
+import os
 import re
 import runpy
 import subprocess
@@ -60,8 +61,13 @@ def test_inputs_are_valid_and_their_data_is_there(name):
 def test_quickstart(tmp_path):
     """Train, freeze, test, one and two ranks of LAMMPS, figures."""
     command = [sys.executable, str(EXAMPLES / "quickstart.py"), "--output", str(tmp_path)]
+    environment = {**os.environ, "NUM_WORKERS": "2"}  # that of users; the tests have none
     run = subprocess.run(
-        [*command, "--steps", "5", "--md-steps", "10", "10"], capture_output=True, text=True, timeout=900
+        [*command, "--steps", "5", "--md-steps", "10", "10"],
+        capture_output=True,
+        text=True,
+        timeout=900,
+        env=environment,
     )
     assert run.returncode == 0, run.stdout + run.stderr
     assert "largest difference" in run.stdout
