@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from deepmd_gnn.config.embeddings import Feature
+from deepmd_gnn.kernels.cpu.input_check import checked_values, checks_input
 
 log = logging.getLogger("deepmd.deepmd_gnn")
 
@@ -135,10 +136,29 @@ class FrameValues(torch.nn.Module):
             log_warning(text)
 
     def of_edges(self, fparam: torch.Tensor | None, nframe: int, device: torch.device) -> torch.Tensor:
-        """:meth:`forward` while a program is made, which cannot look at numbers: bad values give NaN."""
+        """:meth:`forward` while a program is made: one for CPUs checks when it runs, in others bad values give NaN."""
         if fparam is None:
             return self.anything(device).expand(nframe, self.number)
-        return fparam.to(torch.float64).reshape(nframe, self.number)
+        values = fparam.to(torch.float64).reshape(nframe, self.number)
+        return checked_values(values.contiguous(), *self.rules()) if checks_input() else values
+
+    @torch.jit.unused
+    def rules(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """What :func:`~deepmd_gnn.kernels.cpu.input_check.checked_values` has to know."""
+        rows, text = [], b""
+        for column in range(self.number):
+            least = -self.offsets[column]
+            standard = self.stand_ins[column] if self.has_defaults else float("nan")
+            rows.append(
+                [
+                    float(self.classes[column] > 0),
+                    float(least),
+                    float(self.classes[column] - 1 + least),
+                    standard,
+                ]
+            )
+            text += f"{self.names[column]}\0{self.allowed[column]}\0".encode()
+        return torch.tensor(rows, dtype=torch.float64), torch.tensor(list(text), dtype=torch.uint8)
 
 
 @torch.jit.ignore

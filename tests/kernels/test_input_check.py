@@ -8,7 +8,9 @@ import pytest
 import torch
 from helpers import random_frame
 
+from deepmd_gnn.config.embeddings import features
 from deepmd_gnn.graph.neighbor_search import NeighborPairs
+from deepmd_gnn.host.frame_values import FrameValues
 from deepmd_gnn.kernels.cpu.input_check import compiled_check
 
 R_MAX = 4.0
@@ -262,4 +264,55 @@ def test_atoms_at_the_same_place_without_their_pair(name, library, capfd):
     assert (
         f"two atoms are at the same place (closer than 1e-6 Å), so the force between them is undefined: atoms 0 and {last},"
         in (capfd.readouterr().err)
+    )
+
+
+# --- quantities of frames ----------------------------------------------------------------------------------------
+
+QUANTITIES = {
+    "total_charge": {"type": "categorical", "num_classes": 9, "offset": 4, "emb_dim": 3},
+    "temperature": {"type": "continuous", "emb_dim": 3, "default": 0.3},
+}
+
+
+def checked_values(library, rows, quantities=QUANTITIES):
+    """Status, and what the program goes on with."""
+    values = torch.tensor(rows, dtype=torch.float64)
+    checked = torch.zeros_like(values)
+    arguments = [values, *values.shape, *FrameValues(features(quantities)).rules(), checked]
+    return library.mace_check_values(*map(as_c, arguments)), checked
+
+
+@pytest.mark.parametrize("value", [-5.0, 5.0, 0.5, np.nan, np.inf, 1e300])
+def test_a_charge_that_the_model_does_not_have(value, library, capfd):
+    """The sentence is that of a .pth."""
+    frames = [[4.0, 0.7], [value, 0.7]]
+    assert checked_values(library, frames)[0] != 0
+    said = capfd.readouterr().err
+    with pytest.raises(ValueError, match="total_charge is") as refused:
+        FrameValues(features(QUANTITIES))(torch.tensor(frames), 2, torch.device("cpu"))
+    assert re.sub(r"is \S+ in", "is X in", said.strip()) == re.sub(
+        r"is \S+ in", "is X in", str(refused.value)
+    )
+    assert checked_values(library, [[0.0, np.nan]])[0] != 0
+    assert (
+        "temperature is nan in frame 0 (column 1 of fparam, counted from 0), but must be a finite number."
+        in (capfd.readouterr().err)
+    )
+
+
+def test_default_values_are_told_once(fresh_library, capfd):
+    status, checked = checked_values(fresh_library, [[-4.0, 0.3], [0.0, 0.3]])
+    assert (status, checked.tolist()) == (0, [[-4.0, 0.3], [0.0, 0.3]])
+    without = {**QUANTITIES, "total_charge": {**QUANTITIES["total_charge"], "default": None}}
+    assert checked_values(fresh_library, [[0.0, 0.3]], without)[0] == 0
+    assert capfd.readouterr().err == ""
+    for _ in range(2):
+        assert checked_values(fresh_library, [[0.0, 0.3], [0.0, 0.3]])[0] == 0
+    said = capfd.readouterr().err
+    assert (
+        said.count(
+            "fparam was not given or has the default values, so frames have total_charge 0, temperature 0.3."
+        )
+        == 1
     )

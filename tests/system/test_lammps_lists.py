@@ -154,3 +154,22 @@ def test_atoms_at_the_same_place_end_a_compiled_run(model_files, tmp_path):
     result = lammps(tmp_path, model_files(".pt2")["two_layers"], run=f"run 0\n{move}\nrun 0")
     assert result.returncode == 1
     assert "mace model: two atoms are at the same place (closer than 1e-6 Å)" in result.output
+
+
+@pytest.mark.slow
+def test_charges_of_a_compiled_file(model_files, tmp_path):
+    """A value that the model does not have ends the run with a sentence; where none is given, that is said once."""
+    model = model_files(".pt2")["charged"]
+    refused = lammps(tmp_path, model, style="deepmd {model} fparam -1.5 2 0.7")
+    assert refused.returncode == 1
+    assert (
+        "mace model: total_charge is -1.5 in frame 0 (column 0 of fparam, counted from 0), but must be a whole number"
+        in (refused.output)
+    )
+    run = "fix 1 all nve\nrun 2"
+    told = lammps(tmp_path, model, run=run).check().output
+    assert told.count("so frames have total_charge 0, total_spin 1, temperature 0.3.") == 1
+    assert (
+        "so frames have"
+        not in lammps(tmp_path, model, run=run, style="deepmd {model} fparam 1 2 0.7").check().output
+    )

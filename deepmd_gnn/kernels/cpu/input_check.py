@@ -76,6 +76,33 @@ def _(
     return torch.empty_like(types), torch.empty_like(index)
 
 
+@torch.library.custom_op("deepmd_gnn::mace_checked_values", mutates_args=())
+def checked_values(values: torch.Tensor, rules: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+    """Let quantities of frames pass that the model knows; in a ``.pt2`` others end the evaluation with a sentence.
+
+    Parameters
+    ----------
+    values : torch.Tensor
+        One row for each frame, contiguous, float64, shape (nf, nquantity).
+    rules : torch.Tensor
+        Of each quantity: 1 if it must be a whole number, the least and the greatest of these, the default (NaN: none),
+        float64, shape (nquantity, 4).
+    text : torch.Tensor
+        Of each quantity its name and what it must be, each with a zero byte behind, UTF-8, uint8, shape (·,).
+
+    Returns
+    -------
+    torch.Tensor
+        A copy.
+    """
+    return values.clone()
+
+
+@checked_values.register_fake
+def _(values: Any, rules: Any, text: Any) -> torch.Tensor:
+    return torch.empty_like(values)
+
+
 def checks_input() -> bool:
     """Whether the ``.pt2`` that is being frozen contains the check."""
     return compilation().checks_input
@@ -84,11 +111,11 @@ def checks_input() -> bool:
 def compiled_check() -> Compiled:
     """Sources of the check, for this machine's compiler."""
     text = files("deepmd_gnn.kernels.cpu")
-    cover, check, shim = (
+    cover, check, values, shim = (
         text.joinpath(f"{name}.hpp").read_text(encoding="utf-8")
-        for name in ("list_cover", "input_check", "input_check_shim")
+        for name in ("list_cover", "input_check", "value_check", "input_check_shim")
     )
-    return Compiled({"input_check": cover + check, "input_check_shim": shim}, ())
+    return Compiled({"input_check": cover + check + values, "input_check_shim": shim}, ())
 
 
 @contextlib.contextmanager
@@ -101,9 +128,15 @@ def input_check() -> Iterator[None]:
         f"AOTITorchError aoti_torch_cpu_mace_checked_input({tensors}, int64_t, double, "
         "AtenTensorHandle*, AtenTensorHandle*)"
     )
+    of_values = (
+        "AOTITorchError aoti_torch_cpu_mace_checked_values(AtenTensorHandle, AtenTensorHandle, "
+        "AtenTensorHandle, AtenTensorHandle*)"
+    )
     library = linked(compiled.archive(NAME, objects))
     with (
         compiling(checks_input=True),
-        linked_into_models(library, {checked_input._opoverload: [declaration]}),
+        linked_into_models(
+            library, {checked_input._opoverload: [declaration], checked_values._opoverload: [of_values]}
+        ),
     ):
         yield

@@ -1,10 +1,11 @@
-// The operator as a C function that AOTInductor's code calls.
+// The operators as C functions that AOTInductor's code calls.
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 
 #include <cstdint>
 
 extern "C" int mace_check_input(const int64_t*, long, long, const int64_t*, const double*, const bool*, long,
                                 const char*, long, const bool*, const bool*, long, long, double, int64_t*, int64_t*);
+extern "C" int mace_check_values(const double*, long, long, const double*, const char*, double*);
 
 namespace {
 
@@ -46,4 +47,12 @@ extern "C" AOTITorchError aoti_torch_cpu_mace_checked_input(
                           pointer<int64_t>(index), pointer<double>(vectors), pointer<bool>(mask), size(mask, 0),
                           pointer<char>(names), size(names, 0), pointer<bool>(allowed), pointer<bool>(has_energy),
                           size(allowed, 0), ranks == 1 && size(owned, 0) == 1, r_max, pointer<int64_t>(*ret0), pointer<int64_t>(*ret1));
+}
+
+extern "C" AOTITorchError aoti_torch_cpu_mace_checked_values(AtenTensorHandle values, AtenTensorHandle rules,
+                                                             AtenTensorHandle text, AtenTensorHandle* ret0) {
+  *ret0 = empty_like(values, 2);
+  if (!*ret0) return 3;  // out of memory
+  return mace_check_values(pointer<double>(values), size(values, 0), size(values, 1), pointer<double>(rules),
+                           pointer<char>(text), pointer<double>(*ret0));
 }
