@@ -15,7 +15,7 @@ from deepmd_gnn.config.embeddings import CHARGE, DEFAULTS, INFO_KEYS
 from deepmd_gnn.datasets.cells import whole_periodicity
 from deepmd_gnn.datasets.database import write_database
 from deepmd_gnn.datasets.distances import shortest_distances
-from deepmd_gnn.datasets.folders import write_group
+from deepmd_gnn.datasets.folders import QUANTITIES_FILE, write_group
 from deepmd_gnn.datasets.frames import DataError, Frame
 from deepmd_gnn.datasets.isolated import E0_FILE, IsolatedAtoms
 from deepmd_gnn.datasets.labels import DEFAULT_KEYS, LabelReader, Labels
@@ -276,6 +276,9 @@ def _write(
             written[part].append(_entry(f"{part}/{group.name}", group.records, list(group.records[0].labels)))
     if energies:
         (folder / E0_FILE).write_text(json.dumps(energies, indent=2) + "\n")
+    if job.fparam:
+        names = [one.partition("=")[0] for one in job.fparam]
+        (folder / QUANTITIES_FILE).write_text(json.dumps(names) + "\n")
     return {"type_map": type_map, "parts": written}
 
 

@@ -10,6 +10,8 @@ from deepmd_gnn.datasets.frames import DataError, Frame
 from deepmd_gnn.datasets.layout import Group
 from deepmd_gnn.datasets.spool import Record, Spool
 
+# In a data folder: the names of the columns of fparam.npy.
+QUANTITIES_FILE = "fparam.json"
 # Frames of a set: bounds the memory of writing.
 SET_SIZE = 2000
 # Å; padding atoms of a mixed-type folder lie on a diagonal of this spacing, from far outside.

@@ -1,5 +1,6 @@
 """What a data folder holds, as far as an input for training depends on it."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,11 +9,28 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from deepmd_gnn.datasets.database import database_metadata, is_database, read_database
-from deepmd_gnn.datasets.folders import find_systems, load, numbers_of, read_systems, system_type_map
+from deepmd_gnn.datasets.folders import (
+    QUANTITIES_FILE,
+    find_systems,
+    load,
+    numbers_of,
+    read_systems,
+    system_type_map,
+)
 from deepmd_gnn.datasets.frames import DataError, Frame
 from deepmd_gnn.datasets.isolated import E0_FILE
 
 _SAMPLED = 200  # frames of each system or database
+
+
+@dataclass
+class Quantity:
+    """What one column of ``fparam.npy`` holds."""
+
+    least: float
+    most: float
+    whole: bool
+    """Whether all values are whole numbers."""
 
 
 @dataclass
@@ -34,6 +52,8 @@ class Part:
     volume_per_atom: float = 0.0
     """Å³, mean over sampled periodic frames."""
     nsystems: int = 1
+    quantities: list["Quantity"] = field(default_factory=list)
+    """Columns of ``fparam.npy``."""
 
     @property
     def mean_size(self) -> float:
@@ -62,6 +82,8 @@ class DataFolder:
     test: Part | None
     e0: Path | None
     """File with the energies of isolated atoms."""
+    quantity_names: list[str] = field(default_factory=list)
+    """Of the columns of ``fparam.npy``."""
 
 
 def summarise_folder(path: Path) -> DataFolder:
@@ -94,7 +116,22 @@ def summarise_folder(path: Path) -> DataFolder:
             "FOLDER` makes a folder."
         )
     e0 = path / E0_FILE
-    return DataFolder(path, train, parts["valid"], parts["test"], e0 if e0.is_file() else None)
+    return DataFolder(
+        path, train, parts["valid"], parts["test"], e0 if e0.is_file() else None, _quantity_names(path, train)
+    )
+
+
+def _quantity_names(path: Path, train: Part) -> list[str]:
+    """Those that `deepmd-gnn data` has written beside the data, or numbers."""
+    file = path / QUANTITIES_FILE
+    if not file.is_file():
+        return [f"fparam_{column}" for column in range(len(train.quantities))]
+    names = json.loads(file.read_text())
+    if not isinstance(names, list) or len(names) != len(train.quantities):
+        raise DataError(
+            f"{file}: must be a list of the {len(train.quantities)} columns of fparam.npy, but is {names!r}."
+        )
+    return [str(name) for name in names]
 
 
 def _part(path: Path, name: str) -> Part | None:
@@ -125,9 +162,28 @@ def _read_part(path: Path) -> Part | None:
             for name in ("energy", "force", "virial", "box"):
                 if (one / f"{name}.npy").is_file():
                     load(one / f"{name}.npy", frames)
+            if (one / "fparam.npy").is_file():
+                _add_quantities(part, load(one / "fparam.npy", frames), one)
         part.frames += count
         _sample(part, read_systems(system), count)
     return part
+
+
+def _add_quantities(part: Part, values: np.ndarray, folder: Path) -> None:
+    """Widen the ranges by values of shape (nframes, nquantity)."""
+    table = np.asarray(values, dtype=np.float64).reshape(len(values), -1)
+    found = [
+        Quantity(float(one.min()), float(one.max()), bool((one == np.round(one)).all())) for one in table.T
+    ]
+    if part.quantities and len(part.quantities) != len(found):
+        raise DataError(
+            f"{folder}/fparam.npy: has {len(found)} columns, and other folders {len(part.quantities)}."
+        )
+    before = part.quantities or found
+    part.quantities = [
+        Quantity(min(a.least, b.least), max(a.most, b.most), a.whole and b.whole)
+        for a, b in zip(before, found, strict=True)
+    ]
 
 
 def _sample(part: Part, frames: Iterator[Frame], count: int) -> None:

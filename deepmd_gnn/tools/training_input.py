@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from deepmd_gnn.config.embeddings import INFO_KEYS
 from deepmd_gnn.datasets.summary import DataFolder, Part
 
 # Channels and highest l of the node features.
@@ -15,6 +16,8 @@ _ATOMS_PER_BATCH = 128
 _MOST_FRAMES = 32
 _EPOCHS = 200
 _STEPS = (20_000, 400_000)
+# Charges and spins as classes of their own up to this number; width of their embeddings, native's.
+_CLASSES, _WIDTH = 50, 16
 # Neighbours within r_max: fewer see too little, more cost without gain.
 _FEW, _MANY = 25, 65
 
@@ -123,6 +126,8 @@ def _model(choices: Choices, data: DataFolder, size: str, e0: Path | None) -> No
         choices.set(
             "model", "precision", "float32", "condensed phase: half the time; energies and geometry are summed in float64"
         )  # fmt: skip
+    if part.quantities:
+        _embeddings(choices, data)
     if e0 is not None:
         choices.set(
             "model", "atomic_energies", str(e0),
@@ -137,6 +142,24 @@ def _model(choices: Choices, data: DataFolder, size: str, e0: Path | None) -> No
             "but for others or for bonds that break give energies of isolated atoms"
         )
     choices.set("model", "atomic_energies", "auto", reason)
+
+
+def _embeddings(choices: Choices, data: DataFolder) -> None:
+    """Quantities of frames: charges and spins as classes, which know only what was trained, others as numbers."""
+    chosen: dict[str, dict[str, Any]] = {}
+    ranges = []
+    for name, column in zip(data.quantity_names, data.train.quantities, strict=True):
+        ranges.append(f"{name} {column.least:g} to {column.most:g}")
+        offset = max(0, -round(column.least))
+        number = round(column.most) + offset + 1
+        if name in INFO_KEYS and column.whole and 0 < number <= _CLASSES:
+            chosen[name] = {"type": "categorical", "num_classes": number, "offset": offset, "emb_dim": _WIDTH}
+        else:
+            chosen[name] = {"type": "continuous", "emb_dim": _WIDTH}
+    choices.set(
+        "model", "embeddings", chosen,
+        f"the columns of fparam.npy, with {', '.join(ranges)}: other values were not trained (docs/charges.md)",
+    )  # fmt: skip
 
 
 def cutoff(part: Part) -> tuple[float, str]:

@@ -504,6 +504,7 @@ def test_charge_and_spin(tmp_path):
     report = convert(job, tmp_path / "data")
     folder = next((tmp_path / "data/train").iterdir())
     assert np.load(folder / "set.000/fparam.npy").tolist() == [[2.0, -1.0], [1.0, 1.0], [1.0, 0.0]]
+    assert json.loads((folder.parent.parent / "fparam.json").read_text()) == ["total_spin", "total_charge"]
     assert not report["doubts"]
     notes = {note["what"]: note["frames"] for note in report["notes"]}
     assert notes["no total_spin or spin: 1 is taken"] == 2

@@ -2,13 +2,16 @@
 
 import json
 
+import numpy as np
 import pytest
 import yaml
 from deepmd.common import j_loader
 from deepmd.utils.argcheck import normalize
 from training_data import composition_frames, write_system
 
+from deepmd_gnn.config.embeddings import features
 from deepmd_gnn.config.mace import MaceConfig
+from deepmd_gnn.datasets.frames import DataError
 from deepmd_gnn.datasets.summary import Part, summarise_folder
 from deepmd_gnn.tools.step_time import seconds_per_step
 from deepmd_gnn.tools.training_input import SIZES, cutoff, recipe, set_steps
@@ -55,6 +58,38 @@ def test_isolated_atoms_are_kept(data, tmp_path):
     choices = recipe(summarise_folder(tmp_path / "data"))
     assert choices.values["model"]["atomic_energies"] == str(tmp_path / "data/e0.json")
     assert choices.values["training"]["change_bias_after_training"] is False
+
+
+def test_charges_and_spins(tmp_path):
+    """As classes that the data have, under the names that were given to `deepmd-gnn data`; others as numbers."""
+    data = tmp_path / "data"
+    write_system(data / "train/a", composition_frames(5, 3, 1))
+    write_system(data / "train/b", composition_frames(8, 2, 400))
+    np.save(data / "train/a/set.000/fparam.npy", [[-2.0, 1.0, 0.25], [0.0, 1.0, 0.5], [0.0, 2.0, 0.5]])
+    np.save(data / "train/b/set.000/fparam.npy", [[1.0, 1.0, 0.5], [0.0, 3.0, 0.75]])
+    (data / "fparam.json").write_text('["total_charge", "total_spin", "pressure"]')
+    choices = recipe(summarise_folder(data))
+    embeddings = choices.values["model"]["embeddings"]
+    assert embeddings == {
+        "total_charge": {"type": "categorical", "num_classes": 4, "offset": 2, "emb_dim": 16},
+        "total_spin": {"type": "categorical", "num_classes": 4, "offset": 0, "emb_dim": 16},
+        "pressure": {"type": "continuous", "emb_dim": 16},
+    }
+    assert (
+        "total_charge -2 to 1, total_spin 1 to 3, pressure 0.25 to 0.75"
+        in choices.reasons["model"]["embeddings"]
+    )
+    assert [one.default for one in features(embeddings)] == [0.0, 1.0, None]
+    normalize(json.loads(choices.as_json()))
+    (data / "fparam.json").unlink()
+    names = ["fparam_0", "fparam_1", "fparam_2"]
+    assert list(recipe(summarise_folder(data)).values["model"]["embeddings"]) == names
+    (data / "fparam.json").write_text('["total_charge"]')
+    with pytest.raises(DataError, match=r"fparam\.json: must be a list of the 3 columns"):
+        summarise_folder(data)
+    np.save(data / "train/b/set.000/fparam.npy", [[1.0], [0.0]])
+    with pytest.raises(DataError, match="has 1 columns, and other folders 3"):
+        summarise_folder(data)
 
 
 def test_labels_that_are_not_there(tmp_path):
