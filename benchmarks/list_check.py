@@ -9,6 +9,7 @@ every hundredth evaluation, and so do the ratios for a run of 1000 steps.
 """
 
 import argparse
+import re
 import subprocess
 import sys
 import tempfile
@@ -64,12 +65,10 @@ struct Total {
   ~Total() { if (calls > 1) std::fprintf(stderr, "list check: %ld %.9g %.9g\\n", calls, inside, end - begin); }
 } total;
 }
-extern "C" __attribute__((visibility("protected"))) int mace_check_input(
-    const int64_t* a, long b, long c, const int64_t* d, const double* e, const bool* f, long g, const char* h, long i, const bool* j,
-    const bool* k, long l, long m, double n, int64_t* o, int64_t* p) {
+extern "C" __attribute__((visibility("protected"))) int mace_check_input(PARAMETERS) {
   if (total.calls++ == 0) total.begin = cpu(CLOCK_PROCESS_CPUTIME_ID);
   const double before = cpu(CLOCK_THREAD_CPUTIME_ID);
-  const int result = untimed(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p);
+  const int result = untimed(NAMES);
   total.inside += cpu(CLOCK_THREAD_CPUTIME_ID) - before;
   total.end = cpu(CLOCK_PROCESS_CPUTIME_ID);
   return result;
@@ -84,7 +83,10 @@ def timed_check():
     head, _, body = sources["input_check"].rpartition(
         'extern "C" __attribute__((visibility("protected"))) int mace_check_input('
     )
-    sources["input_check"] = f"{head}static int untimed({body}{TIMED}"
+    parameters = body[: body.index(")")]
+    names = ", ".join(re.findall(r"(\w+)\s*(?:,|$)", parameters))
+    timed = TIMED.replace("PARAMETERS", parameters).replace("NAMES", names)
+    sources["input_check"] = f"{head}static int untimed({body}{timed}"
     return Compiled(sources, ())
 
 

@@ -48,6 +48,31 @@ def check_file(path: str | Path) -> None:
         raise type(error)(f"mace model: {error}") from error
 
 
+def check_archive(path: str | Path) -> None:
+    """Refuse a model file that is no archive at all: empty, cut short, a web page, what Git LFS leaves.
+
+    DeePMD-kit speaks of ``KeyError: 101`` or ``EOFError`` then.
+
+    Parameters
+    ----------
+    path : str or Path
+        What the host was asked to evaluate; whose model it should be cannot be told.
+
+    Raises
+    ------
+    FileError
+        Says what the file seems to be.
+    """
+    path = Path(path)
+    if path.suffix not in _SUFFIXES or not path.is_file() or zipfile.is_zipfile(path):
+        return
+    with path.open("rb") as file:
+        if file.read(1) == b"\x80":  # a pickle, as torch wrote them before 1.6
+            return
+    with opened(path):
+        pass
+
+
 def holds_mace(path: Path) -> bool:
     """Tell, from the names and the description inside, whether an archive seems to hold a MACE model.
 
@@ -136,6 +161,7 @@ def _evaluation(evaluation: Any) -> Any:
 
         @functools.wraps(begin)
         def __init__(self: Any, model_file: str, *args: Any, **kwargs: Any) -> None:
+            check_archive(model_file)
             check_file(model_file)
             begin(self, model_file, *args, **kwargs)
 

@@ -1,6 +1,7 @@
 """`data`, `init`, `lammps` and `evaluate` as typed: from extended XYZ to an input, a folder for LAMMPS, and errors."""
 
 import json
+from pathlib import Path
 
 import ase.io
 import numpy as np

@@ -133,7 +133,7 @@ def test_round_trip(tmp_path):
 
 
 @pytest.mark.parametrize("link", [False, True])
-def test_an_empty_folder_that_is_there(link, tmp_path):
+def test_an_empty_folder_that_is_there(link, tmp_path, monkeypatch):
     """Keeps its permissions, and a link to it stays one; a file system of its own is refused before anything is read."""
     ase.io.write(tmp_path / "a.xyz", [water(k) for k in range(3)])
     there = tmp_path / "there"
@@ -145,8 +145,8 @@ def test_an_empty_folder_that_is_there(link, tmp_path):
     assert (there / "report.json").is_file()
     assert there.stat().st_mode & 0o777 == 0o700
     assert output.is_symlink() == link
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(DataError, match="Name a folder in it"):
-        patch.setattr("os.path.ismount", lambda path: True)
+    monkeypatch.setattr("os.path.ismount", lambda path: True)
+    with pytest.raises(DataError, match="Name a folder in it"):
         convert(Conversion({"train": [tmp_path / "a.xyz"]}), tmp_path / "volume")
 
 

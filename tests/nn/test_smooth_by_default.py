@@ -3,8 +3,10 @@
 import pytest
 import torch
 from deepmd.pt.model.model import get_model
+from descriptors import model as descriptor_model
 from helpers import TINY, tiny_model
 from native_models import native
+from nequip_models import tiny_nequip
 
 from deepmd_gnn.config.mace import MaceConfig
 from deepmd_gnn.native.reader import load_mace
@@ -49,6 +51,17 @@ def test_new_models_are_smooth(options, caplog):
     assert not smoothness(jumping).passed
     assert "apply_cutoff: true with" in caplog.text
     assert "RealAgnostic" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["nequip", "descriptor", "embeddings"])
+def test_other_networks_are_smooth(kind):
+    charge = {"total_charge": {"type": "continuous", "per": "graph", "emb_dim": 4, "default": 1.0}}
+    makers = {
+        "nequip": tiny_nequip,
+        "descriptor": descriptor_model,
+        "embeddings": lambda: tiny_model(embeddings=charge),
+    }
+    assert smoothness(makers[kind]()).passed
 
 
 def test_other_blocks_keep_the_envelope_on_the_basis(caplog):
