@@ -25,7 +25,9 @@ def smoothness(model):
     def evaluate(structure):
         coord, types = torch.tensor(structure.coord[None]), torch.tensor(structure.types[None])
         box = None if structure.cell is None else torch.tensor(structure.cell[None])
-        out = {name: value.detach() for name, value in model(coord, types, box, do_atomic_virial=True).items()}
+        out = {
+            name: value.detach() for name, value in model(coord, types, box, do_atomic_virial=True).items()
+        }
         atom_virial = out["atom_virial"][0].view(-1, 3, 3).numpy()
         return Results(
             float(out["energy"]),
