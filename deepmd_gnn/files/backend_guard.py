@@ -114,7 +114,11 @@ def guard(backend: type, *, freezes_in_place: bool) -> None:
     if getattr(backend, "checks_mace_files", False):
         return
     command = functools.partial(_command, freezes_in_place)
-    wraps = {"deep_eval": _evaluation, "serialize_hook": _reader, "entry_point_hook": command}
+    wraps: dict[str, Callable[[Any], Any]] = {
+        "deep_eval": _evaluation,
+        "serialize_hook": _reader,
+        "entry_point_hook": command,
+    }
     if freezes_in_place:
         wraps["deserialize_hook"] = _writer
     for name, wrap in wraps.items():
