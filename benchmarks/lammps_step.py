@@ -102,7 +102,7 @@ def run_lammps(folder, structure, steps, model="model.pth", skin=2.0, copies=(1,
     Parameters
     ----------
     folder : pathlib.Path
-        Holds the model; everything is written here.
+        Holds the model; everything is written here, what is printed as ``lammps.out``.
     structure : workload.System
         What is simulated.
     steps : int
@@ -150,6 +150,7 @@ def run_lammps(folder, structure, steps, model="model.pth", skin=2.0, copies=(1,
     )
     runs, peak, output = _watch(child)
     child.wait()
+    (folder / "lammps.out").write_text(output)
     if child.returncode != 0 or len(runs) != 2:
         raise RuntimeError(f"LAMMPS failed ({child.returncode}):\n{output[-3000:]}")
     return {

@@ -13,11 +13,11 @@ from deepmd.backend.pt_expt import PyTorchExportableBackend  # noqa: E402
 from deepmd.backend.pytorch import PyTorchBackend  # noqa: E402
 
 import deepmd_gnn.config.argcheck  # noqa: E402, F401 - enters the input keys
-from deepmd_gnn.files.backend_guard import guard, mend_reader  # noqa: E402
+from deepmd_gnn.files.backend_guard import guard, mend_portable  # noqa: E402
 
 guard(PyTorchBackend, freezes_in_place=True)
 guard(PyTorchExportableBackend, freezes_in_place=False)
-mend_reader(DPModelBackend)
+mend_portable(DPModelBackend)
 
 
 def load() -> None:

@@ -176,14 +176,16 @@ def _foundation(given: str) -> tuple[Path, str]:
 
 
 def _convert_model(source: Path, target: Path, head: str | None, elements: list[str]) -> dict[str, Any]:
-    from deepmd_gnn.native.conversion import convert
+    from deepmd_gnn.native.conversion import convert, model_section
 
     if target.exists():
         raise ValueError(f"{target}: is there already. Remove it first, or move it elsewhere.")
-    convert(str(source), str(target), head, elements)
     proposal = target.with_suffix(".json")  # an input for other data than these
-    section: dict[str, Any] = json.loads(proposal.read_text())["model"]
-    proposal.unlink()
+    kept = proposal.exists()
+    section = model_section(convert(str(source), str(target), head, elements))
+    del section["atomic_energies"]  # they come with the weights
+    if not kept:
+        proposal.unlink()
     return section
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from deepmd_gnn.commands.convert import add_parsers as add_convert_parsers
 from deepmd_gnn.commands.convert import run_convert
 from deepmd_gnn.commands.parsers import add_command
+from deepmd_gnn.files.whole_file import whole_file
 
 _EXAMPLES = """\
 examples:
@@ -103,5 +104,6 @@ def _file(name: str, folder: Path | None) -> Path:
     kept = folder / find(known).file.name
     if not kept.is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(fetch(known), kept)
+        with whole_file(kept) as unfinished:  # what is there is not fetched again
+            shutil.copyfile(fetch(known), unfinished)
     return kept

@@ -119,6 +119,9 @@ def _check(arguments: argparse.Namespace) -> None:
         refuse_existing(arguments.output)
         if arguments.output.suffix != ".pt":
             raise ValueError(f"{arguments.output}: a checkpoint is written; end its name with .pt.")
+    folder = arguments.committee
+    if folder is not None and folder.exists() and (not folder.is_dir() or any(folder.glob("member_*.pt"))):
+        raise ValueError(f"--committee {folder}: is there already. Give another name, or remove it first.")
     for name in ("draws", "members"):
         if getattr(arguments, name) < 1:
             raise ValueError(f"--{name} {getattr(arguments, name)} must be 1 or more.")

@@ -1,6 +1,8 @@
 """From files of labelled structures to a folder that DeePMD-kit trains on."""
 
 import json
+import os
+import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -79,12 +81,17 @@ def convert(job: Conversion, output: Path) -> dict[str, Any]:
         raise DataError("--fparam goes with folders, not with --layout lmdb.")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise DataError(f"{output}: is there already. Give another name, or remove it first.")
+    if os.path.ismount(output):
+        raise DataError(
+            f"{output}: is a file system of its own, which a folder cannot be moved to. Name a folder in it."
+        )
+    place = Path(os.path.realpath(output))  # a link stays a link
     for part in PARTS:
         for path in job.files.get(part, []):
             if not path.exists():
                 raise DataError(f"{path}: no such file.")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as temporary:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{place.name}.", dir=place.parent) as temporary:
         spool = Spool(Path(temporary))
         try:
             reading = _Reading(job, spool)
@@ -96,9 +103,9 @@ def convert(job: Conversion, output: Path) -> dict[str, Any]:
         finally:
             spool.close()
         (folder / REPORT_FILE).write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
-        if output.exists():
-            output.rmdir()
-        folder.rename(output)
+        if place.exists():
+            shutil.copymode(place, folder)
+        folder.rename(place)  # also onto an empty folder
     return report
 
 

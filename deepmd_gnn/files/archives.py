@@ -151,6 +151,10 @@ def check_regular(path: Path) -> None:
 def _no_archive(start: bytes) -> str:
     if start == _START:
         return "is a truncated archive (its end is missing); copy it again."
+    if start[:4] == b"vers":  # "version https://git-lfs.github.com/spec/v1"
+        return "is not a PyTorch archive, perhaps what Git LFS leaves in the place of a file (`git lfs pull` fetches it)."
+    if start[:1] == b"<":
+        return "is not a PyTorch archive, perhaps a web page that was downloaded in its place."
     return "is not a PyTorch archive."
 
 

@@ -4,6 +4,7 @@ Portable files (``.dp``) are read so that they can be written again. The host ha
 """
 
 import functools
+import logging
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -11,9 +12,10 @@ from typing import Any
 
 from deepmd_gnn.files.archives import FileError, opened
 from deepmd_gnn.files.plugin_marks import refuse_plugin
-from deepmd_gnn.files.portable import whole_file_with_arrays
+from deepmd_gnn.files.portable import is_ours, whole_file_with_arrays
 from deepmd_gnn.files.whole_file import whole_file
 
+log = logging.getLogger("deepmd.deepmd_gnn")
 _SUFFIXES = (".pt", ".pth", ".pt2", ".pte")
 # Arguments of `dp` that name files to read.
 _INPUTS = ("restart", "init_model", "finetune", "init_frz_model", "checkpoint_folder", "INPUT", "input")
@@ -44,6 +46,31 @@ def check_file(path: str | Path) -> None:
             check_program(archive)
     except FileError as error:
         raise type(error)(f"mace model: {error}") from error
+
+
+def check_archive(path: str | Path) -> None:
+    """Refuse a model file that is no archive at all: empty, cut short, a web page, what Git LFS leaves.
+
+    DeePMD-kit speaks of ``KeyError: 101`` or ``EOFError`` then.
+
+    Parameters
+    ----------
+    path : str or Path
+        What the host was asked to evaluate; whose model it should be cannot be told.
+
+    Raises
+    ------
+    FileError
+        Says what the file seems to be.
+    """
+    path = Path(path)
+    if path.suffix not in _SUFFIXES or not path.is_file() or zipfile.is_zipfile(path):
+        return
+    with path.open("rb") as file:
+        if file.read(1) == b"\x80":  # a pickle, as torch wrote them before 1.6
+            return
+    with opened(path):
+        pass
 
 
 def holds_mace(path: Path) -> bool:
@@ -87,18 +114,21 @@ def guard(backend: type, *, freezes_in_place: bool) -> None:
     if getattr(backend, "checks_mace_files", False):
         return
     command = functools.partial(_command, freezes_in_place)
-    for name, wrap in (
-        ("deep_eval", _evaluation),
-        ("serialize_hook", _reader),
-        ("entry_point_hook", command),
-    ):
+    wraps: dict[str, Callable[[Any], Any]] = {
+        "deep_eval": _evaluation,
+        "serialize_hook": _reader,
+        "entry_point_hook": command,
+    }
+    if freezes_in_place:
+        wraps["deserialize_hook"] = _writer
+    for name, wrap in wraps.items():
         original: Any = vars(backend)[name].fget
         setattr(backend, name, property(_wrapped(original, wrap)))
     backend.checks_mace_files = True  # type: ignore[attr-defined]
 
 
-def mend_reader(backend: type) -> None:
-    """Let the host's reader of portable files give variables that its writers take, for models of ours.
+def mend_portable(backend: type) -> None:
+    """For models of ours: let the host's reader of portable files give variables that its writers take, and write files whole.
 
     Parameters
     ----------
@@ -108,6 +138,8 @@ def mend_reader(backend: type) -> None:
     original: Any = vars(backend)["serialize_hook"].fget
     if not hasattr(original, "__wrapped__"):
         backend.serialize_hook = property(_wrapped(original, _with_arrays))  # type: ignore[attr-defined]
+        writer: Any = vars(backend)["deserialize_hook"].fget
+        backend.deserialize_hook = property(_wrapped(writer, _writer))  # type: ignore[attr-defined]
 
 
 def _with_arrays(read: Callable[[str], dict[str, Any]]) -> Callable[[str], dict[str, Any]]:
@@ -133,6 +165,7 @@ def _evaluation(evaluation: Any) -> Any:
 
         @functools.wraps(begin)
         def __init__(self: Any, model_file: str, *args: Any, **kwargs: Any) -> None:
+            check_archive(model_file)
             check_file(model_file)
             begin(self, model_file, *args, **kwargs)
 
@@ -150,11 +183,26 @@ def _reader(read: Callable[[str], Any]) -> Callable[[str], Any]:
     return checked
 
 
+def _writer(write: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(write)
+    def whole(model_file: str, data: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+        if not is_ours(data):
+            write(model_file, data, *args, **kwargs)
+            return
+        with whole_file(model_file) as unfinished:
+            write(str(unfinished), data, *args, **kwargs)
+
+    return whole
+
+
 def _command(freezes_in_place: bool, run: Callable[[Any], None]) -> Callable[[Any], None]:
     @functools.wraps(run)
     def command(args: Any) -> None:
         for path in filter(None, (_named_file(getattr(args, name, None)) for name in _INPUTS)):
             check_file(path)
+        if args.command == "change-bias":
+            _change_bias(args, run)
+            return
         model = _named_file(getattr(args, "checkpoint_folder", None))
         if args.command != "freeze" or not freezes_in_place or model is None:
             run(args)
@@ -172,6 +220,23 @@ def _command(freezes_in_place: bool, run: Callable[[Any], None]) -> Callable[[An
             run(args)
 
     return command
+
+
+def _change_bias(args: Any, run: Callable[[Any], None]) -> None:
+    """Write what ``dp change-bias`` makes of a model of ours whole or not at all; it may be the input itself."""
+    model = _named_file(args.INPUT)
+    if model is None or not holds_mace(model):
+        run(args)
+        return
+    output = Path(args.output or f"{args.INPUT.removesuffix(model.suffix)}_updated{model.suffix}")
+    if output.suffix != model.suffix:
+        raise ValueError(
+            f"mace model: change-bias writes the kind of file that it reads, but the output {output} does not end in {model.suffix}."
+        )
+    with whole_file(output) as unfinished:
+        args.output = str(unfinished)
+        run(args)
+    log.info("mace model: it is called %s now.", output)
 
 
 def _named_file(argument: Any) -> Path | None:

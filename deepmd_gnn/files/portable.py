@@ -39,9 +39,14 @@ def whole_file_with_arrays(data: dict[str, Any]) -> dict[str, Any]:
     dict[str, Any]
         Shares everything else with `data`.
     """
+    if not is_ours(data):
+        return data
+    return {**with_arrays(data), "model": with_arrays(data["model"])}
+
+
+def is_ours(data: dict[str, Any]) -> bool:
+    """Whether the content of a file is of a model of this package."""
     from deepmd_gnn.config.networks import CONFIGS
 
     model = data.get("model")
-    if not isinstance(model, dict) or model.get("type") not in CONFIGS:
-        return data
-    return {**with_arrays(data), "model": with_arrays(model)}
+    return isinstance(model, dict) and model.get("type") in CONFIGS

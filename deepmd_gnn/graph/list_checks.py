@@ -93,17 +93,35 @@ class ListCheck(torch.nn.Module):
             due = fresh or self.list_age >= 99
             self.list_age = 0 if due else self.list_age + 1
             self.listed_atoms = nloc
-        nothing = torch.zeros(2, 0, dtype=torch.int64, device=coord.device)
         if not due:
-            return nothing
+            return torch.zeros(2, 0, dtype=torch.int64, device=coord.device)
         # Pairs that come in just before a cached list is rebuilt weigh next to nothing, and are the host's business.
         reach = self.r_max - 1.0e-3 if fresh else 0.9 * self.r_max
+        return self.lacking_within(reach, coord, atype, nloc, graph)
+
+    def lacking_within(
+        self, reach: float, coord: torch.Tensor, atype: torch.Tensor, nloc: int, graph: AtomGraph
+    ) -> torch.Tensor:
+        """Find pairs within a distance that a list lacks.
+
+        Parameters
+        ----------
+        reach : float
+            Å.
+        coord, atype, nloc, graph
+            As for :meth:`lacking_pairs`.
+
+        Returns
+        -------
+        torch.Tensor
+            Neighbour and centre, int64, shape (2, npair).
+        """
         expected, distance = self.pairs_of_owned(coord[0], atype[0], nloc)
         expected = expected[:, distance < reach]
         listed = graph.edge_atoms - 1  # without the guard in front
         length2 = graph.edge_vec.detach().square().sum(dim=1)
         if int((length2 < reach * reach).sum()) >= expected.shape[1]:
-            return nothing
+            return torch.zeros(2, 0, dtype=torch.int64, device=coord.device)
         nall = atype.shape[1]
         there = torch.isin(expected[1] * nall + expected[0], listed[1] * nall + listed[0])
         return expected[:, torch.nonzero(~there).view(-1)]

@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from deepmd_gnn.files.model_files import read_model_file
 from deepmd_gnn.files.whole_file import refuse_same, whole_file
 from deepmd_gnn.host.freeze import freeze
 from deepmd_gnn.mace import MaceModel
@@ -66,12 +67,28 @@ def convert(
 
 
 def check_place(output: Path, source: str | Path, architecture: str | Path | None) -> None:
-    """Refuse an output in a folder that does not exist, or one of the files that are read."""
+    """Refuse an output in a folder that does not exist, one of the files that are read, or a checkpoint of something else."""
     if not output.parent.is_dir():
         raise ValueError(f"The folder of the output '{output}' does not exist.")
     refuse_same(source, output)
     if architecture is not None:
         refuse_same(architecture, output)
+    if output.suffix == ".pt" and output.exists() and not _was_converted(output):
+        raise ValueError(
+            f"{output}: is there already, and not what `deepmd-gnn convert` writes: a training, perhaps. Give another name, or remove "
+            "it first."
+        )
+
+
+def _was_converted(path: Path) -> bool:
+    """Whether a checkpoint can be had again by converting once more."""
+    try:
+        stored = read_model_file(path)
+    except (ValueError, OSError):
+        return False
+    return (
+        stored.source is not None and not stored.training.get("optimizer") and not stored.training.get("step")
+    )
 
 
 def provenance(source: str | Path, head: str) -> dict[str, str]:
@@ -167,7 +184,8 @@ def write_input(model: MaceModel, path: str | Path) -> None:
     section = model_section(model)
     # E0 comes with the weights or is refitted; without it, type_map alone has to be changed for other elements.
     del section["atomic_energies"]
-    path.write_text(json.dumps({"model": section, **gentle_training()}, indent=2) + "\n")
+    with whole_file(path) as unfinished:
+        unfinished.write_text(json.dumps({"model": section, **gentle_training()}, indent=2) + "\n")
 
 
 def gentle_training() -> dict[str, Any]:

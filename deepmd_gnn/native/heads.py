@@ -130,4 +130,5 @@ def _write_input(models: dict[str, MaceModel], path: Path) -> None:
             **settings,
         },
     }
-    path.write_text(json.dumps(content, indent=2) + "\n")
+    with whole_file(path) as unfinished:
+        unfinished.write_text(json.dumps(content, indent=2) + "\n")

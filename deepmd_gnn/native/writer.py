@@ -7,7 +7,7 @@ import torch
 from deepmd.pt.model.model import get_model
 
 from deepmd_gnn.files.summary import summarise
-from deepmd_gnn.files.whole_file import refuse_same, whole_file
+from deepmd_gnn.files.whole_file import refuse_existing, refuse_same, whole_file
 from deepmd_gnn.mace import MaceModel
 from deepmd_gnn.mace_network import build_native
 
@@ -30,7 +30,7 @@ def export_native(model: str | Path | MaceModel, output: str | Path, branch: str
     Raises
     ------
     ValueError
-        If the output is not named ``.model`` or is the checkpoint, or the checkpoint holds no MACE model or one that
+        If the output is not named ``.model`` or is there already, or the checkpoint holds no MACE model or one that
         native MACE cannot express.
     """
     output = Path(output)
@@ -41,6 +41,8 @@ def export_native(model: str | Path | MaceModel, output: str | Path, branch: str
         raise ValueError(f"The folder of the output '{output}' does not exist.")
     if isinstance(model, (str, Path)):
         refuse_same(model, output)
+    # It may be the published model that the training started from.
+    refuse_existing(output)
     loaded = load_checkpoint(model, branch) if isinstance(model, (str, Path)) else model
     native = native_from(loaded)
     with whole_file(output) as unfinished:

@@ -10,6 +10,7 @@ from ase.data import chemical_symbols
 from deepmd_gnn.config.mm_types import element_of
 from deepmd_gnn.datasets.distances import CLOSEST, shortest_distance
 from deepmd_gnn.datasets.frames import Frame
+from deepmd_gnn.files.whole_file import whole_file
 from deepmd_gnn.tools.lammps import RUNNABLE
 from deepmd_gnn.tools.structures import Structure
 
@@ -120,7 +121,8 @@ def write_lammps_folder(folder: Path, structure: Structure, model: Path, run: Ru
     turned = boxed.in_lammps_orientation()
     turned.write_lammps_data(folder / DATA_FILE)
     name = f"{'_'.join(model.stem.split())}{model.suffix}"  # LAMMPS' words have no spaces
-    shutil.copyfile(model, folder / name)
+    with whole_file(folder / name) as unfinished:
+        shutil.copy(model, unfinished)  # with its permissions
     (folder / INPUT_FILE).write_text(_script(turned, name, run))
     return notes
 

@@ -1,6 +1,7 @@
 """`data`, `init`, `lammps` and `evaluate` as typed: from extended XYZ to an input, a folder for LAMMPS, and errors."""
 
 import json
+from pathlib import Path
 
 import ase.io
 import numpy as np
@@ -107,6 +108,8 @@ def test_init_like_a_call_makes_the_data(capsys):
 def test_init_from_a_foundation_model(capsys, model):
     """The file is converted, and the input has its architecture."""
     source = "/".join(__file__.split("/")[:-2]) + "/data/v0.3.6_mace02_com1_swa.model"
+    own = Path("v0.3.6_mace02_com1_swa_start.json")
+    own.write_text("mine")
     out = run(
         capsys,
         "init",
@@ -118,6 +121,7 @@ def test_init_from_a_foundation_model(capsys, model):
     )
     start = "v0.3.6_mace02_com1_swa_start.pt"
     assert out.endswith(f"Next: dp --pt train input.json --finetune {start}\n")
+    assert own.read_text() == "mine"
     settings = normalize(j_loader("input.json"))
     assert settings["model"]["hidden_irreps"] == "16x0e"
     assert settings["model"]["type_map"] == ["H", "O"]

@@ -83,6 +83,8 @@ def test_what_is_refused(folder, capsys, tmp_path):
         ("must be 1 or more", str(folder / "plain.pt"), "--draws", "0"),
         ("must be a positive number", str(folder / "plain.pt"), "--regularisation", "-1"),
         ("is there already", str(folder / "plain.pt"), "-o", str(folder / "sure.pt")),
+        ("is there already", str(folder / "plain.pt"), "--committee", str(folder / "members")),
+        ("is there already", str(folder / "plain.pt"), "--committee", str(folder / "plain.pt")),
     ):
         assert main(["uncertainty", arguments[0], str(folder / "train"), *arguments[1:]]) == 1
         assert words in capsys.readouterr().err, words

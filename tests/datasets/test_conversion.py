@@ -132,6 +132,24 @@ def test_round_trip(tmp_path):
         export([folder], tmp_path / "back.xyz")
 
 
+@pytest.mark.parametrize("link", [False, True])
+def test_an_empty_folder_that_is_there(link, tmp_path, monkeypatch):
+    """Keeps its permissions, and a link to it stays one; a file system of its own is refused before anything is read."""
+    ase.io.write(tmp_path / "a.xyz", [water(k) for k in range(3)])
+    there = tmp_path / "there"
+    there.mkdir(mode=0o700)
+    output = tmp_path / "link" if link else there
+    if link:
+        output.symlink_to(there)
+    convert(Conversion({"train": [tmp_path / "a.xyz"]}), output)
+    assert (there / "report.json").is_file()
+    assert there.stat().st_mode & 0o777 == 0o700
+    assert output.is_symlink() == link
+    monkeypatch.setattr("os.path.ismount", lambda path: True)
+    with pytest.raises(DataError, match="Name a folder in it"):
+        convert(Conversion({"train": [tmp_path / "a.xyz"]}), tmp_path / "volume")
+
+
 def test_lmdb(tmp_path):
     images = [water(k, copies=1 + k % 2, labels="ef" if k == 2 else "efs") for k in range(4)]
     folder, _ = converted(tmp_path, images, layout="lmdb")

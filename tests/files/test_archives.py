@@ -7,6 +7,7 @@ import zipfile
 
 import pytest
 import torch
+from deepmd.infer import DeepPot
 
 from deepmd_gnn.files.archives import FileError, opened
 
@@ -92,6 +93,22 @@ def test_an_archive_behind_a_pickle(tmp_path):
     path.write_bytes(b"\x80\x02}q\x00." + path.read_bytes())
     with pytest.raises(FileError, match=r"a\.pt: is not a PyTorch archive"):
         check(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(b"", "is empty"), (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"), (b"<!DOCTYPE html>", "web page"),
+     (b"PK\x03\x04 and no end", "truncated"), (b"hello", "is not a PyTorch archive")],
+)  # fmt: skip
+@pytest.mark.parametrize("suffix", [".pt", ".pth", ".pt2"])
+def test_no_archive_at_all(content, words, suffix, tmp_path):
+    """For commands and for DeePMD-kit's Python interface, which would speak of ``KeyError: 101``."""
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(FileError, match=words):
+        check(path)
+    with pytest.raises(FileError, match=words):
+        DeepPot(str(path))
 
 
 def test_bombs(tmp_path):

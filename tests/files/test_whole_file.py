@@ -98,6 +98,81 @@ def test_architecture_is_the_output(checkpoint, tmp_path):
         convert(tmp_path / "weights.pt", checkpoint, architecture=checkpoint)
 
 
+def test_a_training_is_no_output_of_convert(checkpoint, tmp_path, capsys):
+    """What convert wrote itself is replaced, also with an input beside it that the user has changed, which stays."""
+    export_native(checkpoint, tmp_path / "x.model")
+    command = ["convert", str(tmp_path / "x.model"), "-o"]
+    output, input_file = tmp_path / "y.pt", tmp_path / "y.json"
+    for _ in range(2):
+        assert main([*command, str(output)]) == 0
+        input_file.write_text("mine")
+    assert input_file.read_text() == "mine"
+    trained = torch.load(output)
+    torch.save({**trained, "optimizer": {"state": {}, "param_groups": []}}, output)
+    for path in (output, checkpoint):
+        before = path.read_bytes()
+        assert main([*command, str(path)]) == 1
+        assert f"{path}: is there already, and not what" in capsys.readouterr().err
+        assert path.read_bytes() == before
+
+
+def test_export_over_another_native_model(checkpoint, tmp_path):
+    (tmp_path / "foundation.model").write_text("published")
+    with pytest.raises(ValueError, match=r"foundation.model: is there already"):
+        export_native(checkpoint, tmp_path / "foundation.model")
+    assert (tmp_path / "foundation.model").read_text() == "published"
+
+
+def cut_short(path, *_, **__):
+    """A writer that is stopped half-way."""
+    with open(path, "w") as file:
+        file.write("half")
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("backend", "name"), [("dpmodel", "x.dp"), ("dpmodel", "x.yaml"), ("pytorch", "x.pth")]
+)
+def test_converted_backends_are_whole_or_absent(backend, name, tmp_path, monkeypatch):
+    """Only of our models; ``dp convert-backend`` asks for the signature."""
+    from deepmd.backend.dpmodel import DPModelBackend
+    from deepmd.backend.pytorch import PyTorchBackend
+
+    module = {"dpmodel": "deepmd.dpmodel.utils.serialization.save_dp_model",
+              "pytorch": "deepmd.pt.utils.serialization.deserialize_to_file"}[backend]  # fmt: skip
+    monkeypatch.setattr(module, cut_short)
+    hook = {"dpmodel": DPModelBackend, "pytorch": PyTorchBackend}[backend]().deserialize_hook
+    path = tmp_path / name
+    path.write_text("whole")
+    with pytest.raises(KeyboardInterrupt):
+        hook(str(path), {"model": {"type": "mace"}})
+    assert path.read_text() == "whole"
+    with pytest.raises(KeyboardInterrupt):
+        hook(str(path), {"model": {"type": "standard"}})
+    assert path.read_text() == "half"
+
+
+def test_changed_biases_are_whole_or_absent(checkpoint, tmp_path, monkeypatch):
+    """Also under the host's own name for them, and of the kind of file that is read."""
+    from argparse import Namespace
+
+    from deepmd.backend.pytorch import PyTorchBackend
+
+    def main_of_host(flags):
+        cut_short(flags.output or flags.INPUT.replace(".pt", "_updated.pt"))
+
+    monkeypatch.setattr("deepmd.pt.entrypoints.main.main", main_of_host)
+    run = PyTorchBackend().entry_point_hook
+    before = checkpoint.read_bytes()
+    for output in (None, str(checkpoint)):
+        with pytest.raises(KeyboardInterrupt):
+            run(Namespace(command="change-bias", INPUT=str(checkpoint), output=output))
+    assert checkpoint.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["x.pt"]
+    with pytest.raises(ValueError, match=r"y.pth does not end in .pt"):
+        run(Namespace(command="change-bias", INPUT=str(checkpoint), output=str(tmp_path / "y.pth")))
+
+
 @pytest.mark.parametrize("name", ["x.pt", "x.pth", "x", "x.MODEL.gz"])
 def test_export_to_another_suffix(name, checkpoint, tmp_path):
     before = checkpoint.read_bytes()

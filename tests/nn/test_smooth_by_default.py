@@ -3,8 +3,10 @@
 import pytest
 import torch
 from deepmd.pt.model.model import get_model
+from descriptors import model as descriptor_model
 from helpers import TINY, tiny_model
 from native_models import native
+from nequip_models import tiny_nequip
 
 from deepmd_gnn.config.mace import MaceConfig
 from deepmd_gnn.native.reader import load_mace
@@ -23,7 +25,9 @@ def smoothness(model):
     def evaluate(structure):
         coord, types = torch.tensor(structure.coord[None]), torch.tensor(structure.types[None])
         box = None if structure.cell is None else torch.tensor(structure.cell[None])
-        out = model(coord, types, box, do_atomic_virial=True)
+        out = {
+            name: value.detach() for name, value in model(coord, types, box, do_atomic_virial=True).items()
+        }
         atom_virial = out["atom_virial"][0].view(-1, 3, 3).numpy()
         return Results(
             float(out["energy"]),
@@ -49,6 +53,17 @@ def test_new_models_are_smooth(options, caplog):
     assert not smoothness(jumping).passed
     assert "apply_cutoff: true with" in caplog.text
     assert "RealAgnostic" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["nequip", "descriptor", "embeddings"])
+def test_other_networks_are_smooth(kind):
+    charge = {"total_charge": {"type": "continuous", "per": "graph", "emb_dim": 4, "default": 1.0}}
+    makers = {
+        "nequip": tiny_nequip,
+        "descriptor": descriptor_model,
+        "embeddings": lambda: tiny_model(embeddings=charge),
+    }
+    assert smoothness(makers[kind]()).passed
 
 
 def test_other_blocks_keep_the_envelope_on_the_basis(caplog):

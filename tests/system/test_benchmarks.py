@@ -41,7 +41,7 @@ sys.path[:0] = sys.argv[1:3]
 import list_check, torch
 from helpers import TINY, extended, random_frame, tiny_model
 path = pathlib.Path(sys.argv[3])
-list_check.freeze(tiny_model(), path, check=False)
+list_check.freeze(tiny_model(), path, looks=False)
 coord, atype, owner, nlist = extended([random_frame()], TINY["r_max"])[1]
 # Without a list there are no pairs, which the check would refuse.
 out = torch.jit.load(path).forward_lower(coord, atype, torch.full_like(nlist, -1), owner)

@@ -89,6 +89,14 @@ def test_what_is_refused(model, tmp_path):
         write_lammps_folder(tmp_path / "md", structure(), model, Run())
 
 
+def test_the_copy_of_the_model_keeps_its_permissions(model, tmp_path):
+    mine = tmp_path / model.name
+    mine.write_bytes(model.read_bytes())
+    mine.chmod(0o600)
+    write_lammps_folder(tmp_path / "md", structure(), mine, Run())
+    assert (tmp_path / "md/my_model.pth").stat().st_mode & 0o777 == 0o600
+
+
 def test_atoms_on_top_of_each_other_are_mentioned(model, tmp_path):
     close = structure()
     close.coord[1] = close.coord[0] + [0.1, 0, 0]
