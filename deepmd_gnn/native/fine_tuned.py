@@ -83,6 +83,7 @@ def extract(folder: Path) -> Path:
     """Take the new task out of the last checkpoint of a fine-tuning; return the file."""
     two = "model_dict" in json.loads((folder / "input.json").read_text())["model"]
     model = load_checkpoint(folder / "model.ckpt.pt", NEW if two else None)
-    # By way of the portable form, which has whole weights and no adapters.
-    save_checkpoint(MaceModel.deserialize(model.serialize()).eval(), folder / "finetuned.pt")
+    # By way of the portable form, which has whole weights and no adapters; its options say the statistics that it has now.
+    whole = MaceModel.deserialize({**model.serialize(), **model_section(model), "adapters": None})
+    save_checkpoint(whole.eval(), folder / "finetuned.pt")
     return folder / "finetuned.pt"
