@@ -119,7 +119,8 @@ def _affordable(time: str, each: float, budget: float, choices: "Choices", frame
     told += f": {through:.2g} times through {frames} frames"
     if through >= _FEW:
         return told
-    return told + ", which is few (200 are recommended): more time, or --size small"
+    smaller = "" if choices.values["model"].get("max_L") == 0 else ", or --size small"
+    return told + f", which is few (200 are recommended): more time{smaller}"
 
 
 def _json(text: str) -> Any:
