@@ -38,7 +38,9 @@ def test_charges(tmp_path):
     # The folder that was written runs, on one rank and on two, with the energy of the page's charge and spin.
     script = (tmp_path / "md/in.lammps").read_text().replace("mace.pth", str(tmp_path / "mace.pth"))
     # After the style, which sets the format back.
-    script = re.sub(r"^thermo_style .*$", r"\g<0>\nthermo_modify format float %.15g", script, flags=re.MULTILINE)
+    script = re.sub(
+        r"^thermo_style .*$", r"\g<0>\nthermo_modify format float %.15g", script, flags=re.MULTILINE
+    )
     atoms = ase.io.read(tmp_path / "ions.xyz", index=0)
     potential = DeepPot(str(tmp_path / "mace.pth"))
     expected = potential.eval(atoms.positions[None], None, [1, 0, 0], fparam=[-1, 2])[0].item()
