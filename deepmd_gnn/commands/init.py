@@ -24,6 +24,8 @@ examples:
 
 Next: dp --pt train input.json
 """
+# Times through the data below which a time budget is called small.
+_FEW = 20
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -98,11 +100,27 @@ def run(arguments: argparse.Namespace) -> int:
 
         budget = _seconds(arguments.time)
         each = seconds_per_step(choices.values, data)
-        set_steps(choices, int(budget / each), f"{arguments.time} at {each:.3g} s per step, measured here")
+        set_steps(
+            choices, int(budget / each), _affordable(arguments.time, each, budget, choices, data.train.frames)
+        )
     with whole_file(arguments.output) as unfinished:
         unfinished.write_text(choices.as_json() if arguments.output.suffix == ".json" else choices.as_yaml())
     sys.stdout.write(_told(choices, fates, start, arguments.output))
     return 0
+
+
+def _affordable(time: str, each: float, budget: float, choices: "Choices", frames: int) -> str:
+    """Say how far a budget goes: many times through the data is what a model needs."""
+    batch = choices.values["training"]["training_data"]["batch_size"]
+    through = budget / each * batch / frames if isinstance(batch, int) else None
+    told = f"{time} at {each:.3g} s per step, measured here"
+    if through is None:
+        return told
+    told += f": {through:.2g} times through {frames} frames"
+    if through >= _FEW:
+        return told
+    smaller = "" if choices.values["model"].get("max_L") == 0 else ", or --size small"
+    return told + f", which is few (200 are recommended): more time{smaller}"
 
 
 def _json(text: str) -> Any:

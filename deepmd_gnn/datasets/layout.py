@@ -76,7 +76,7 @@ def make_groups(
         Elements.
     layout : str
         "systems": a folder for each composition; "mixed": frames of all compositions together; "auto": the former where
-        a group has one composition only.
+        each group has one composition only. DeePMD-kit takes no part in which some folders are mixed and others not.
     by_config_type : bool
         Whether types of configurations have folders of their own.
 
@@ -91,6 +91,8 @@ def make_groups(
         alike.setdefault((record.labels, record.periodic, kind), []).append(record)
     label_sets = {labels for labels, _, _ in alike}
     boundaries = {periodic for _, periodic, _ in alike}
+    folders = {key: _compositions(members, type_map) for key, members in alike.items()}
+    mixed = layout == "mixed" or (layout == "auto" and any(len(one) > 1 for one in folders.values()))
     groups: list[Group] = []
     for (labels, periodic, kind), members in alike.items():
         end = f"-{_plain(kind)}" if by_config_type else ""
@@ -98,20 +100,23 @@ def make_groups(
             end += "-" + ("".join(name[0] for name in _ORDER if name in labels) or "unlabelled")
         if len(boundaries) > 1 and not periodic:
             end += "-nopbc"
-        groups += _folders(members, type_map, layout, end)
+        if mixed:
+            groups += [Group(f"mixed{size}{end}", some, True) for size, some in _sizes(members)]
+        else:
+            found = folders[labels, periodic, kind]
+            groups += [Group(name + end, some, False) for name, some in found.items()]
     return _with_different_names(groups)
 
 
-def _folders(members: list[Record], type_map: Sequence[str], layout: str, end: str) -> list[Group]:
+def _compositions(members: list[Record], type_map: Sequence[str]) -> dict[str, list[Record]]:
     names: dict[int, str] = {}  # the spool keeps one array for equal atoms
-    for record in members:
-        names.setdefault(id(record.numbers), formula(record.numbers, type_map))
     compositions: dict[str, list[Record]] = {}
     for record in members:
-        compositions.setdefault(names[id(record.numbers)], []).append(record)
-    if layout == "systems" or (layout == "auto" and len(compositions) == 1):
-        return [Group(name + end, records, False) for name, records in compositions.items()]
-    return [Group(f"mixed{size}{end}", records, True) for size, records in _sizes(members)]
+        key = id(record.numbers)
+        if key not in names:
+            names[key] = formula(record.numbers, type_map)
+        compositions.setdefault(names[key], []).append(record)
+    return compositions
 
 
 def _sizes(members: list[Record]) -> Iterator[tuple[str, list[Record]]]:

@@ -13,7 +13,7 @@ from typing import Any
 from deepmd_gnn.files.archives import FileError, opened
 from deepmd_gnn.files.plugin_marks import refuse_plugin
 from deepmd_gnn.files.portable import is_ours, whole_file_with_arrays
-from deepmd_gnn.files.whole_file import whole_file
+from deepmd_gnn.files.whole_file import host_file, whole_file
 
 log = logging.getLogger("deepmd.deepmd_gnn")
 _SUFFIXES = (".pt", ".pth", ".pt2", ".pte")
@@ -215,7 +215,7 @@ def _command(freezes_in_place: bool, run: Callable[[Any], None]) -> Callable[[An
         if not holds_mace(model):
             run(args)
             return
-        with whole_file(Path(args.output).with_suffix(".pth")) as unfinished:
+        with host_file(Path(args.output).with_suffix(".pth")) as unfinished:
             args.output = str(unfinished)
             run(args)
 

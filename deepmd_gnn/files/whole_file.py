@@ -1,6 +1,7 @@
 """Write a file whole or not at all, and nothing else than a file."""
 
 import contextlib
+import logging
 import os
 import stat
 import tempfile
@@ -10,6 +11,8 @@ from pathlib import Path
 
 # torch's archive writer does not pass the system's reason on.
 _TORCH_CANNOT_WRITE = ("PytorchStreamWriter", "unexpected pos", "iostream error")
+# Of the host's commands that end with the name of the file they were told to write.
+_FREEZE_LOGS = ("deepmd.pt.entrypoints.main", "deepmd.pt_expt.entrypoints.main")
 
 
 @contextmanager
@@ -58,6 +61,38 @@ def whole_file(target: str | Path) -> Iterator[Path]:
                 os.chown(unfinished, before.st_uid, before.st_gid)
             unfinished.chmod(stat.S_IMODE(before.st_mode))
         unfinished.replace(target)
+
+
+@contextmanager
+def host_file(target: str | Path) -> Iterator[Path]:
+    """Let the host write a frozen file whole or not at all, and say in its log where the file is in the end.
+
+    Parameters
+    ----------
+    target : str or Path
+        The file.
+
+    Yields
+    ------
+    Path
+        Where the host is to write, see :func:`whole_file`.
+    """
+    with whole_file(target) as unfinished:
+
+        def with_final_name(record: logging.LogRecord) -> bool:
+            text = record.getMessage()
+            record.msg, record.args = text.replace(str(unfinished), str(target)), None
+            # "Requested lower_kind='nlist' is being OVERRIDDEN": nobody requested it, and our models have one kind only.
+            return "OVERRIDDEN" not in text
+
+        logs = [logging.getLogger(name) for name in _FREEZE_LOGS]
+        for log in logs:
+            log.addFilter(with_final_name)
+        try:
+            yield unfinished
+        finally:
+            for log in logs:
+                log.removeFilter(with_final_name)
 
 
 def refuse_existing(output: Path) -> None:

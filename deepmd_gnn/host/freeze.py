@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from deepmd_gnn.files.torch_fixes import scripting
-from deepmd_gnn.files.whole_file import whole_file
+from deepmd_gnn.files.whole_file import host_file
 from deepmd_gnn.host.freezing import evaluated_by
 
 
@@ -28,5 +28,5 @@ def freeze(checkpoint: Path, output: Path, head: str | None = None, evaluation: 
         one_thread = scripting
     else:
         from deepmd.pt_expt.entrypoints.main import freeze as host_freeze
-    with evaluated_by(evaluation), one_thread, whole_file(output) as unfinished:
+    with evaluated_by(evaluation), one_thread, host_file(output) as unfinished:
         host_freeze(model=str(checkpoint), output=str(unfinished), head=head)

@@ -9,6 +9,7 @@ import pytest
 from ase import Atoms
 from deepmd.dpmodel.utils.lmdb_data import LmdbDataReader
 from deepmd.utils.data import DeepmdData
+from deepmd.utils.data_system import DeepmdDataSystem
 from mace.data.utils import random_train_valid_split
 
 from deepmd_gnn.config.isolated_atoms import read_atomic_energies
@@ -509,6 +510,18 @@ def test_sizes_share_folders_up_to_twice(tmp_path):
         ("mixed-5", 1),
         ("mixed-30", 1),
     ]
+
+
+def test_one_mixed_folder_makes_all_mixed(tmp_path):
+    """DeePMD-kit refuses a part in which only some folders have mixed types; a part of single compositions stays simple."""
+    images = [water(1), water(2, copies=2), water(3, labels="e"), water(4, pbc=False)]
+    folder, _ = converted(tmp_path, images)
+    systems = find_systems(folder)
+    assert len(systems) == 3
+    assert all((system / "set.000/real_atom_types.npy").exists() for system in systems)
+    assert DeepmdDataSystem([str(system) for system in systems], 1, 1, type_map=["H", "O"]).mixed_type
+    folder, _ = converted(tmp_path, [images[0], images[2], images[3]], name="alike")
+    assert not list(folder.rglob("real_atom_types.npy"))
 
 
 def test_charge_and_spin(tmp_path):

@@ -1,5 +1,6 @@
 """Output files: whole or absent, and nothing else than files is written."""
 
+import logging
 import os
 import stat
 
@@ -9,13 +10,23 @@ from helpers import tiny_model
 
 from deepmd_gnn import convert, export_native
 from deepmd_gnn.cli import main
-from deepmd_gnn.files.whole_file import whole_file
+from deepmd_gnn.files.whole_file import host_file, whole_file
 from deepmd_gnn.native.conversion import save_checkpoint
 
 
 def write(path, text="new"):
     with whole_file(path) as unfinished:
         unfinished.write_text(text)
+
+
+def test_the_host_logs_the_final_name(tmp_path, caplog):
+    log = logging.getLogger("deepmd.pt_expt.entrypoints.main")
+    with caplog.at_level(logging.INFO), host_file(tmp_path / "m.pt2") as unfinished:
+        unfinished.write_text("x")
+        log.warning("Requested lower_kind=%r is being OVERRIDDEN", "nlist")
+        log.info("Saved frozen model to %s (lower_kind=%s)", unfinished, "graph")
+    assert caplog.messages == [f"Saved frozen model to {tmp_path / 'm.pt2'} (lower_kind=graph)"]
+    assert not log.filters
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o664])

@@ -233,7 +233,7 @@ def test_data(tmp_path):
         r"max_num_epochs: 40": "max_num_epochs: 1",
     }
     run = PageRun(ROOT / "docs/data.md", tmp_path, rules)
-    assert len(run()) == 9
+    assert len(run()) == 10
     assert (tmp_path / "md/final.data").exists()
     assert json.loads((tmp_path / "native.json").read_text())["training"]["numb_steps"] == 9
 

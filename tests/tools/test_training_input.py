@@ -129,3 +129,22 @@ def test_time_of_a_step(data):
     choices.override("model.num_channels", 2)
     assert MaceConfig(num_channels=2).channels == 2
     assert 1e-4 < seconds_per_step(choices.values, data) < 30
+
+
+def test_time_of_a_step_is_that_of_a_batch(data, monkeypatch):
+    """Frames of one size are one call: calls of small molecules cost more than their atoms."""
+    from deepmd.pt.model.model import get_model
+
+    shapes = []
+
+    def counted(section):
+        model = get_model(section)
+        model.register_forward_pre_hook(lambda _, inputs: shapes.append(inputs[0].shape))
+        return model
+
+    monkeypatch.setattr("deepmd.pt.model.model.get_model", counted)
+    choices = recipe(data, "small")
+    choices.override("model.num_channels", 2)
+    choices.override("training.training_data.batch_size", 2)
+    seconds_per_step(choices.values, data)
+    assert {shape[0] for shape in shapes} == {2}
