@@ -167,8 +167,8 @@ def _train(folder: Path, how: str, start: str) -> int:
                 f"deepmd-gnn: the training ended with status {status}. Go on with: deepmd-gnn finetune --restart {folder}\n"
             )
             return status
-    result = extract(folder)
+    result, best = extract(folder)
     sys.stdout.write(
-        f"{result}: the fine-tuned model\nnext: deepmd-gnn check {result}\n      dp --pt-expt freeze -c {result} -o {folder / 'finetuned.pt2'}\n"
+        f"{result}: the model of step {best.step} of {best.last} ({best.reason})\nnext: deepmd-gnn check {result}\n      dp --pt-expt freeze -c {result} -o {folder / 'finetuned.pt2'}\n"
     )
     return 0

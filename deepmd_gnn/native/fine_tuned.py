@@ -10,6 +10,7 @@ from deepmd_gnn.native.conversion import model_section, save_checkpoint
 from deepmd_gnn.native.heads import save_tasks, shared_sections, shared_tasks
 from deepmd_gnn.native.reader import load_mace
 from deepmd_gnn.native.writer import load_checkpoint
+from deepmd_gnn.tools.best_checkpoint import Best, best_checkpoint
 from deepmd_gnn.tools.fine_tuning import NEW, REPLAY
 
 
@@ -79,11 +80,12 @@ def save_start(model: MaceModel, energies: dict[str, float], path: Path, *, repl
         save_checkpoint(new, path)
 
 
-def extract(folder: Path) -> Path:
-    """Take the new task out of the last checkpoint of a fine-tuning; return the file."""
-    two = "model_dict" in json.loads((folder / "input.json").read_text())["model"]
-    model = load_checkpoint(folder / "model.ckpt.pt", NEW if two else None)
+def extract(folder: Path) -> tuple[Path, Best]:
+    """Take the new task out of the best checkpoint of a fine-tuning; return the file, and which it was."""
+    task = NEW if "model_dict" in json.loads((folder / "input.json").read_text())["model"] else None
+    best = best_checkpoint(folder, task)
+    model = load_checkpoint(best.path, task)
     # By way of the portable form, which has whole weights and no adapters; its options say the statistics that it has now.
     whole = MaceModel.deserialize({**model.serialize(), **model_section(model), "adapters": None})
     save_checkpoint(whole.eval(), folder / "finetuned.pt")
-    return folder / "finetuned.pt"
+    return folder / "finetuned.pt", best

@@ -31,6 +31,8 @@ START = "start.pt"
 _MOST = 500
 _EPOCHS = 100
 _STEPS = (1_000, 50_000)
+# Checkpoints of which the best is taken.
+_KEPT = 20
 
 
 @dataclass(frozen=True)
@@ -232,6 +234,15 @@ def choices(sections: dict[str, Any], data: DataFolder, replay: DataFolder | Non
         steps,
         f"{steps * share * size / data.train.frames:.0f} times through the {data.train.frames} new frames",
     )
+    every = max(1, steps // _KEPT)
+    found.set("training", "disp_freq", every)
+    found.set(
+        "training",
+        "save_freq",
+        every,
+        "each with its validation error: the best of these becomes finetuned.pt",
+    )
+    found.set("training", "max_ckpt_keep", _KEPT + 2)
     found.set("training", "change_bias_after_training", False, "E0 are those of start.pt")
     found.set("training", "seed", job.seed)
     found.set("training", "save_ckpt", "model.ckpt")

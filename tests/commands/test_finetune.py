@@ -17,6 +17,7 @@ from training_data import composition_frames, write_system
 from deepmd_gnn.cli import main
 from deepmd_gnn.commands import finetune
 from deepmd_gnn.native.conversion import save_checkpoint
+from deepmd_gnn.tools.best_checkpoint import best_checkpoint
 
 SHIFTS = {"O": -1.5, "H": 0.25}
 
@@ -148,7 +149,8 @@ def test_both_tasks_train_and_one_comes_out(folder, tmp_path, capfd):
     arguments = ["finetune", str(folder / "start.pt"), str(folder / "data"), "-o", str(output)]
     options = ["--replay", "4", "--replay-weight", "0.5", "--steps", "6", "--rate", "0.01"]
     status = main([*arguments, *options])
-    assert status == 0, capfd.readouterr().err[-2000:]
+    out, err = capfd.readouterr()
+    assert status == 0, err[-2000:]
     before, after = tensors(output / "start.pt"), tensors(output / "model.ckpt.pt")
     for task in ("finetuned", "replay"):
         name = f"model.{task}.fitting_net.readouts.0.linear.weight"
@@ -156,14 +158,17 @@ def test_both_tasks_train_and_one_comes_out(folder, tmp_path, capfd):
     shared = "descriptor.interactions.0.linear_up.weight"
     assert torch.equal(after[f"model.finetuned.{shared}"], after[f"model.replay.{shared}"])
     assert not torch.equal(before[f"model.replay.{shared}"], after[f"model.replay.{shared}"])
-    capfd.readouterr()
+    step, rows = best_checkpoint(output, "finetuned").step, np.loadtxt(output / "lcurve.out")
+    assert rows[:, 5][rows[:, 0] == step] == rows[1:, 5].min()  # of the first step there is no checkpoint
+    assert f"finetuned.pt: the model of step {step} of 6 (least validation error of forces, " in out
+    best = tensors(output / f"model.ckpt-{step}.pt")
     DeepPot(str(output / "finetuned.pt"))
     assert "of the model section is not used" not in capfd.readouterr().err
     result = tensors(output / "finetuned.pt")
     assert not [name for name in result if ".replay." in name]
     for name, value in result.items():
         if torch.is_tensor(value) and not name.endswith("options"):  # they say the statistics that it has now
-            assert torch.equal(value, after[name.replace("Default", "finetuned")]), name
+            assert torch.equal(value, best[name.replace("Default", "finetuned")]), name
     # Interrupted: more steps to do than were done, and none left.
     content = json.loads((output / "input.json").read_text())
     content["training"]["numb_steps"] = 8
