@@ -22,6 +22,7 @@ from tolerances import NATIVE, RANKS
 from training_data import composition_frames, write_system
 
 from deepmd_gnn.cli import main
+from deepmd_gnn.files.archives import FileError
 from deepmd_gnn.files.whole_file import whole_file
 from deepmd_gnn.native.conversion import save_checkpoint
 from deepmd_gnn.tools.structures import Structure
@@ -52,7 +53,7 @@ def test_half_written_files_are_refused(kind, fraction, checkpoint, model_files,
     whole = checkpoint if kind == "pt" else model_files(".pth")["two_layers"]
     path = tmp_path / f"half.{kind}"
     path.write_bytes(whole.read_bytes()[: int(fraction * whole.stat().st_size)])
-    with pytest.raises((RuntimeError, OSError, EOFError, pickle.UnpicklingError)):
+    with pytest.raises(FileError, match="is a truncated archive" if fraction else "is empty"):
         DeepPot(str(path))
     assert main(["info", str(path)]) == 1
     assert main(["check", str(path)]) == 1
@@ -108,14 +109,16 @@ LIMITED = (
 @pytest.mark.parametrize("command", ["freeze", "export"])
 def test_a_full_disk_leaves_what_was_there(command, checkpoint, tmp_path):
     target = tmp_path / {"freeze": "m.pth", "export": "m.model"}[command]
-    target.write_text("the model of last week")
+    if command == "freeze":  # export never replaces a file
+        target.write_text("the model of last week")
     done = python(LIMITED, command, checkpoint, "-o", target)
     # torch ends the process when it cannot write TorchScript; other files end with a message.
     assert done.returncode == {"freeze": -signal.SIGABRT, "export": 1}[command]
     if command == "export":
         assert "Is the disk full? What was there before is unchanged." in done.stderr.splitlines()[-1]
-        assert [path.name for path in tmp_path.iterdir()] == [target.name]
-    assert target.read_text() == "the model of last week"
+        assert not list(tmp_path.iterdir())
+    else:
+        assert target.read_text() == "the model of last week"
 
 
 def test_a_file_is_whole_or_absent(tmp_path):
