@@ -103,6 +103,14 @@ def test_finetune():
     assert re.findall(r"^\| 1 \| (\w+) \|", out, re.MULTILINE) == ["imported"]
 
 
+def test_forgetting():
+    own = str(BENCHMARKS.parent / "examples" / "acac" / "data" / "valid_300K")
+    options = ["--frames", "5", "--test-frames", "2", "--steps", "2", "--seeds", "1", "--own-frames", "2"]
+    out = run("forgetting.py", "--own", own, *options, "--starts", "adapters")
+    row = next(line for line in out.splitlines() if line.startswith("| adapters |"))
+    assert all(float(cell.split()[0]) > 0 for cell in row.split("|")[2:8])
+
+
 def test_training(tmp_path, monkeypatch, capsys):
     """Both programs on five frames, and the table of their errors."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
