@@ -23,6 +23,7 @@ from finetune import DATA, FOUNDATION, FROZEN, errors, subset, train
 from deepmd_gnn.datasets.folders import find_systems
 from deepmd_gnn.datasets.frames import Frame
 from deepmd_gnn.datasets.sources import read_frames
+from deepmd_gnn.tools.result_files import read_learning_curve
 
 STARTS = {
     "new": [],
@@ -84,12 +85,10 @@ def own_errors(checkpoint: Path, frames: list[Frame]) -> list[float]:
 
 def steps_to(target: float, curve: Path) -> float:
     """First step of ``lcurve.out`` with a validation error of forces below `target` (meV/Å); NaN if there is none."""
-    with curve.open() as lines:
-        names = next(lines).lstrip("#").split()
-    column = next(k for k, name in enumerate(names) if name.startswith("rmse_f_val"))
-    rows = np.loadtxt(curve, ndmin=2)
-    below = rows[1e3 * rows[:, column] < target]
-    return float(below[0, 0]) if len(below) else float("nan")
+    columns = read_learning_curve(curve).columns
+    errors_of_forces = next(values for name, values in columns.items() if name.startswith("rmse_f_val"))
+    below = columns["step"][1e3 * errors_of_forces < target]
+    return float(below[0]) if len(below) else float("nan")
 
 
 def fine_tuned(folder: Path, start: str, data: Path, seed: int, args: argparse.Namespace) -> Path:

@@ -56,6 +56,11 @@ class Conversion:
     watch: Callable[[Iterable[Frame]], Iterable[Frame]] = iter
     """Passes frames on and shows how far it is."""
 
+    @property
+    def quantity_names(self) -> list[str]:
+        """Names of the columns of ``fparam``."""
+        return [one.partition("=")[0] for one in self.fparam]
+
 
 def convert(job: Conversion, output: Path) -> dict[str, Any]:
     """Write a data folder, whole or not at all.
@@ -180,7 +185,7 @@ class _Reading:
 
     def _charge(self, frame: Frame, labels: Labels) -> tuple[float, bool]:
         """Total charge of a frame, e, 0 if the file gives none; and whether it is trained."""
-        names = [one.partition("=")[0] for one in self.job.fparam]
+        names = self.job.quantity_names
         if CHARGE in names:
             return labels.values[names.index(CHARGE)], True
         given = (frame.info.get(key) for key in (CHARGE, INFO_KEYS[CHARGE]))
@@ -284,8 +289,7 @@ def _write(
     if energies:
         (folder / E0_FILE).write_text(json.dumps(energies, indent=2) + "\n")
     if job.fparam:
-        names = [one.partition("=")[0] for one in job.fparam]
-        (folder / QUANTITIES_FILE).write_text(json.dumps(names) + "\n")
+        (folder / QUANTITIES_FILE).write_text(json.dumps(job.quantity_names) + "\n")
     return {"type_map": type_map, "parts": written}
 
 

@@ -54,7 +54,7 @@ def best_checkpoint(folder: Path, task: str | None = None) -> Best:
     columns = read_learning_curve(folder / "lcurve.out").columns
     for name, unit in (("f", "meV/Å"), ("e", "meV/atom")):
         column = columns.get(f"rmse_{name}_val{end}")
-        if column is None or not np.isfinite(column).any():
+        if column is None:
             continue
         errors = {int(step): float(error) for step, error in zip(columns["step"], column, strict=True)}
         known = {step: errors[step] for step in steps if np.isfinite(errors.get(step, np.nan))}
