@@ -26,6 +26,7 @@ from deepmd_gnn.kernels.cpu.cache import compiled_once
 from deepmd_gnn.kernels.cpu.compiler import check_compiler, cpu_guard, linked_into_models, this_machine
 from deepmd_gnn.kernels.cpu.input_check import input_check
 from deepmd_gnn.kernels.cpu.kept import remove_broken
+from deepmd_gnn.kernels.cpu.kept_programs import programs_once
 from deepmd_gnn.kernels.cpu.memory import kept_memory
 from deepmd_gnn.kernels.cpu.standard_library import with_shared_library
 from deepmd_gnn.kernels.install import described
@@ -78,7 +79,13 @@ def _for_this_machine(suffix: str) -> Iterator[None]:
             with room_for_trials():
                 yield
             return
-        with linked_into_models(cpu_guard(this_machine())), kept_memory(), input_check(), compiled_once():
+        with (
+            linked_into_models(cpu_guard(this_machine())),
+            kept_memory(),
+            input_check(),
+            compiled_once(),
+            programs_once(),
+        ):
             yield
 
 

@@ -48,8 +48,8 @@ def _this_compiler(command: str) -> str | None:
     return "\n".join([command, torch.__version__, *versions, done.stdout])
 
 
-def _kept(kind: str, *content: str) -> Path | None:
-    """Where something is kept that depends on some text and on the compiler; None if it must not be."""
+def place_here(kind: str, *content: str) -> Path | None:
+    """Path of what is made from some text by this compiler for this CPU; None if the compiler does not tell what it is."""
     compiler = _this_compiler(get_cpp_compiler())
     if compiler is None:
         return None
@@ -133,7 +133,7 @@ def _kept_object(builder: Any) -> Path | None:
         return None
     code = source.read_text(encoding="utf-8").splitlines()
     command = builder.get_command_line().replace(str(source), "").replace(str(target), "")
-    return _kept("objects", command, *_without_names(code))
+    return place_here("objects", command, *_without_names(code))
 
 
 def _without_names(code: Iterable[str]) -> Iterator[str]:

@@ -1,0 +1,238 @@
+"""Compiled programs that a freeze keeps for the next one: the code of a network does not depend on its weights.
+
+AOTInductor 2.11 puts all weights into one piece of the library that it makes. A model whose graph equals, word by word, that of an
+earlier one takes this library, with its own weights in their place: neither TorchInductor nor the compiler runs.
+"""
+
+import contextlib
+import functools
+import hashlib
+import json
+import logging
+import platform
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch._inductor
+import torch._inductor.config as inductor_config
+from torch._inductor.codecache import AotCodeCompiler
+from torch._inductor.graph import GraphLowering
+
+import deepmd_gnn
+from deepmd_gnn.kernels.cpu.cache import place_here
+from deepmd_gnn.kernels.cpu.kept import is_whole, written
+
+log = logging.getLogger("deepmd.deepmd_gnn")
+
+# Of a constant in the library, ``torch._inductor.codecache.ALIGN_BYTES``.
+_ALIGNMENT = 64
+_PLACES = "constants.json"
+
+
+class _Places(NamedTuple):
+    """Where the constants of a program are in its library."""
+
+    library: str
+    """Name of the file."""
+    offset: int
+    """Of the first constant, bytes."""
+    names: list[str]
+    """The graph's name of each constant, in their order."""
+    length: int
+    """Of all constants, bytes."""
+
+
+@contextlib.contextmanager
+def programs_once() -> Iterator[None]:
+    """Keep the programs that AOTInductor compiles inside, and take those that an earlier freeze has kept."""
+    original, inlined = torch._inductor.aot_compile, GraphLowering.can_inline_constant
+
+    folders = contextlib.ExitStack()
+
+    @functools.wraps(original)
+    def aot_compile(gm: Any, args: Any, kwargs: Any = None, *, options: Any = None) -> Any:
+        constants = dict(_constants(gm))
+        kept = place_here("programs", _key(gm, args, options, constants))
+        if kept is None:
+            return original(gm, args, kwargs, options=options)
+        if is_whole(kept):
+            folder = folders.enter_context(tempfile.TemporaryDirectory(prefix="deepmd_gnn_program_"))
+            taken = _taken(kept, constants, Path(folder))
+            if taken is not None:
+                log.info("mace model: the compiled program of an earlier freeze is taken")
+                return taken
+        with _order_of_constants() as order:
+            made = original(gm, args, kwargs, options=options)
+        # A full disk, or a cache that can only be read, costs the next freeze some time.
+        with contextlib.suppress(OSError):
+            _keep(kept, made, constants, order)
+        return made
+
+    torch._inductor.aot_compile = aot_compile
+    # Short lists would become part of the code: numbers of one model in a program for all.
+    GraphLowering.can_inline_constant = staticmethod(_never)  # type: ignore[method-assign,assignment]
+    try:
+        # The host packs the files inside.
+        with folders:
+            yield
+    finally:
+        torch._inductor.aot_compile = original
+        GraphLowering.can_inline_constant = staticmethod(inlined)  # type: ignore[method-assign]
+
+
+def _never(t: torch.Tensor) -> bool:  # noqa: ARG001
+    return False
+
+
+def _constants(gm: Any) -> Iterator[tuple[str, torch.Tensor]]:
+    """Tensors that a graph reads, by the name of the attribute."""
+    for name in sorted({str(node.target) for node in gm.graph.find_nodes(op="get_attr")}):
+        value: Any = functools.reduce(getattr, name.split("."), gm)
+        if isinstance(value, torch.Tensor):
+            yield name, value.detach()
+
+
+def _key(gm: Any, args: Any, options: Any, constants: dict[str, torch.Tensor]) -> str:
+    """All that a program depends on, beside compiler and CPU: the graph, sizes, settings, and tensors that become part of the code."""
+    first: dict[tuple[int, Any], str] = {}
+    described = []
+    for name, value in constants.items():
+        storage = value.untyped_storage()
+        alike = first.setdefault((storage.data_ptr(), value.storage_offset()), name)
+        layout = (
+            f"{value.dtype} {tuple(value.shape)} {value.stride()} {value.storage_offset()} {storage.nbytes()}"
+        )
+        described.append(f"{name} {layout} {alike} {_in_code(value)}")
+    examples = [
+        f"{part.dtype} {tuple(part.shape)} {part.stride()}" if isinstance(part, torch.Tensor) else repr(part)
+        for part in args
+    ]
+    folder = files(deepmd_gnn)
+    sources = [
+        folder.joinpath(*path).read_text(encoding="utf-8")
+        for path in (
+            ("files", "torch_fixes.py"),
+            ("kernels", "cpu", "cache.py"),
+            ("kernels", "cpu", "kept_programs.py"),
+        )
+    ]
+    # AOTInductor notes there what it has found of the machine, from the second program of a process on.
+    settings = sorted({**inductor_config.save_config_portable(), "aot_inductor.metadata": None}.items())
+    text = [
+        gm.print_readable(print_output=False, include_stride=True),
+        _ranges(gm),
+        *described,
+        *examples,
+        repr(sorted((options or {}).items())),
+        repr(settings),
+        *sources,
+        *(version(name) for name in ("torch", "deepmd-kit")),
+        platform.python_version(),
+        str(torch.get_num_threads()),
+    ]
+    return hashlib.sha256("\0".join(text).encode()).hexdigest()
+
+
+def _in_code(value: torch.Tensor) -> str:
+    """Value of a tensor that TorchInductor may write into the code: a single number, or the same one everywhere (it folds such)."""
+    if value.numel() == 0:
+        return ""
+    number = value.flatten()[0]
+    return repr(number.item()) if bool((value == number).all()) else ""
+
+
+def _ranges(gm: Any) -> str:
+    """Ranges and examples of the sizes that are known at run time only."""
+    for node in gm.graph.nodes:
+        value = node.meta.get("val")
+        for size in value.shape if isinstance(value, torch.Tensor) else ():
+            if isinstance(size, torch.SymInt):
+                known = size.node.shape_env
+                return f"{known.var_to_range} {known.backed_var_to_val}"
+    return ""
+
+
+@contextlib.contextmanager
+def _order_of_constants() -> Iterator[list[tuple[str, torch.Tensor]]]:
+    """Note which tensors AOTInductor writes into its library, in their order, by the name of the attribute."""
+    order: list[tuple[str, torch.Tensor]] = []
+    original = AotCodeCompiler.compile
+
+    def compile_code(graph: Any, *arguments: Any, **options: Any) -> Any:
+        made = original(graph, *arguments, **options)
+        order.extend(
+            (graph.allocated_constant_name[name], graph.get_original_value_of_constant(name))
+            for name in graph.constants
+            if name not in graph.folded_constants
+        )
+        return made
+
+    AotCodeCompiler.compile = compile_code  # type: ignore[method-assign,assignment]
+    try:
+        yield order
+    finally:
+        AotCodeCompiler.compile = original  # type: ignore[method-assign]
+
+
+def _bytes(value: torch.Tensor) -> bytes:
+    """What AOTInductor writes of a tensor: all of its storage, and zeros to the next multiple of the alignment."""
+    if value.numel() == 0:
+        return b""
+    storage = value.detach().cpu().untyped_storage()
+    data = bytes(torch.tensor([], dtype=torch.uint8).set_(storage).numpy())
+    return data.ljust(-(-len(data) // _ALIGNMENT) * _ALIGNMENT, b"\0")
+
+
+def _keep(
+    kept: Path, made: Any, constants: dict[str, torch.Tensor], order: list[tuple[str, torch.Tensor]]
+) -> None:
+    """Keep the files of a program, without its weights, if it is known where these are."""
+    paths = [Path(part) for part in made if isinstance(part, str)]
+    libraries = [path for path in paths if path.suffix == ".so"]
+    if len(paths) != len(made) or len(libraries) != 1:
+        return
+    parts = [_bytes(value) for _, value in order]
+    if any(
+        name not in constants or _bytes(constants[name]) != part
+        for (name, _), part in zip(order, parts, strict=True)
+    ):
+        return
+    blob, library = b"".join(parts), libraries[0].read_bytes()
+    if not blob or library.count(blob) != 1:
+        return
+    places = _Places(libraries[0].name, library.index(blob), [name for name, _ in order], len(blob))
+    with (
+        written(kept) as unfinished,
+        zipfile.ZipFile(unfinished, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+    ):
+        archive.writestr(_PLACES, json.dumps(places._asdict()))
+        for path in paths:
+            data = path.read_bytes()
+            if path == libraries[0]:
+                data = data.replace(blob, bytes(len(blob)))
+            archive.writestr(path.name, data)
+
+
+def _taken(kept: Path, constants: dict[str, torch.Tensor], folder: Path) -> list[str] | None:
+    """Unpack the files of a kept program, with other weights; None if they do not fit."""
+    with zipfile.ZipFile(kept) as archive:
+        places = _Places(**json.loads(archive.read(_PLACES)))
+        blob = b"".join(_bytes(constants[name]) for name in places.names)
+        if len(blob) != places.length:
+            return None
+        paths = []
+        for name in archive.namelist():
+            if name == _PLACES:
+                continue
+            data = archive.read(name)
+            if name == places.library:
+                data = data[: places.offset] + blob + data[places.offset + len(blob) :]
+            paths.append(folder / name)
+            paths[-1].write_bytes(data)
+    return [str(path) for path in paths]
