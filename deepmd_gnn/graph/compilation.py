@@ -24,6 +24,8 @@ class Compilation(NamedTuple):
     """Whether the file contains the check of its input."""
     keeps_memory: bool = False
     """Whether the file keeps memory between evaluations."""
+    product_operator: bool = False
+    """Whether the file has an operator for products of matrices, :func:`~deepmd_gnn.nn.products.product`."""
     plain_products: bool = False
     """Whether the program never runs inside LAMMPS, see :func:`~deepmd_gnn.nn.linear.matmul`."""
 

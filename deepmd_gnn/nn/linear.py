@@ -13,6 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from deepmd_gnn.graph.compilation import compilation
 from deepmd_gnn.nn.modules import ModuleList
+from deepmd_gnn.nn.products import product as product_operator
 
 
 def matmul(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
@@ -72,6 +73,8 @@ class _Product(torch.autograd.Function):
 
 def _in_two(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     """Multiply in a batch of two while a graph is traced, where only one of the outer sizes is a plain number."""
+    if compilation().product_operator:
+        return product_operator(left, right)  # type: ignore[no-any-return]
     nrow, ncol = left.shape[0], right.shape[1]
     if isinstance(nrow, int):
         left = torch.nn.functional.pad(left, (0, 0, 0, nrow % 2))
