@@ -30,9 +30,9 @@ def _tensors(number: int) -> str:
 
 
 DECLARATIONS = {
-    operators.convolve: f"mace_convolve({_tensors(11)}, int64_t, int64_t, int64_t, int64_t, double, {_T}*)",
+    operators.convolve: f"mace_convolve({_tensors(12)}, int64_t, int64_t, int64_t, int64_t, {_T}*)",
     operators.convolve_backward: (
-        f"mace_convolve_backward({_tensors(10)}, int64_t, int64_t, int64_t, double, {_T}*, {_T}*)"
+        f"mace_convolve_backward({_tensors(11)}, int64_t, int64_t, int64_t, {_T}*, {_T}*)"
     ),
     operators.contract: f"mace_contract({_tensors(3)}, int64_t, int64_t, {_T}*)",
     operators.contract_backward: f"mace_contract_backward({_tensors(4)}, int64_t, {_T}*)",

@@ -42,6 +42,7 @@ def convolve(
     vectors: torch.Tensor,
     sent: torch.Tensor,
     table: torch.Tensor,
+    grid: torch.Tensor,
     sender: torch.Tensor,
     kind: torch.Tensor,
     order: torch.Tensor,
@@ -54,7 +55,6 @@ def convolve(
     mixed: int,
     width: int,
     channels: int,
-    r_max: float,
 ) -> torch.Tensor:
     """Sum the messages of every receiver, and apply a linear map to the sum.
 
@@ -66,6 +66,8 @@ def convolve(
         Features of the senders, shape (nsender, components, channels).
     table : torch.Tensor
         Radial weights, shape (channel blocks, kinds, nodes, paths, 4, lanes).
+    grid : torch.Tensor
+        How many of the nodes lie between 0 and the cutoff, and the cutoff in Å, float64, shape (2,).
     sender, kind : torch.Tensor
         Row of the sender and of the table of each edge, int64, shape (nedge,); `kind` is empty if there is one table.
     order, begin : torch.Tensor
@@ -78,9 +80,6 @@ def convolve(
         0: there is no linear map.
     width, channels : int
         Components and channels of the result.
-    r_max : float
-        Cutoff, Å.
-
     Returns
     -------
     torch.Tensor
@@ -88,7 +87,7 @@ def convolve(
     """
     del backward_matrices, backward_paths
     out = sent.new_empty(begin.shape[0] - 1, width, channels)
-    inputs = (vectors, sent, table, sender, kind, order, begin, *_sizes(sent, table, begin), r_max)
+    inputs = (vectors, sent, table, grid, sender, kind, order, begin, *_sizes(sent, table, begin))
     current().call("mace_convolve", layer, *inputs, *_linear(matrices, paths, mixed, width, channels), out)
     return out
 
@@ -98,6 +97,7 @@ def _(
     vectors: Any,
     sent: Any,
     table: Any,
+    grid: Any,
     sender: Any,
     kind: Any,
     order: Any,
@@ -110,7 +110,6 @@ def _(
     mixed: int,
     width: int,
     channels: int,
-    r_max: float,
 ) -> torch.Tensor:
     return sent.new_empty(begin.shape[0] - 1, width, channels)
 
@@ -121,6 +120,7 @@ def convolve_backward(
     vectors: torch.Tensor,
     sent: torch.Tensor,
     table: torch.Tensor,
+    grid: torch.Tensor,
     sender: torch.Tensor,
     kind: torch.Tensor,
     order: torch.Tensor,
@@ -130,7 +130,6 @@ def convolve_backward(
     layer: int,
     mixed: int,
     senders: int,
-    r_max: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Differentiate :func:`convolve`.
 
@@ -138,7 +137,7 @@ def convolve_backward(
     ----------
     gradient : torch.Tensor
         With respect to the result, shape (nnode, width, channels).
-    vectors, sent, table, sender, kind, order, begin, layer, mixed, r_max :
+    vectors, sent, table, grid, sender, kind, order, begin, layer, mixed :
         As there.
     matrices, paths : torch.Tensor
         Derivative of the linear map.
@@ -152,7 +151,7 @@ def convolve_backward(
     """
     d_vectors = torch.empty_like(vectors)
     d_sent = sent.new_empty(sent.shape if senders else (0,))
-    inputs = (vectors, sent, table, sender, kind, order, begin, *_sizes(sent, table, begin), r_max)
+    inputs = (vectors, sent, table, grid, sender, kind, order, begin, *_sizes(sent, table, begin))
     linear = _linear(matrices, paths, mixed, gradient.shape[1], gradient.shape[2])
     results = (gradient, vectors.shape[0], d_vectors, d_sent)
     current().call("mace_convolve_backward", layer, *inputs, *linear, *results)
@@ -165,6 +164,7 @@ def _(
     vectors: Any,
     sent: Any,
     table: Any,
+    grid: Any,
     sender: Any,
     kind: Any,
     order: Any,
@@ -174,20 +174,19 @@ def _(
     layer: int,
     mixed: int,
     senders: int,
-    r_max: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.empty_like(vectors), sent.new_empty(sent.shape if senders else (0,))
 
 
 def _save_convolution(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
-    ctx.save_for_backward(*inputs[:7], *inputs[9:11])
-    ctx.layer, ctx.mixed, _, _, ctx.r_max = inputs[11:]
+    ctx.save_for_backward(*inputs[:8], *inputs[10:12])
+    ctx.layer, ctx.mixed = inputs[12:14]
 
 
 def _differentiate_convolution(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
     senders = ctx.needs_input_grad[1]
     d_vectors, d_sent = convolve_backward(
-        gradient.contiguous(), *ctx.saved_tensors, ctx.layer, ctx.mixed, int(senders), ctx.r_max
+        gradient.contiguous(), *ctx.saved_tensors, ctx.layer, ctx.mixed, int(senders)
     )
     return (d_vectors, d_sent if senders else None, *[None] * 14)
 

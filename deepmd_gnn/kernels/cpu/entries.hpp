@@ -19,13 +19,13 @@ static mace::Mixing linear_map(const T* matrices, const int64_t* paths, long nma
           nullptr};
 }
 
-ENTRY int mace_convolve(long layer, const double* vectors, const T* sent, const T* table, const int64_t* sender,
-                        const int64_t* kind, const int64_t* order, const int64_t* begin, long nnode, long nsender,
-                        long channels, long nkind, long ntable, double r_max, const T* matrices,
+ENTRY int mace_convolve(long layer, const double* vectors, const T* sent, const T* table, const double* grid,
+                        const int64_t* sender, const int64_t* kind, const int64_t* order, const int64_t* begin, long nnode, long nsender,
+                        long channels, long nkind, long ntable, const T* matrices,
                         const int64_t* paths, long nmatrix, long npath, long width, long width_channels, T* out) {
   if (!cpu_is_suitable()) return 2;
   const mace::Input in{vectors, sent, table, sender, kind, order, begin, nnode, nsender, channels, nkind, ntable,
-                       r_max};
+                       static_cast<long>(grid[0]), grid[1]};
   try {
     auto call = [&](auto* which) {
       using L = std::remove_pointer_t<decltype(which)>;
@@ -38,14 +38,14 @@ ENTRY int mace_convolve(long layer, const double* vectors, const T* sent, const 
 }
 
 ENTRY int mace_convolve_backward(long layer, const double* vectors, const T* sent, const T* table,
-                                 const int64_t* sender, const int64_t* kind, const int64_t* order,
+                                 const double* grid, const int64_t* sender, const int64_t* kind, const int64_t* order,
                                  const int64_t* begin, long nnode, long nsender, long channels, long nkind,
-                                 long ntable, double r_max, const T* matrices, const int64_t* paths, long nmatrix,
+                                 long ntable, const T* matrices, const int64_t* paths, long nmatrix,
                                  long npath, long width, long width_channels, const T* gradient, long nedge,
                                  double* d_vectors, T* d_sent) {
   if (!cpu_is_suitable()) return 2;
   const mace::Input in{vectors, sent, table, sender, kind, order, begin, nnode, nsender, channels, nkind, ntable,
-                       r_max};
+                       static_cast<long>(grid[0]), grid[1]};
   try {
     auto call = [&](auto* which) {
       using L = std::remove_pointer_t<decltype(which)>;

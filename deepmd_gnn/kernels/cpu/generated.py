@@ -27,6 +27,8 @@ from deepmd_gnn.nn.interactions import AttentiveInteraction
 log = logging.getLogger("deepmd.deepmd_gnn")
 # Tables for every pair of many elements would fill the memory.
 LARGEST_TABLES = 512 * 2**20
+# Room in larger ones would be noticed in files and memory.
+LARGEST_WITH_ROOM = 32 * 2**20
 
 
 def not_covered(energy_model: Any) -> str | None:
@@ -55,6 +57,26 @@ def radial_tables(energy_model: Any) -> list[RadialTable] | str:
     return tables
 
 
+def with_room(blocks: torch.Tensor) -> torch.Tensor:
+    """Let tables of models of one shape have one size: how many nodes they need depends on the weights, compiled programs must not.
+
+    Parameters
+    ----------
+    blocks : torch.Tensor
+        Shape (channel blocks, kinds, nodes, paths, 4, lanes).
+
+    Returns
+    -------
+    torch.Tensor
+        With zeros behind the nodes, up to a power of two of these, unless it is large.
+    """
+    nodes = blocks.shape[2]
+    room = max(1 << (nodes - 1).bit_length(), 2 * FEWEST[blocks.dtype])
+    if blocks.nbytes / nodes * room > LARGEST_WITH_ROOM:
+        return blocks
+    return torch.nn.functional.pad(blocks, (0, 0) * 3 + (0, room - nodes))
+
+
 def tables_size(energy_model: Any) -> int:
     """Bytes of the coarsest radial tables of all layers."""
     numbers = sum(
@@ -79,11 +101,14 @@ class GeneratedConvolution(torch.nn.Module):
         Components and channels of the convolution.
     ntypes : int
         Number of elements.
+    nodes : int
+        Nodes of the table from 0 to the cutoff; those behind are room.
     r_max : float
         Cutoff, Å.
     """
 
     table: torch.Tensor
+    grid: torch.Tensor
 
     def __init__(
         self,
@@ -92,11 +117,13 @@ class GeneratedConvolution(torch.nn.Module):
         layer: int,
         shape: tuple[int, int],
         ntypes: int,
+        nodes: int,
         r_max: float,
     ) -> None:
         super().__init__()
         self.register_buffer("table", table)
-        self.layer, self.ntypes, self.r_max = layer, ntypes, r_max
+        self.register_buffer("grid", torch.tensor([nodes, r_max], dtype=torch.float64))
+        self.layer, self.ntypes = layer, ntypes
         self.mixed = linear is not None
         self.linear = linear or no_linear(table.dtype)
         self.width, self.channels = (linear.width, linear.channels) if linear else shape
@@ -113,6 +140,7 @@ class GeneratedConvolution(torch.nn.Module):
             -graph.edge_vec,
             sent.contiguous(),
             self.table,
+            self.grid,
             sender,
             kind,
             graph.order,
@@ -122,7 +150,6 @@ class GeneratedConvolution(torch.nn.Module):
             int(self.mixed),
             self.width,
             self.channels,
-            self.r_max,
         )
 
 
@@ -242,11 +269,13 @@ class Kernels:
             shape = convolution_shape(conv.coupling.value.double().numpy(), conv.input_dims, conv.paths)
             structs.append(convolution_code(f"Convolution{layer}", shape, steps, machine.registers))
             rows = table.values.view(*table.values.shape[:2], len(shape.paths), -1, 4).transpose(3, 4)
-            blocks = in_vectors(rows, lanes).to(dtype)
+            blocks = with_room(in_vectors(rows, lanes).to(dtype))
             size = (shape.width, interaction.linear_up.channels)
             linear = self.linears.pop(("interactions", layer, mixes_messages(interaction)), None)
             self.convolutions.append(
-                GeneratedConvolution(blocks, linear, layer, size, energy_model.ntypes, energy_model.r_max)
+                GeneratedConvolution(
+                    blocks, linear, layer, size, energy_model.ntypes, rows.shape[1], energy_model.r_max
+                )
             )
         for layer, product in enumerate(products):
             polynomial, coefficients = contraction_tables(product.symmetric_contractions, lanes)

@@ -29,6 +29,7 @@ struct Input {
   const int64_t* order;    // edges grouped by receiver
   const int64_t* begin;    // (nnode + 1,)
   long nnode, nsender, channels, nkind, ntable;
+  long nodes;    // of the table's ntable, those from 0 to the cutoff; the others are room
   double r_max;
 };
 
@@ -83,7 +84,7 @@ struct Edges {
 template <class L, bool DERIVATIVE>
 static void collect(const Input& in, long first, long last, Edges<Edge<L::NHARM, DERIVATIVE>>& edges, long* starts) {
   typedef Edge<L::NHARM, DERIVATIVE> E;
-  const double inverse = (in.ntable - 1) / in.r_max, limit = in.r_max * in.r_max;
+  const double inverse = (in.nodes - 1) / in.r_max, limit = in.r_max * in.r_max;
   edges.reserve(in.begin[last] - in.begin[first]);
   for (long i = first; i < last; ++i) {
     starts[i - first] = edges.count;
@@ -97,7 +98,7 @@ static void collect(const Input& in, long first, long last, Edges<Edge<L::NHARM,
       e.row = in.sender[id] * L::COMPONENTS * LANES;
       const double place = std::sqrt(square) * inverse;
       long bin = place == place ? static_cast<long>(place) : 0;
-      if (bin > in.ntable - 2) bin = in.ntable - 2;
+      if (bin > in.nodes - 2) bin = in.nodes - 2;
       hermite<DERIVATIVE>(place - bin, inverse, e.w);
       e.bin = ((in.kind ? in.kind[id] : 0) * in.ntable + bin) * L::PATHS * NODE * LANES;
     }
@@ -153,7 +154,7 @@ static void convolve(const Input& in, const Mixing* linear, T* out) {
   pack(in.sent, rows, in.channels, packed.data);
   Edges<Edge<L::NHARM, false>> edges;
   long starts[LARGEST_BLOCK + 1];
-  const long block = receivers_at_once(table), width = L::WIDTH * in.channels;
+  const long block = receivers_at_once(table / in.ntable * in.nodes), width = L::WIDTH * in.channels;
   Scratch sums(linear ? block * width : 0);
   MixingMemory memory(linear ? linear->npath : 0);
   for (long first = 0; first < in.nnode; first += block) {
@@ -183,7 +184,7 @@ static void convolve_backward(const Input& in, const Mixing* linear, const T* gr
   std::memset(d_vectors, 0, sizeof(double) * 3 * nedge);
   Edges<Edge<L::NHARM, true>> edges;
   long starts[LARGEST_BLOCK + 1];
-  const long block = receivers_at_once(table), width = L::WIDTH * in.channels;
+  const long block = receivers_at_once(table / in.ntable * in.nodes), width = L::WIDTH * in.channels;
   Scratch unmixed(linear ? block * width : 0);
   MixingMemory memory(linear ? linear->npath : 0);
   for (long first = 0; first < in.nnode; first += block) {

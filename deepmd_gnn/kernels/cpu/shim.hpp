@@ -5,11 +5,11 @@
 
 typedef @T@ T;
 
-extern "C" int mace_convolve(long, const double*, const T*, const T*, const int64_t*, const int64_t*, const int64_t*,
-                             const int64_t*, long, long, long, long, long, double, const T*, const int64_t*, long,
+extern "C" int mace_convolve(long, const double*, const T*, const T*, const double*, const int64_t*, const int64_t*, const int64_t*,
+                             const int64_t*, long, long, long, long, long, const T*, const int64_t*, long,
                              long, long, long, T*);
-extern "C" int mace_convolve_backward(long, const double*, const T*, const T*, const int64_t*, const int64_t*,
-                                      const int64_t*, const int64_t*, long, long, long, long, long, double, const T*,
+extern "C" int mace_convolve_backward(long, const double*, const T*, const T*, const double*, const int64_t*, const int64_t*,
+                                      const int64_t*, const int64_t*, long, long, long, long, long, const T*,
                                       const int64_t*, long, long, long, long, const T*, long, double*, T*);
 extern "C" int mace_contract(long, const T*, const T*, const int64_t*, long, long, long, T*);
 extern "C" int mace_contract_backward(long, const T*, const T*, const T*, const int64_t*, long, long, long, T*);
@@ -48,32 +48,32 @@ AtenTensorHandle empty(int64_t a, int64_t b, int64_t c, int ndim, AtenTensorHand
 }  // namespace
 
 extern "C" AOTITorchError aoti_torch_cpu_mace_convolve(
-    AtenTensorHandle vectors, AtenTensorHandle sent, AtenTensorHandle table, AtenTensorHandle sender,
-    AtenTensorHandle kind, AtenTensorHandle order, AtenTensorHandle begin, AtenTensorHandle matrices,
+    AtenTensorHandle vectors, AtenTensorHandle sent, AtenTensorHandle table, AtenTensorHandle grid,
+    AtenTensorHandle sender, AtenTensorHandle kind, AtenTensorHandle order, AtenTensorHandle begin, AtenTensorHandle matrices,
     AtenTensorHandle paths, AtenTensorHandle, AtenTensorHandle, int64_t layer, int64_t mixed, int64_t width,
-    int64_t channels, double r_max, AtenTensorHandle* ret0) {
+    int64_t channels, AtenTensorHandle* ret0) {
   const int64_t nnode = size(begin, 0) - 1;
   *ret0 = empty(nnode, width, channels, 3, sent);
   if (!*ret0) return OUT_OF_MEMORY;
-  return mace_convolve(layer, pointer<double>(vectors), pointer<T>(sent), pointer<T>(table), pointer<int64_t>(sender),
+  return mace_convolve(layer, pointer<double>(vectors), pointer<T>(sent), pointer<T>(table), pointer<double>(grid), pointer<int64_t>(sender),
                        pointer<int64_t>(kind), pointer<int64_t>(order), pointer<int64_t>(begin), nnode, size(sent, 0),
-                       size(sent, 2), size(table, 1), size(table, 2), r_max, pointer<T>(matrices),
+                       size(sent, 2), size(table, 1), size(table, 2), pointer<T>(matrices),
                        pointer<int64_t>(paths), size(matrices, 2), mixed ? size(paths, 0) : 0, width, channels,
                        pointer<T>(*ret0));
 }
 
 extern "C" AOTITorchError aoti_torch_cpu_mace_convolve_backward(
     AtenTensorHandle gradient, AtenTensorHandle vectors, AtenTensorHandle sent, AtenTensorHandle table,
-    AtenTensorHandle sender, AtenTensorHandle kind, AtenTensorHandle order, AtenTensorHandle begin,
-    AtenTensorHandle matrices, AtenTensorHandle paths, int64_t layer, int64_t mixed, int64_t senders, double r_max,
+    AtenTensorHandle grid, AtenTensorHandle sender, AtenTensorHandle kind, AtenTensorHandle order, AtenTensorHandle begin,
+    AtenTensorHandle matrices, AtenTensorHandle paths, int64_t layer, int64_t mixed, int64_t senders,
     AtenTensorHandle* ret0, AtenTensorHandle* ret1) {
   *ret0 = empty(size(vectors, 0), 3, 0, 2, vectors);
   *ret1 = senders ? empty(size(sent, 0), size(sent, 1), size(sent, 2), 3, sent) : empty(0, 0, 0, 1, sent);
   if (!*ret0 || !*ret1) return OUT_OF_MEMORY;
   return mace_convolve_backward(layer, pointer<double>(vectors), pointer<T>(sent), pointer<T>(table),
-                                pointer<int64_t>(sender), pointer<int64_t>(kind), pointer<int64_t>(order),
+                                pointer<double>(grid), pointer<int64_t>(sender), pointer<int64_t>(kind), pointer<int64_t>(order),
                                 pointer<int64_t>(begin), size(begin, 0) - 1, size(sent, 0), size(sent, 2),
-                                size(table, 1), size(table, 2), r_max, pointer<T>(matrices), pointer<int64_t>(paths),
+                                size(table, 1), size(table, 2), pointer<T>(matrices), pointer<int64_t>(paths),
                                 size(matrices, 2), mixed ? size(paths, 0) : 0, size(gradient, 1), size(gradient, 2),
                                 pointer<T>(gradient), size(vectors, 0), pointer<double>(*ret0), pointer<T>(*ret1));
 }
