@@ -102,9 +102,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _values(given: list[float] | None, architecture: dict[str, Any] | None) -> tuple[float, ...]:
     """Quantities of the frame for the pair style; none for models without."""
-    from deepmd_gnn.config.embeddings import features
+    from deepmd_gnn.config.charges import quantities_in
 
-    wanted = features((architecture or {}).get("embeddings"))
+    wanted = quantities_in(architecture or {})
     names = ", ".join(one.name for one in wanted)
     if given is None:
         lacking = [one.name for one in wanted if one.default is None]

@@ -14,10 +14,6 @@ Translation = dict[str, Any]
 
 _READOUT = ["0e", "1x0e"]
 _SILU = ("silu", "swish")
-_LONG_RANGE = (
-    "a charge of each atom and its Coulomb energy are not here (the reach would be that of the whole cell); leave the key "
-    "out and subtract a point-charge energy from the data, or use a model without it"
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,18 +198,6 @@ FOREIGN = {
             "soft_normalization", [float, None], "null. A limit of the features' norm is not here.",
             _refuse("a limit of the features' norm is not here; the Density blocks of 'interaction' keep messages of dense "
                     "surroundings small", None),
-        ),
-        ForeignOption(
-            "predict_partial_charges", [bool], "false. Charges of atoms are not here.",
-            _refuse(_LONG_RANGE, False),
-        ),
-        ForeignOption("use_coulomb_term", [bool], "false. There is no long-range term.", _refuse(_LONG_RANGE, False)),
-        ForeignOption(
-            "use_total_charge_embedding", [bool], "false. Native MACE's embedding of the total charge, another function, is `embeddings`.",
-            _refuse("mlip's embedding of the total charge is not here; native MACE's, another function, is 'embeddings' (page Charges and spins)", False),
-        ),
-        ForeignOption(
-            "embed_activation", [str], "Has no effect: it belongs to use_total_charge_embedding.", _anything
         ),
         ForeignOption(
             "add_atomic_energies", [bool], "true.",

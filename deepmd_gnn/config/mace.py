@@ -7,6 +7,7 @@ import dataclasses
 from typing import Any, ClassVar
 
 from deepmd_gnn.config import checks
+from deepmd_gnn.config import charges
 from deepmd_gnn.config.adapters import check as check_adapters
 from deepmd_gnn.config.checks import (
     DISTANCE_TRANSFORMS,
@@ -61,6 +62,7 @@ class MaceConfig(Options):
     # What turns node features into energies; everything else makes the features.
     fitting: ClassVar[tuple[str, ...]] = (
         "MLP_irreps", "gate", "readout_cls", "use_last_readout_only", "use_embedding_readout", "scale", "atomic_energies",
+        "predict_partial_charges", "use_coulomb_term", "coulomb_cutoff",
     )  # fmt: skip
     # Parts of the network that make the features; the readouts do the rest.
     parts: ClassVar[tuple[str, ...]] = ("node_embedding", "interactions", "products")
@@ -181,6 +183,28 @@ class MaceConfig(Options):
         False, [bool], checks.boolean,
         "Add an energy that is read from the features before the first message, which depend on the element and `embeddings` only.",
     )  # fmt: skip
+    use_coulomb_term: bool = _option(
+        False, [bool], checks.boolean,
+        "Add the Coulomb energy of charges of the atoms, which are read from the node features and shifted to the total charge of "
+        "the frame (a column of fparam). See [charges of atoms](charges.md#charges-of-atoms).",
+    )  # fmt: skip
+    predict_partial_charges: bool = _option(
+        False, [bool], checks.boolean, "Read charges of the atoms from the node features: implied by use_coulomb_term.",
+    )  # fmt: skip
+    coulomb_cutoff: float = _option(
+        12.0, [float], checks.at_least(charges.LEAST_CUTOFF),
+        "Where the Coulomb energy ends, in Å: beyond it is a conductor (reaction field). For molecules more than their "
+        "size. mlip has it among its data: long_range_cutoff_angstrom.",
+        ("long_range_cutoff_angstrom",),
+    )  # fmt: skip
+    use_total_charge_embedding: bool = _option(
+        False, [bool], checks.boolean,
+        "As mlip: an embedding of the total charge (a whole number from −50 to 50, a column of fparam) is added to that of the "
+        "element, and embed_activation acts on the sum.",
+    )  # fmt: skip
+    embed_activation: str = _option(
+        "silu", [str], checks.choice(*charges.ACTIVATIONS, "None"), "Activation of use_total_charge_embedding: " + ", ".join(charges.ACTIVATIONS) + ".",
+    )  # fmt: skip
     avg_num_neighbors: Any = _option(
         "auto", [float, str, None], checks.positive_or_auto,
         'Normalisation of the messages. "auto": the mean number of neighbours within r_max in the training data.',
@@ -237,6 +261,9 @@ class MaceConfig(Options):
         self._set("gate", str(self.gate))
         self._set("distance_transform", str(self.distance_transform))
         self._set("embeddings", plain(self.features) or None)
+        self._set("predict_partial_charges", self.predict_partial_charges or self.use_coulomb_term)
+        self._set("embed_activation", charges.activation(self.embed_activation))
+        charges.check(self, fail)
         self._check_layers()
 
     def hint(self, key: str) -> str:
@@ -319,8 +346,14 @@ class MaceConfig(Options):
 
     @property
     def features(self) -> list[Feature]:
-        """Quantities of a frame, in the order of the columns of ``fparam``."""
+        """Quantities of a frame in ``embeddings``, the first columns of ``fparam``."""
         return features(self.embeddings)
+
+    @property
+    def quantities(self) -> list[Feature]:
+        """All quantities of a frame that the energy depends on, in the order of the columns of ``fparam``."""
+        embeds = self.use_total_charge_embedding
+        return charges.quantities(self.embeddings, self.use_coulomb_term, embeds, self.channels)
 
     @property
     def channels(self) -> int:

@@ -21,6 +21,7 @@ _LEARNED = tuple(
         "node_embedding",
         "joint_embedding",
         "embedding_readout",
+        "partial_charges",
         "interactions",
         "products",
         "readouts",

@@ -114,6 +114,11 @@ def native_from(model: MaceModel) -> "NativeMace":
             "The model has the Soft transform of MACE 0.3.5 to 0.3.8 (distance_transform OldSoft), which the installed "
             "mace-torch does not have. Not exported."
         )
+    if model.config.use_coulomb_term or model.config.use_total_charge_embedding:
+        raise ValueError(
+            "Native MACE has no charges of atoms and no embedding of the total charge as mlip's (use_coulomb_term, "
+            "use_total_charge_embedding). Not exported."
+        )
     if model.graphs.excludes_pairs or model.excludes_atoms:
         raise ValueError(
             "Native MACE has no pair_exclude_types, no atom_exclude_types and no MM types; the model uses them."
