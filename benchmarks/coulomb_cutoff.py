@@ -42,7 +42,9 @@ def pair_forces(positions, charges, cell, reach, strength):
     images = np.zeros((1, 3))
     if cell is not None:
         count = np.ceil(reach / np.diag(cell)).astype(int)
-        images = np.stack(np.meshgrid(*[np.arange(-n, n + 1) for n in count], indexing="ij"), -1).reshape(-1, 3) * np.diag(cell)
+        images = np.stack(np.meshgrid(*[np.arange(-n, n + 1) for n in count], indexing="ij"), -1).reshape(
+            -1, 3
+        ) * np.diag(cell)
     forces = np.zeros_like(positions)
     for image in images:
         vectors = positions[:, None] - positions[None] - image
@@ -97,6 +99,7 @@ def cluster(water, charge, radius):
 
 
 def main():
+    """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cutoffs", type=float, nargs="+", default=[6.0, 8.0, 10.0, 12.0, 15.0])
     args = parser.parse_args()

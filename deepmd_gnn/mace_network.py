@@ -115,7 +115,7 @@ def _frame_embedding(config: MaceConfig, native: Any) -> torch.nn.Module:
 def _partial_charges(config: MaceConfig, readouts: list[Any]) -> PartialCharges:
     """Charges from what the readouts read; small ones at first, whose energy does not drown the network's."""
     weights = [dict(readout.named_parameters()) for readout in readouts]
-    sizes = [
+    sizes: list[tuple[int, ...]] = [
         (sum(known[name].numel() for name in readout.last_layer()),)
         for known, readout in zip(weights, readouts, strict=True)
     ]

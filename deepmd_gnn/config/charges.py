@@ -60,6 +60,26 @@ def quantities_in(options: dict[str, Any]) -> list[Feature]:
     )
 
 
+def refuse_export(use_coulomb_term: bool) -> None:
+    """Refuse a model with charges where a program is to be made of the host's edge list, before anything is compiled.
+
+    Parameters
+    ----------
+    use_coulomb_term : bool
+        Of the model.
+
+    Raises
+    ------
+    NotImplementedError
+        If it has charges.
+    """
+    if use_coulomb_term:
+        raise NotImplementedError(
+            "mace model: a model with use_coulomb_term has no .pt2 and no .pte, and is not trained with dp --pt-expt: their list of "
+            "edges ends at one cutoff for messages and charges. Use dp --pt train and dp --pt freeze -o model.pth."
+        )
+
+
 def check(config: Any, fail: Fail) -> None:
     """Refuse what does not fit together.
 

@@ -6,8 +6,7 @@ No torch here: DeePMD-kit reads the schema in every ``dp`` process.
 import dataclasses
 from typing import Any, ClassVar
 
-from deepmd_gnn.config import checks
-from deepmd_gnn.config import charges
+from deepmd_gnn.config import charges, checks
 from deepmd_gnn.config.adapters import check as check_adapters
 from deepmd_gnn.config.checks import (
     DISTANCE_TRANSFORMS,

@@ -137,9 +137,7 @@ def is_compiled(graph: AtomGraph) -> bool:
     return is_exported(graph) or trains_compiled(graph)
 
 
-def with_edge_vec(
-    graph: AtomGraph, edge_vec: torch.Tensor, far_vec: torch.Tensor | None = None
-) -> AtomGraph:
+def with_edge_vec(graph: AtomGraph, edge_vec: torch.Tensor, far_vec: torch.Tensor | None = None) -> AtomGraph:
     """Replace the edge vectors; ``_replace`` does not exist in TorchScript.
 
     Parameters
@@ -155,7 +153,9 @@ def with_edge_vec(
     -------
     AtomGraph
     """
-    return _replaced(graph, edge_vec, graph.values, graph.frames, graph.far_index, far_vec, graph.far_atoms, graph.present)
+    return _replaced(
+        graph, edge_vec, graph.values, graph.frames, graph.far_index, far_vec, graph.far_atoms, graph.present
+    )
 
 
 def with_values(graph: AtomGraph, values: torch.Tensor, frames: torch.Tensor) -> AtomGraph:

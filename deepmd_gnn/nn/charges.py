@@ -26,9 +26,9 @@ from deepmd_gnn.nn.modules import ModuleList
 COULOMB = 1.0 / (4.0 * 3.141592653589793 * 5.5263494e-3)
 
 
-def bounded_inverse(r: torch.Tensor) -> torch.Tensor:
-    """PhysNet's 1/r, finite at 0 and exact from 5 Å on; distances above 0 in Å, any shape, → 1/Å."""
-    x = torch.clamp(r / LEAST_CUTOFF, max=1.0)
+def bounded_inverse(r: torch.Tensor, exact_from: float) -> torch.Tensor:
+    """PhysNet's 1/r, finite at 0 and exact from a distance on; distances above 0 in Å, any shape, → 1/Å."""
+    x = torch.clamp(r / exact_from, max=1.0)
     near = 1.0 - 6.0 * x**5 + 15.0 * x**4 - 10.0 * x**3
     return near * torch.rsqrt(r.square() + 1.0) + (1.0 - near) / r
 
@@ -51,6 +51,8 @@ class PartialCharges(torch.nn.Module):
         self.layers = ModuleList([Weight(weight) for weight in weights])
         self.column = column
         self.cutoff = cutoff
+        self.exact_from = LEAST_CUTOFF
+        self.coulomb = COULOMB
 
     def forward(self, inputs: list[torch.Tensor], graph: AtomGraph) -> torch.Tensor:
         """Read charges.
@@ -102,9 +104,9 @@ class PartialCharges(torch.nn.Module):
         distance = torch.linalg.norm(vectors, dim=1)
         constant = -1.5 / self.cutoff
         field = distance.square() * (0.5 / self.cutoff**3) + constant
-        potential = sent[index[0]] * (bounded_inverse(distance) + field)
+        potential = sent[index[0]] * (bounded_inverse(distance, self.exact_from) + field)
         total = (charge * constant).index_add(0, index[1], potential)
-        return 0.5 * COULOMB * charge * total
+        return 0.5 * self.coulomb * charge * total
 
 
 class ChargeEmbedding(torch.nn.Module):

@@ -184,12 +184,19 @@ class MaceEnergy(EnergyNetwork):
         first_read = len(all_features) - len(self.readouts)
         for index, readout in enumerate(self.readouts):
             energy = energy + readout(all_features[first_read + index]).to(torch.float64)
-        energy = self.scale * energy + unscaled
-        if self.has_charges:
-            charge = self.charges(all_features, graph)
-            sent_charges = self.exchange(charge.unsqueeze(1), nsender, comm_dict).squeeze(1)
-            energy = energy + self.partial_charges.energies(charge, sent_charges, graph)  # type: ignore[operator]
+        energy = self.scale * energy + unscaled + self.coulomb_energy(all_features, graph, comm_dict)
         return energy, all_features
+
+    def coulomb_energy(
+        self, features: list[torch.Tensor], graph: AtomGraph, comm_dict: dict[str, torch.Tensor] | None
+    ) -> torch.Tensor:
+        """Energy of the charges of the nodes, eV, float64, shape (nnode,); arguments as of :meth:`charges` and :meth:`forward`."""
+        charge = self.charges(features, graph)
+        energy = torch.zeros_like(charge)
+        if self.has_charges:
+            sent = self.exchange(charge.unsqueeze(1), graph.sender_types.shape[0], comm_dict).squeeze(1)
+            energy = self.partial_charges.energies(charge, sent, graph)  # type: ignore[operator]
+        return energy
 
     def charges(self, features: list[torch.Tensor], graph: AtomGraph) -> torch.Tensor:
         """Charges of the nodes, e, float64, shape (nnode,), from the features of all layers and a graph with pairs of charges."""

@@ -35,6 +35,8 @@ def not_covered(energy_model: Any) -> str | None:
     """Say why there are no kernels for a model, None if there are."""
     if any(isinstance(layer, AttentiveInteraction) for layer in energy_model.interactions):
         return "attentive blocks have radial weights that depend on the features"
+    if getattr(energy_model, "has_charges", False):
+        return "charges of atoms are computed in torch"
     size = tables_size(energy_model)
     if size > LARGEST_TABLES:
         return (
