@@ -113,15 +113,14 @@ def _frame_embedding(config: MaceConfig, native: Any) -> torch.nn.Module:
 
 
 def _partial_charges(config: MaceConfig, readouts: list[Any]) -> PartialCharges:
-    """Charges from what the readouts read; small ones at first, whose energy does not drown the network's."""
+    """Charges from what the readouts read, with initial weights like theirs."""
     weights = [dict(readout.named_parameters()) for readout in readouts]
     sizes: list[tuple[int, ...]] = [
         (sum(known[name].numel() for name in readout.last_layer()),)
         for known, readout in zip(weights, readouts, strict=True)
     ]
-    initial = [0.1 * weight for weight in _normal(config, 2, sizes)]
     column = [one.name for one in config.quantities].index(CHARGE)
-    return PartialCharges(initial, column, float(config.coulomb_cutoff))
+    return PartialCharges(_normal(config, 2, sizes), column, float(config.coulomb_cutoff))
 
 
 def _normal(config: MaceConfig, stream: int, shapes: list[tuple[int, ...]]) -> list[torch.Tensor]:

@@ -192,6 +192,7 @@ ARCHITECTURES = {
         {"apply_cutoff": False, "interaction_first": "RealAgnosticResidual"}, ("training",)
     ),
     "three layers, max_L 2": Architecture({"num_interactions": 3, "max_L": 2}, ("physics",)),
+    "partial charges": Architecture({"use_coulomb_term": True, "coulomb_cutoff": 5.5}, ("physics",)),
     "cutoff after mlp, gaussian": Architecture(
         {"apply_cutoff": False, "radial_type": "gaussian"}, ("physics",)
     ),

@@ -24,12 +24,18 @@ COMMON = {
 @functools.cache
 def reference():
     with np.load(REFERENCE) as file:
-        return {name: torch.tensor(value) if value.dtype.kind in "fi" else value for name, value in file.items()}
+        return {
+            name: torch.tensor(value) if value.dtype.kind in "fi" else value for name, value in file.items()
+        }
 
 
 def part(name):
     """What the file says about a case."""
-    return {key.removeprefix(f"{name}/"): value for key, value in reference().items() if key.startswith(f"{name}/")}
+    return {
+        key.removeprefix(f"{name}/"): value
+        for key, value in reference().items()
+        if key.startswith(f"{name}/")
+    }
 
 
 def set_blocks(linear, blocks):
@@ -83,7 +89,9 @@ def set_convolution(interaction, given, layer):
                 found = path, factor, place(irreps, int(rows[0]))
         assert found is not None
         path, factor, (ell, slot, mul) = found
-        full = weight(given, f"layers_{layer}/interaction_block/linear_out", ell).view(channels, channels, mul)
+        full = weight(given, f"layers_{layer}/interaction_block/linear_out", ell).view(
+            channels, channels, mul
+        )
         matrices.append(factor * full[:, :, slot])
         order.append(path)
     set_blocks(interaction.linear, matrices)
@@ -111,8 +119,13 @@ def set_product(product, given, layer):
     for number, one in enumerate(contraction.contractions):
         tensors = [one.weights_max, *one.weights]
         nparam = sum(tensor.shape[1] for tensor in tensors)
-        names = [f"contractions.{number}.weights_max", *(f"contractions.{number}.weights.{k}" for k in range(len(one.weights)))]
-        units = torch.eye(nparam, dtype=torch.float64).unsqueeze(0).split([t.shape[1] for t in tensors], dim=1)
+        names = [
+            f"contractions.{number}.weights_max",
+            *(f"contractions.{number}.weights.{k}" for k in range(len(one.weights))),
+        ]
+        units = (
+            torch.eye(nparam, dtype=torch.float64).unsqueeze(0).split([t.shape[1] for t in tensors], dim=1)
+        )
         basis = PolynomialsOf(contraction, number)(dict(zip(names, units, strict=True)), points, nparam)
         dim = basis.shape[1]
         wanted = values[..., begin : begin + dim].permute(0, 3, 1, 2).flatten(2).flatten(0, 1)
@@ -159,18 +172,24 @@ def with_weights(name, **options):
     for number, (interaction, product) in enumerate(zip(network.interactions, network.products, strict=True)):
         stem = f"layers_{number}"
         up = interaction.linear_up
-        set_blocks(up, [weight(given, f"{stem}/interaction_block/linear_in", degree(path)) for path in up.paths])
+        set_blocks(
+            up, [weight(given, f"{stem}/interaction_block/linear_in", degree(path)) for path in up.paths]
+        )
         set_radial(interaction.conv_tp_weights, given, f"{stem}/interaction_block/radial_mlp", gains["silu"])
         set_convolution(interaction, given, number)
         skip = f"{stem}/residual_block" if interaction.residual else f"{stem}/linear_by_species_block"
-        set_blocks(interaction.skip_tp, [weight(given, skip, degree(path)) for path in interaction.skip_tp.paths])
+        set_blocks(
+            interaction.skip_tp, [weight(given, skip, degree(path)) for path in interaction.skip_tp.paths]
+        )
         set_product(product, given, number)
         set_readout(network, given, number, gains[model.config.gate])
     return model
 
 
 def set_embedding(network, given):
-    table = next(value for key, value in given.items() if key.endswith("embed/embedding") and "charge_" not in key)
+    table = next(
+        value for key, value in given.items() if key.endswith("embed/embedding") and "charge_" not in key
+    )
     if network.activates_embedding:
         stem = "weights/embedding_block/node_embedding_block"
         first, second = given[f"{stem}/joint_embedding_projection/kernel"].chunk(2)
@@ -208,7 +227,7 @@ def evaluated(model, kind, charge):
 def assert_equal(found, expected, what):
     size = expected.abs().max()
     assert size > NOTICEABLE
-    assert (found.reshape(-1) - expected.reshape(-1)).abs().max() <= 10 * NATIVE["float64"] * size, what
+    assert (found.reshape(-1) - expected.reshape(-1)).abs().max() <= NATIVE["float64"] * size, what
 
 
 @pytest.mark.parametrize("kind", ["free", "periodic"])
@@ -224,7 +243,7 @@ def test_whole_network(name, kind):
 
 def test_charges_and_their_energy():
     """mlip's energy ends with a jump, ours in a conductor, which is far away here."""
-    given, model = part("charges"), with_weights("charges", coulomb_cutoff=1e10)
+    given, model = part("charges"), with_weights("charges", coulomb_cutoff=1e12)
     for charge in (-1, 0, 2):
         out, charges = evaluated(model, "free", charge)
         assert_equal(charges, given[f"free/{charge}/partial_charges"], "charges")

@@ -19,7 +19,7 @@ def charged_model(layers):
     model = tiny_model(**CHARGED, num_interactions=layers)
     with torch.no_grad():
         for layer in model.energy_model.partial_charges.layers:
-            layer.weight.mul_(5.0)
+            layer.weight.mul_(50.0)
     return model
 
 
@@ -28,7 +28,13 @@ def run(folder, model, case):
     coord, kinds, cell = SYSTEMS[case.system]()
     folder.mkdir()
     write_data(folder / "data.lmp", coord, kinds, cell, 2)
-    words = {"boundary": "p p p", "setup": case.setup, "grid": case.grid, "rebuilds": REBUILDS, "every": case.every}
+    words = {
+        "boundary": "p p p",
+        "setup": case.setup,
+        "grid": case.grid,
+        "rebuilds": REBUILDS,
+        "every": case.every,
+    }
     style = case.pair_style.format(model=model)
     script = TEMPLATE.format(
         **words, pair_style=style, pair_coeff="* * O H", atomic="c_e c_s[*]", dynamics=case.dynamics

@@ -96,7 +96,9 @@ def couplings(layer):
         scalars[0, path] = 1.0
         values = np.eye(harmonics)[harmonic][None]
         zero = jnp.zeros(1, dtype=jnp.int32)
-        out = convolution(jnp.asarray(sent), jnp.asarray(values), jnp.asarray(scalars), zero, zero, jnp.ones(1, bool))
+        out = convolution(
+            jnp.asarray(sent), jnp.asarray(values), jnp.asarray(scalars), zero, zero, jnp.ones(1, bool)
+        )
         result[path, feature, harmonic] = np.asarray(out)[0, :, 0]
     return result, str(block.message_irreps)
 
@@ -124,7 +126,9 @@ def evaluated(field, system, charge):
     system = ChemicalSystem(**system, charge=charge)
     reach = field.long_range_cutoff_distance
     graph = Graph.from_chemical_system(system, field.cutoff_distance, long_range_cutoff_angstrom=reach)
-    graph = jax.tree.map(lambda x: jnp.asarray(x, dtype=jnp.float64) if np.asarray(x).dtype.kind == "f" else x, graph)
+    graph = jax.tree.map(
+        lambda x: jnp.asarray(x, dtype=jnp.float64) if np.asarray(x).dtype.kind == "f" else x, graph
+    )
     out = field(graph)
     return {name: np.asarray(getattr(out, name)) for name in ("energy", "forces", "stress", "partial_charges") if getattr(out, name, None) is not None}  # fmt: skip
 
@@ -160,7 +164,11 @@ def main():
         systems = {"free": {"pbc": (False,) * 3}} if charged else {"free": {"pbc": (False,) * 3}, "periodic": {"pbc": (True,) * 3, "cell": given["cell"]}}  # fmt: skip
         for kind, boundary in systems.items():
             for charge in (-1, 0, 2) if charged else (0,):
-                system = {"atomic_numbers": np.array(NUMBERS)[given["types"]], "positions": given["positions"], **boundary}
+                system = {
+                    "atomic_numbers": np.array(NUMBERS)[given["types"]],
+                    "positions": given["positions"],
+                    **boundary,
+                }
                 for key, value in evaluated(field, system, charge).items():
                     found[f"{name}/{kind}/{charge}/{key}"] = value
         found[f"{name}/options"] = np.array(json.dumps(options))
