@@ -89,7 +89,8 @@ def refuse_ranks(comm_dict: dict[str, torch.Tensor]) -> None:
     Parameters
     ----------
     comm_dict : dict[str, torch.Tensor]
-        The host's communication tensors; one rank alone has number 0 and exchanges with nobody else.
+        The host's communication tensors; ``send_proc`` and ``recv_proc`` have the other rank of each message, int32, shape (nmessage,).
+        One rank alone has number 0 and exchanges with nobody else.
 
     Raises
     ------

@@ -133,7 +133,7 @@ class GraphBuilder(torch.nn.Module):
 
     @torch.jit.unused
     def on_gpu(self, coord: torch.Tensor, atype: torch.Tensor, box: torch.Tensor | None) -> AtomGraph | None:
-        """:meth:`of_frames` on a GPU; None elsewhere, and for bad input, about which torch code says more."""
+        """:meth:`without_charges` on a GPU; None elsewhere, and for bad input, about which torch code says more."""
         if not works_on(coord.device):
             return None
         from deepmd_gnn.kernels.triton.graphs import graph_on_device  # not everybody has Triton
