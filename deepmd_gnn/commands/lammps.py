@@ -92,10 +92,12 @@ def run(arguments: argparse.Namespace) -> int:
         _values(arguments.fparam, model["architecture"]),
     )
     notes = write_lammps_folder(arguments.output, structure, arguments.model, what)
+    charged = (model["architecture"] or {}).get("use_coulomb_term")  # one rank only
     sys.stdout.writelines(f"Note: {note}\n" for note in notes)
     sys.stdout.write(
         f"{arguments.output}: {structure.natoms} atoms, types {' '.join(model['type_map'])}\n"
-        f"Next: cd {arguments.output} && lmp -in {INPUT_FILE} (or mpirun -n 2 lmp -in {INPUT_FILE})\n"
+        f"Next: cd {arguments.output} && lmp -in {INPUT_FILE}"
+        f"{'' if charged else f' (or mpirun -n 2 lmp -in {INPUT_FILE})'}\n"
     )
     return 0
 
