@@ -202,6 +202,7 @@ class MaceModel(GraphModel):
             and not self.trains_with_cueq
             and self.adapters is None
             and not self.energy_model.has_charges
+            and not any(one.gated or one.limited for one in self.energy_model.products)
             and self.kernels_agree_with_torch()
         )
 

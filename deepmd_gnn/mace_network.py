@@ -11,18 +11,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from deepmd_gnn.config.charges import LARGEST_CHARGE
-from deepmd_gnn.config.embeddings import CHARGE
 from deepmd_gnn.config.mace import MaceConfig
 from deepmd_gnn.deepmd_ops import Exchange
 from deepmd_gnn.files.import_order import allow_e3nn_constants, import_mace
 from deepmd_gnn.graph.atom_graph import AtomGraph
 from deepmd_gnn.mace_construction import construction, generator_seed, without_side_effects
 from deepmd_gnn.mace_modules import interaction_from, product_from, readout_from, spherical_harmonics_up_to
-from deepmd_gnn.nn.charges import ChargeEmbedding, PartialCharges
 from deepmd_gnn.nn.energy import Blocks, MaceEnergy
 from deepmd_gnn.nn.joint_embedding import JointEmbedding
 from deepmd_gnn.nn.linear import Weight
+from deepmd_gnn.nn.mlip_parts import (
+    change_activation,
+    change_products,
+    change_radial,
+    charge_embedding,
+    partial_charges,
+)
 from deepmd_gnn.nn.modules import ModuleList
 from deepmd_gnn.nn.repulsion import Repulsion
 from deepmd_gnn.nn.soft_transform import OldSoftTransform
@@ -82,55 +86,38 @@ def build_energy(config: MaceConfig, atomic_numbers: list[int]) -> MaceEnergy:
     """
     with on_cpu():  # as a whole: parts made on two devices do not fit together
         native: Any = build_native(config, atomic_numbers, to_run=False)
+        seed = generator_seed(config.seed)
         radial = native.radial_embedding
         if config.distance_transform == "OldSoft":
             radial.distance_transform = OldSoftTransform(radial.distance_transform.covalent_radii)
+        change_radial(radial, config)
+        interactions = [interaction_from(block, len(atomic_numbers)) for block in native.interactions]
+        change_activation(interactions, config.radial_mlp_activation)
+        dims = [[ir.dim for _, ir in block.linear.irreps_out] for block in native.products]
+        products = [product_from(block) for block in native.products]
+        change_products(products, dims, config, len(atomic_numbers), seed)
         readouts = [readout_from(block, config.gate, config.channels) for block in native.readouts]
         blocks = Blocks(
             Weight(native.node_embedding.linear.weight),
             radial,
             spherical_harmonics_up_to(config.max_ell),
             Repulsion(native.pair_repulsion_fn) if config.pair_repulsion else torch.nn.Identity(),
-            [interaction_from(block, len(atomic_numbers)) for block in native.interactions],
-            [product_from(block) for block in native.products],
+            interactions,
+            products,
             readouts,
-            [[ir.dim for _, ir in block.linear.irreps_out] for block in native.products],
-            _frame_embedding(config, native),
+            dims,
+            charge_embedding(config, seed)
+            or (
+                JointEmbedding(config.features, native.joint_embedding)
+                if config.features
+                else torch.nn.Identity()
+            ),
             readout_from(native.embedding_readout, config.gate, config.channels)
             if config.use_embedding_readout
             else torch.nn.Identity(),
-            _partial_charges(config, readouts) if config.use_coulomb_term else torch.nn.Identity(),
+            partial_charges(config, seed, readouts) if config.use_coulomb_term else torch.nn.Identity(),
         )
         return MaceEnergy(config, native.atomic_numbers, blocks, Exchange())
-
-
-def _frame_embedding(config: MaceConfig, native: Any) -> torch.nn.Module:
-    """What quantities of a frame add to the features; the identity if nothing."""
-    if config.use_total_charge_embedding:
-        rows = 2 * LARGEST_CHARGE + 1
-        return ChargeEmbedding(0.5 * _normal(config, 1, [(rows, config.channels)])[0])
-    return JointEmbedding(config.features, native.joint_embedding) if config.features else torch.nn.Identity()
-
-
-def _partial_charges(config: MaceConfig, readouts: list[Any]) -> PartialCharges:
-    """Charges from what the readouts read, with initial weights like theirs."""
-    weights = [dict(readout.named_parameters()) for readout in readouts]
-    sizes: list[tuple[int, ...]] = [
-        (sum(known[name].numel() for name in readout.last_layer()),)
-        for known, readout in zip(weights, readouts, strict=True)
-    ]
-    column = [one.name for one in config.quantities].index(CHARGE)
-    return PartialCharges(_normal(config, 2, sizes), column, float(config.coulomb_cutoff))
-
-
-def _normal(config: MaceConfig, stream: int, shapes: list[tuple[int, ...]]) -> list[torch.Tensor]:
-    """Normally distributed numbers in float64, a stream of their own for each purpose."""
-    generator, seed = torch.Generator(), generator_seed(config.seed)
-    if seed is None:
-        generator.seed()
-    else:
-        generator.manual_seed((seed + 7919 * stream) % 2**63)
-    return [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes]
 
 
 def build_native(

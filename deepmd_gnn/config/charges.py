@@ -97,7 +97,5 @@ def check(config: Any, fail: Fail) -> None:
             "false without use_coulomb_term: charges are learned from energies and forces. Charges from labels are a property "
             'of atoms, see "descriptor": {"type": "mace"}',
         )
-    if config.enable_cueq and (config.use_coulomb_term or config.use_total_charge_embedding):
-        fail("enable_cueq", True, "false with charges of atoms and with mlip's embedding of the total charge")
     if config.use_total_charge_embedding and config.embeddings:
         fail("use_total_charge_embedding", True, "false with embeddings; keep one of them")

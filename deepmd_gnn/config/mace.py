@@ -21,8 +21,8 @@ from deepmd_gnn.config.checks import (
     spelled,
 )
 from deepmd_gnn.config.embeddings import Feature, features, plain
-from deepmd_gnn.config.fields import Options
 from deepmd_gnn.config.fields import option as _option
+from deepmd_gnn.config.mlip import MlipOptions, check_mlip
 
 DEFAULT_CHANNELS = 128
 DEFAULT_MAX_L = 1
@@ -45,7 +45,7 @@ def spelling_hint(key: str) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
-class MaceConfig(Options):
+class MaceConfig(MlipOptions):
     """Architecture and statistics of a MACE model, named as native MACE names them.
 
     Every field is a key of the ``model`` section of ``input.json``; ``metadata["doc"]`` is its documentation.
@@ -182,28 +182,6 @@ class MaceConfig(Options):
         False, [bool], checks.boolean,
         "Add an energy that is read from the features before the first message, which depend on the element and `embeddings` only.",
     )  # fmt: skip
-    use_coulomb_term: bool = _option(
-        False, [bool], checks.boolean,
-        "Add the Coulomb energy of charges of the atoms, which are read from the node features and shifted to the total charge of "
-        "the frame (a column of fparam). See [charges of atoms](charges.md#charges-of-atoms).",
-    )  # fmt: skip
-    predict_partial_charges: bool = _option(
-        False, [bool], checks.boolean, "Read charges of the atoms from the node features: implied by use_coulomb_term.",
-    )  # fmt: skip
-    coulomb_cutoff: float = _option(
-        12.0, [float], checks.at_least(charges.LEAST_CUTOFF),
-        "Where the Coulomb energy ends, in Å: beyond it is a conductor (reaction field). For molecules more than their "
-        "size. mlip has it among its data: long_range_cutoff_angstrom.",
-        ("long_range_cutoff_angstrom",),
-    )  # fmt: skip
-    use_total_charge_embedding: bool = _option(
-        False, [bool], checks.boolean,
-        "As mlip: an embedding of the total charge (a whole number from −50 to 50, a column of fparam) is added to that of the "
-        "element, and embed_activation acts on the sum.",
-    )  # fmt: skip
-    embed_activation: str = _option(
-        "silu", [str], checks.choice(*charges.ACTIVATIONS, "None"), "Activation of use_total_charge_embedding: " + ", ".join(charges.ACTIVATIONS) + ".",
-    )  # fmt: skip
     avg_num_neighbors: Any = _option(
         "auto", [float, str, None], checks.positive_or_auto,
         'Normalisation of the messages. "auto": the mean number of neighbours within r_max in the training data.',
@@ -260,9 +238,7 @@ class MaceConfig(Options):
         self._set("gate", str(self.gate))
         self._set("distance_transform", str(self.distance_transform))
         self._set("embeddings", plain(self.features) or None)
-        self._set("predict_partial_charges", self.predict_partial_charges or self.use_coulomb_term)
-        self._set("embed_activation", charges.activation(self.embed_activation))
-        charges.check(self, fail)
+        check_mlip(self, fail)
         self._check_layers()
 
     def hint(self, key: str) -> str:

@@ -114,10 +114,9 @@ def native_from(model: MaceModel) -> "NativeMace":
             "The model has the Soft transform of MACE 0.3.5 to 0.3.8 (distance_transform OldSoft), which the installed "
             "mace-torch does not have. Not exported."
         )
-    if model.config.use_coulomb_term or model.config.use_total_charge_embedding:
+    if model.config.beside():
         raise ValueError(
-            "Native MACE has no charges of atoms and no embedding of the total charge as mlip's (use_coulomb_term, "
-            "use_total_charge_embedding). Not exported."
+            f"Native MACE does not have {', '.join(model.config.beside())}, options of mlip's MACE, which the model uses. Not exported."
         )
     if model.graphs.excludes_pairs or model.excludes_atoms:
         raise ValueError(

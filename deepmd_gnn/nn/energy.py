@@ -7,11 +7,12 @@ import torch
 from deepmd_gnn.config.mace import MaceConfig
 from deepmd_gnn.graph.atom_graph import Arrangement, AtomGraph
 from deepmd_gnn.graph.edge_sums import rows_of_nodes, rows_of_types, sum_at_receivers
+from deepmd_gnn.nn.activations import activate
 from deepmd_gnn.nn.interactions import InteractionBlock
 from deepmd_gnn.nn.linear import Linear, Weight
 from deepmd_gnn.nn.modules import ModuleList
 from deepmd_gnn.nn.network import EnergyNetwork
-from deepmd_gnn.nn.readouts import BiasReadout, Readout, activate
+from deepmd_gnn.nn.readouts import BiasReadout, Readout
 from deepmd_gnn.nn.symmetric_contraction import Product
 
 
@@ -290,6 +291,9 @@ class MaceEnergy(EnergyNetwork):
             if isinstance(module, Linear) and module.ntypes > 0:
                 # Blocks of shape (inputs, elements, outputs) one after the other, all with the same inputs.
                 axes[f"{name}.weight"] = (sum(path[4] for path in module.paths), True)
+        axes |= {
+            f"products.{index}.gate.bias": (1, False) for index, one in enumerate(self.products) if one.gated
+        }
         agnostic = any(product.agnostic for product in self.products)
         for name, _ in self.named_parameters():
             if name.endswith(("source_embedding.weight", "target_embedding.weight")):

@@ -49,7 +49,7 @@ def test_spellings():
     ("options", "words"),
     [
         ({"predict_partial_charges": True}, "without use_coulomb_term: charges are learned from energies"),
-        ({"use_coulomb_term": True, "enable_cueq": True}, "'enable_cueq' is True"),
+        ({"use_coulomb_term": True, "enable_cueq": True}, "false with use_coulomb_term"),
         ({"use_total_charge_embedding": True, "embeddings": SPIN}, "false with embeddings; keep one"),
         ({"coulomb_cutoff": 4.0}, "'coulomb_cutoff' is 4.0, but must be a number of at least 5"),
         ({"embed_activation": "gelu"}, "one of silu, swish, elu"),

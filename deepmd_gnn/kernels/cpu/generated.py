@@ -37,6 +37,8 @@ def not_covered(energy_model: Any) -> str | None:
         return "attentive blocks have radial weights that depend on the features"
     if getattr(energy_model, "has_charges", False):
         return "charges of atoms are computed in torch"
+    if any(one.gated or one.limited for one in getattr(energy_model, "products", ())):
+        return "node features are gated or limited in torch (gate_nodes, soft_normalization)"
     size = tables_size(energy_model)
     if size > LARGEST_TABLES:
         return (

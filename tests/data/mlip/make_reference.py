@@ -40,6 +40,10 @@ CASES = {
         **COMMON, "num_layers": 3, "node_symmetry": 2, "correlation": 2, "residual_connection_first_layer": True,
         "activation": "tanh",
     },
+    "radial": {
+        **COMMON, "radial_mlp_activation": "tanh", "radial_envelope": "soft_envelope", "avg_r_min": 1.1, "correlation": 2,
+    },
+    "gated": {**COMMON, "gate_nodes": True, "soft_normalization": 0.3, "correlation": 2},
     "charges": {**COMMON, "use_coulomb_term": True, "use_total_charge_embedding": True, "embed_activation": "tanh"},
 }  # fmt: skip
 # Beyond the molecule: the energy of all pairs.
@@ -80,12 +84,12 @@ def scaled(name, weight, species):
 def couplings(layer):
     """Of a layer's messages: (path, feature, harmonic, result), and the irreps of the result."""
     block = layer.interaction_block
-    convolution = e3j.core.Convolution(
+    convolve = jax.jit(e3j.core.Convolution(
         source=(str(block._src), str(e3nn.Irreps.spherical_harmonics(block.l_max))),
         target=str(e3nn.Irreps(block.target_irreps).set_mul(1)),
         layout=Layout.TRAILING_CHANNELS,
         graph_ordering="NONE",
-    )
+    ))  # fmt: skip
     paths, features = block.message_irreps.num_irreps, e3nn.Irreps(block._src).dim
     harmonics = (block.l_max + 1) ** 2
     result = np.zeros((paths, features, harmonics, block.message_irreps.dim))
@@ -96,7 +100,7 @@ def couplings(layer):
         scalars[0, path] = 1.0
         values = np.eye(harmonics)[harmonic][None]
         zero = jnp.zeros(1, dtype=jnp.int32)
-        out = convolution(
+        out = convolve(
             jnp.asarray(sent), jnp.asarray(values), jnp.asarray(scalars), zero, zero, jnp.ones(1, bool)
         )
         result[path, feature, harmonic] = np.asarray(out)[0, :, 0]
@@ -142,7 +146,7 @@ def main():
         charged = options.get("use_coulomb_term", False)
         info = DatasetInfo(
             atomic_energies_map={1: -1.25, 8: -5.0}, graph_cutoff_angstrom=4.0, avg_num_neighbors=8.0,
-            total_charge_set={-1, 0, 2}, long_range_cutoff_angstrom=LONG if charged else None,
+            total_charge_set={-1, 0, 2}, avg_r_min_angstrom=options.get("avg_r_min"), long_range_cutoff_angstrom=LONG if charged else None,
         )  # fmt: skip
         network = Mace(config=MaceConfig(**options), dataset_info=info)
         wanted = Properties(stress=not charged, partial_charges=charged)
