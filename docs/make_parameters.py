@@ -50,10 +50,11 @@ SAME = {
     "their tables; here are the tables",
     "embed_activation": "the same",
     "radial_envelope": "the same; polynomial_envelope has the power num_cutoff_basis (5 there)",
-    "radial_mlp_activation": "the same, where the block has no radial network of its own kind (ResidualNonLinear)",
+    "radial_mlp_activation": "the same, where the block has no radial network of its own kind (ResidualNonLinear). sigmoid is refused: messages would not end at r_max. relu and elu have kinks: forces jump or bend there, and "
+    "a `.pt2` has neither radial tables nor generated kernels",
     "avg_r_min": "the same, but null is no division, where mlip takes the mean shortest distance of its data",
-    "gate_nodes": "the same",
-    "soft_normalization": "the same",
+    "gate_nodes": "the same; a `.pt2` is without generated kernels, and training on a GPU, too",
+    "soft_normalization": "the same; as gate_nodes",
 }
 # Keys that most inputs have, and those that change the network; the others are rare.
 USUAL = (

@@ -193,7 +193,7 @@ ARCHITECTURES = {
     ),
     "three layers, max_L 2": Architecture({"num_interactions": 3, "max_L": 2}, ("physics",)),
     "soft envelope, radial tanh": Architecture(
-        {"radial_envelope": "soft_envelope", "radial_mlp_activation": "tanh", "avg_r_min": 1.1}, ("kernels",)
+        {"radial_envelope": "soft_envelope", "radial_mlp_activation": "tanh"}, ("kernels",)
     ),
     "gated": Architecture({"gate_nodes": True, "soft_normalization": 0.02}, ("physics", "type map")),
     "partial charges": Architecture({"use_coulomb_term": True, "coulomb_cutoff": 5.5}, ("physics",)),

@@ -8,6 +8,8 @@ from deepmd_gnn.config.fields import Options
 from deepmd_gnn.config.fields import option as _option
 
 ENVELOPES = ("polynomial_envelope", "soft_envelope")
+# Those that are 0 at 0: there is no bias, so that messages end with the radial functions.
+RADIAL_ACTIVATIONS = tuple(name for name in charges.ACTIVATIONS if name != "sigmoid")
 _ENVELOPES = {"polynomial": "polynomial_envelope", "soft": "soft_envelope"}
 _BESIDE = ("radial_envelope", "radial_mlp_activation", "avg_r_min", "gate_nodes", "soft_normalization")
 
@@ -44,8 +46,9 @@ class MlipOptions(Options):
         "vanish there (1.2 exp(1/2 − 1/(2 − 2 r/r_max))).",
     )  # fmt: skip
     radial_mlp_activation: str = _option(
-        "silu", [str], checks.choice(*charges.ACTIVATIONS, "None"),
-        "Activation of the radial networks: " + ", ".join(charges.ACTIVATIONS) + ", normalised to unit second moment. Forces jump where relu has its kink.",
+        "silu", [str], checks.choice(*RADIAL_ACTIVATIONS, "None"),
+        "Activation of the radial networks: " + ", ".join(RADIAL_ACTIVATIONS) + ", normalised to unit second moment; with relu forces jump. (sigmoid is "
+        "refused: it does not vanish with the radial functions, and the energy would jump at r_max.)",
     )  # fmt: skip
     avg_r_min: float | None = _option(
         None, [float, None], checks.optional(checks.positive),

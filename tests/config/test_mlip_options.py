@@ -24,6 +24,7 @@ def test_spellings():
     [
         ({"radial_envelope": "cosine"}, "one of polynomial_envelope, soft_envelope"),
         ({"radial_mlp_activation": "gelu"}, "one of silu, swish, elu"),
+        ({"radial_mlp_activation": "sigmoid"}, "one of silu, swish, elu, relu, tanh, none"),
         (
             {"radial_mlp_activation": "tanh", "interaction": "RealAgnosticResidualNonLinear"},
             "silu with ResidualNonLinear",
