@@ -72,8 +72,8 @@ def scaled(name, weight, species):
     """A weight with the factor that mlip multiplies it with."""
     if name.endswith("embedding"):
         return weight * weight.shape[0] ** -0.5
-    if "LinearIndexwise" in name:
-        return weight  # of the product basis, which is sampled
+    if "LinearIndexwise" in name or "gate" in name:
+        return weight  # the product basis is sampled, and gates have no factor
     if "radial_mlp" in name:
         return weight * weight.shape[0] ** -0.5
     if "weight" in name.rsplit("/", 1)[1] and weight.size:
