@@ -232,7 +232,7 @@ def evaluated(model, kind, charge):
 
 def assert_equal(found, expected, what, tolerance=NATIVE["float64"]):
     size = expected.abs().max()
-    assert size > NOTICEABLE
+    assert size > 0.01 * NOTICEABLE  # features that are limited give small stresses
     assert (found.reshape(-1) - expected.reshape(-1)).abs().max() <= tolerance * size, what
 
 
