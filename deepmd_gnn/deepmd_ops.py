@@ -83,6 +83,27 @@ def check_lists(comm_dict: dict[str, torch.Tensor], nghost: int) -> None:
         )
 
 
+def refuse_ranks(comm_dict: dict[str, torch.Tensor]) -> None:
+    """Refuse more than one rank where a sum over all atoms is needed, which the host's exchange of ghosts cannot make.
+
+    Parameters
+    ----------
+    comm_dict : dict[str, torch.Tensor]
+        The host's communication tensors; ``send_proc`` and ``recv_proc`` have the other rank of each message, int32, shape (nmessage,).
+        One rank alone has number 0 and exchanges with nobody else.
+
+    Raises
+    ------
+    ValueError
+        If there are several.
+    """
+    if bool((comm_dict["send_proc"] != 0).any()) or bool((comm_dict["recv_proc"] != 0).any()):
+        raise ValueError(
+            "mace model: a model with use_coulomb_term runs on one rank only: charges are shifted to the exact total charge, a "
+            "sum over all atoms that DeePMD-kit's exchange between ranks does not offer. Run one rank (with threads)."
+        )
+
+
 @torch.jit.unused
 def _exported_border_op(rows: torch.Tensor, comm_dict: dict[str, torch.Tensor]) -> torch.Tensor:
     """Exchange in the exportable backend, whose operator can be traced and takes the counts from the host."""

@@ -11,7 +11,7 @@ import deepmd_gnn.mace_descriptor
 import deepmd_gnn.nequip  # noqa: F401 - who imports this model first has all that are registered
 from deepmd_gnn.config.adapters import lora
 from deepmd_gnn.config.described import options_of
-from deepmd_gnn.config.mace import MaceConfig
+from deepmd_gnn.config.mace import MaceConfig, fail
 from deepmd_gnn.config.options import check_mm_types, config_from_options, warn_of_jumps
 from deepmd_gnn.graph.atom_graph import AtomGraph, is_compiled, trains_with_kernels
 from deepmd_gnn.host.model import GraphModel
@@ -53,6 +53,13 @@ class MaceModel(GraphModel):
 
     def __init__(self, type_map: list[str], *args: Any, **options: Any) -> None:
         super().__init__(type_map, *args, **options)
+        if self.coulomb_cutoff > 0.0 and (self.pair_exclude_types or self.atom_exclude_types):
+            key = "pair_exclude_types" if self.pair_exclude_types else "atom_exclude_types"
+            fail(
+                key,
+                getattr(self, key),
+                "left out with use_coulomb_term: every atom has a charge, and all of them interact",
+            )
         self.trains_with_cueq = self.config.enable_cueq
         self.set_adapters()
         warn_of_jumps(self.config)
@@ -139,6 +146,41 @@ class MaceModel(GraphModel):
             return self.cuequivariance_energies(graph)
         return self.energy_model(graph, comm_dict)[0]  # type: ignore[no-any-return]
 
+    @torch.jit.export
+    def forward_charges(
+        self,
+        coord: torch.Tensor,
+        atype: torch.Tensor,
+        box: torch.Tensor | None = None,
+        fparam: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Charges of the atoms of frames, of a model with ``use_coulomb_term``; also of a ``.pth`` that torch has loaded.
+
+        Parameters
+        ----------
+        coord, atype, box, fparam : torch.Tensor
+            As in ``forward``: Å, shapes (nf, nloc, 3), (nf, nloc), (nf, 9) and (nf, nquantity).
+
+        Returns
+        -------
+        torch.Tensor
+            e, float64, shape (nf, nloc); 0 for virtual atoms. Their sum is the total charge.
+
+        Raises
+        ------
+        RuntimeError
+            If the model has no charges.
+        """
+        if self.coulomb_cutoff == 0.0:
+            raise RuntimeError(
+                "mace model: the model has no charges of atoms; they come with use_coulomb_term."
+            )
+        graph = self.with_frame_values(self.graphs.of_frames(coord, atype, box), fparam, atype.shape[0])
+        with torch.no_grad():  # no return inside, which TorchScript does not survive
+            features = self.energy_model(graph, None)[1]
+            charges = self.energy_model.charges(features, graph)
+        return charges[1:].view(atype.shape[0], atype.shape[1])
+
     def prepare_compiled_training(self) -> None:
         """Compare kernels with the torch code, and say that cuEquivariance, which cannot be compiled with second derivatives, is not used."""
         self.trains_with_kernels(self.out_bias.device)
@@ -159,6 +201,8 @@ class MaceModel(GraphModel):
             and not self.hessian_mode
             and not self.trains_with_cueq
             and self.adapters is None
+            and not self.energy_model.has_charges
+            and not any(one.gated or one.limited for one in self.energy_model.products)
             and self.kernels_agree_with_torch()
         )
 

@@ -20,6 +20,13 @@ from deepmd_gnn.mace_modules import interaction_from, product_from, readout_from
 from deepmd_gnn.nn.energy import Blocks, MaceEnergy
 from deepmd_gnn.nn.joint_embedding import JointEmbedding
 from deepmd_gnn.nn.linear import Weight
+from deepmd_gnn.nn.mlip_parts import (
+    change_activation,
+    change_products,
+    change_radial,
+    charge_embedding,
+    partial_charges,
+)
 from deepmd_gnn.nn.modules import ModuleList
 from deepmd_gnn.nn.repulsion import Repulsion
 from deepmd_gnn.nn.soft_transform import OldSoftTransform
@@ -79,24 +86,36 @@ def build_energy(config: MaceConfig, atomic_numbers: list[int]) -> MaceEnergy:
     """
     with on_cpu():  # as a whole: parts made on two devices do not fit together
         native: Any = build_native(config, atomic_numbers, to_run=False)
+        seed = generator_seed(config.seed)
         radial = native.radial_embedding
         if config.distance_transform == "OldSoft":
             radial.distance_transform = OldSoftTransform(radial.distance_transform.covalent_radii)
+        change_radial(radial, config)
+        interactions = [interaction_from(block, len(atomic_numbers)) for block in native.interactions]
+        change_activation(interactions, config.radial_mlp_activation)
+        dims = [[ir.dim for _, ir in block.linear.irreps_out] for block in native.products]
+        products = [product_from(block) for block in native.products]
+        change_products(products, dims, config, len(atomic_numbers), seed)
+        readouts = [readout_from(block, config.gate, config.channels) for block in native.readouts]
         blocks = Blocks(
             Weight(native.node_embedding.linear.weight),
             radial,
             spherical_harmonics_up_to(config.max_ell),
             Repulsion(native.pair_repulsion_fn) if config.pair_repulsion else torch.nn.Identity(),
-            [interaction_from(block, len(atomic_numbers)) for block in native.interactions],
-            [product_from(block) for block in native.products],
-            [readout_from(block, config.gate, config.channels) for block in native.readouts],
-            [[ir.dim for _, ir in block.linear.irreps_out] for block in native.products],
-            JointEmbedding(config.features, native.joint_embedding)
-            if config.features
-            else torch.nn.Identity(),
+            interactions,
+            products,
+            readouts,
+            dims,
+            charge_embedding(config, seed)
+            or (
+                JointEmbedding(config.features, native.joint_embedding)
+                if config.features
+                else torch.nn.Identity()
+            ),
             readout_from(native.embedding_readout, config.gate, config.channels)
             if config.use_embedding_readout
             else torch.nn.Identity(),
+            partial_charges(config, seed, readouts) if config.use_coulomb_term else torch.nn.Identity(),
         )
         return MaceEnergy(config, native.atomic_numbers, blocks, Exchange())
 

@@ -192,6 +192,11 @@ ARCHITECTURES = {
         {"apply_cutoff": False, "interaction_first": "RealAgnosticResidual"}, ("training",)
     ),
     "three layers, max_L 2": Architecture({"num_interactions": 3, "max_L": 2}, ("physics",)),
+    "soft envelope, radial tanh": Architecture(
+        {"radial_envelope": "soft_envelope", "radial_mlp_activation": "tanh"}, ("kernels",)
+    ),
+    "gated": Architecture({"gate_nodes": True, "soft_normalization": 0.02}, ("physics", "type map")),
+    "partial charges": Architecture({"use_coulomb_term": True, "coulomb_cutoff": 5.5}, ("physics",)),
     "cutoff after mlp, gaussian": Architecture(
         {"apply_cutoff": False, "radial_type": "gaussian"}, ("physics",)
     ),

@@ -126,7 +126,9 @@ def _checks(
     checks = PhysicsChecks(evaluate, structure, model["r_max"], model["precision"], mirrored, arguments.seed)
     for check in checks.all():
         yield _with_cause(check, model["architecture"]) if model["type"] == MaceConfig.kind else check
-    yield _ranks(arguments, model["precision"], structure, evaluate)
+    # Charges of atoms need all atoms on one rank.
+    most = 1 if architecture.get("use_coulomb_term") else arguments.ranks
+    yield _ranks(arguments, min(most, arguments.ranks), model["precision"], structure, evaluate)
 
 
 def _with_cause(check: "Check", architecture: dict[str, Any] | None) -> "Check":
@@ -139,24 +141,23 @@ def _with_cause(check: "Check", architecture: dict[str, Any] | None) -> "Check":
 
 
 def _ranks(
-    arguments: argparse.Namespace, precision: str, structure: "Structure", evaluate: "Evaluate"
+    arguments: argparse.Namespace, ranks: int, precision: str, structure: "Structure", evaluate: "Evaluate"
 ) -> "Check":
     from deepmd_gnn.tools import lammps as lammps_program
     from deepmd_gnn.tools.checks import Check, compare_ranks
 
     programs = lammps_program.find_programs()
-    ranks = arguments.ranks
     obstacle = programs.obstacle(arguments.file.suffix, ranks) if ranks else "--ranks 0"
     if obstacle:
         return Check("ranks", "LAMMPS agrees with Python on any number of ranks", None, 0.0, obstacle)
     turned = structure.in_lammps_orientation()
     python: Results = evaluate(turned)
     with tempfile.TemporaryDirectory() as folder:
-        one, other = (
-            lammps_program.forces(arguments.file, turned, count, Path(folder) / str(count), programs)
-            for count in (1, ranks)
-        )
-    return compare_ranks(one, other, python, precision, ranks)
+        found = {
+            count: lammps_program.forces(arguments.file, turned, count, Path(folder) / str(count), programs)
+            for count in sorted({1, ranks})
+        }
+    return compare_ranks(found[1], found[ranks], python, precision, ranks)
 
 
 def _line(check: "Check") -> str:

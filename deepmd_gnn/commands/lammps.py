@@ -92,19 +92,21 @@ def run(arguments: argparse.Namespace) -> int:
         _values(arguments.fparam, model["architecture"]),
     )
     notes = write_lammps_folder(arguments.output, structure, arguments.model, what)
+    charged = (model["architecture"] or {}).get("use_coulomb_term")  # one rank only
     sys.stdout.writelines(f"Note: {note}\n" for note in notes)
     sys.stdout.write(
         f"{arguments.output}: {structure.natoms} atoms, types {' '.join(model['type_map'])}\n"
-        f"Next: cd {arguments.output} && lmp -in {INPUT_FILE} (or mpirun -n 2 lmp -in {INPUT_FILE})\n"
+        f"Next: cd {arguments.output} && lmp -in {INPUT_FILE}"
+        f"{'' if charged else f' (or mpirun -n 2 lmp -in {INPUT_FILE})'}\n"
     )
     return 0
 
 
 def _values(given: list[float] | None, architecture: dict[str, Any] | None) -> tuple[float, ...]:
     """Quantities of the frame for the pair style; none for models without."""
-    from deepmd_gnn.config.embeddings import features
+    from deepmd_gnn.config.charges import quantities_in
 
-    wanted = features((architecture or {}).get("embeddings"))
+    wanted = quantities_in(architecture or {})
     names = ", ".join(one.name for one in wanted)
     if given is None:
         lacking = [one.name for one in wanted if one.default is None]

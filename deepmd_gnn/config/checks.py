@@ -113,6 +113,16 @@ def positive(key: str, value: Any) -> None:
         fail(key, value, "a number above 0")
 
 
+def at_least(low: float) -> Callable[[str, Any], None]:
+    """Make a check for numbers from a lowest one on."""
+
+    def check(key: str, value: Any) -> None:
+        if not _is_number(value) or value < low:
+            fail(key, value, f"a number of at least {low:g}")
+
+    return check
+
+
 def positive_or_auto(key: str, value: Any) -> None:
     """A number above 0, ``"auto"`` or None."""
     if value is not None and value != "auto" and (not _is_number(value) or value <= 0):

@@ -25,6 +25,10 @@ REFUSED: dict[str, str] = {
     "atomic_energies": 'write "preset_out_bias": {"energy": [...]} into the model section, or use "type": "mace"',
     "pair_repulsion": 'it is an energy, not a feature; use "type": "mace", or DeePMD-kit\'s use_srtab',
     "embeddings": 'DeePMD-kit does not hand fparam to a descriptor; use "type": "mace", or numb_fparam of the fitting_net',
+    **dict.fromkeys(
+        ("use_total_charge_embedding", "embed_activation"),
+        'DeePMD-kit does not hand fparam to a descriptor; use "type": "mace", or numb_fparam of the fitting_net',
+    ),
     "enable_cueq": 'it trains "type": "mace" only; leave it out',
 }
 KEYS = tuple(name for name in sections_of(MaceConfig)["descriptor"] if name not in REFUSED)

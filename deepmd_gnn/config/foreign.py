@@ -13,11 +13,6 @@ from deepmd_gnn.config.checks import fail
 Translation = dict[str, Any]
 
 _READOUT = ["0e", "1x0e"]
-_SILU = ("silu", "swish")
-_LONG_RANGE = (
-    "a charge of each atom and its Coulomb energy are not here (the reach would be that of the whole cell); leave the key "
-    "out and subtract a point-charge energy from the data, or use a model without it"
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,43 +172,6 @@ FOREIGN = {
             "false. Messages with both parities are not here; hidden_irreps may name pseudovectors, which is another model.",
             _refuse("messages have the parity of spherical harmonics; hidden_irreps like \"64x0e + 64x1o + 64x1e\" give node "
                     "features both, which is another model", False),
-        ),
-        ForeignOption(
-            "radial_envelope", [str],
-            "polynomial_envelope, of the power num_cutoff_basis (5 there). The soft envelope is not here.",
-            _refuse("the envelope is a polynomial of the power num_cutoff_basis; a higher power stays near 1 for longer",
-                    "polynomial_envelope", "polynomial"),
-        ),
-        ForeignOption(
-            "radial_mlp_activation", [str], "silu or swish, the only one of the radial network.",
-            _refuse("the radial network has SiLU, as native MACE's", *_SILU),
-        ),
-        ForeignOption(
-            "avg_r_min", [float, None],
-            "null. It multiplies all radial functions by one number, which the first weights of the radial network learn.",
-            _refuse("it multiplies all radial functions by one number, which the radial network's first weights learn", None),
-        ),
-        ForeignOption(
-            "gate_nodes", [bool], "false. A gate after the product basis is not here.",
-            _refuse("a gate after the product basis is not here; the nearest are the blocks RealAgnosticDensity and "
-                    "RealAgnosticResidualNonLinear of 'interaction'", False),
-        ),
-        ForeignOption(
-            "soft_normalization", [float, None], "null. A limit of the features' norm is not here.",
-            _refuse("a limit of the features' norm is not here; the Density blocks of 'interaction' keep messages of dense "
-                    "surroundings small", None),
-        ),
-        ForeignOption(
-            "predict_partial_charges", [bool], "false. Charges of atoms are not here.",
-            _refuse(_LONG_RANGE, False),
-        ),
-        ForeignOption("use_coulomb_term", [bool], "false. There is no long-range term.", _refuse(_LONG_RANGE, False)),
-        ForeignOption(
-            "use_total_charge_embedding", [bool], "false. Native MACE's embedding of the total charge, another function, is `embeddings`.",
-            _refuse("mlip's embedding of the total charge is not here; native MACE's, another function, is 'embeddings' (page Charges and spins)", False),
-        ),
-        ForeignOption(
-            "embed_activation", [str], "Has no effect: it belongs to use_total_charge_embedding.", _anything
         ),
         ForeignOption(
             "add_atomic_energies", [bool], "true.",

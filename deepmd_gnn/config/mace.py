@@ -6,7 +6,7 @@ No torch here: DeePMD-kit reads the schema in every ``dp`` process.
 import dataclasses
 from typing import Any, ClassVar
 
-from deepmd_gnn.config import checks
+from deepmd_gnn.config import charges, checks
 from deepmd_gnn.config.adapters import check as check_adapters
 from deepmd_gnn.config.checks import (
     DISTANCE_TRANSFORMS,
@@ -21,8 +21,8 @@ from deepmd_gnn.config.checks import (
     spelled,
 )
 from deepmd_gnn.config.embeddings import Feature, features, plain
-from deepmd_gnn.config.fields import Options
 from deepmd_gnn.config.fields import option as _option
+from deepmd_gnn.config.mlip import MlipOptions, check_mlip
 
 DEFAULT_CHANNELS = 128
 DEFAULT_MAX_L = 1
@@ -45,7 +45,7 @@ def spelling_hint(key: str) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
-class MaceConfig(Options):
+class MaceConfig(MlipOptions):
     """Architecture and statistics of a MACE model, named as native MACE names them.
 
     Every field is a key of the ``model`` section of ``input.json``; ``metadata["doc"]`` is its documentation.
@@ -61,6 +61,7 @@ class MaceConfig(Options):
     # What turns node features into energies; everything else makes the features.
     fitting: ClassVar[tuple[str, ...]] = (
         "MLP_irreps", "gate", "readout_cls", "use_last_readout_only", "use_embedding_readout", "scale", "atomic_energies",
+        "predict_partial_charges", "use_coulomb_term", "coulomb_cutoff",
     )  # fmt: skip
     # Parts of the network that make the features; the readouts do the rest.
     parts: ClassVar[tuple[str, ...]] = ("node_embedding", "interactions", "products")
@@ -237,6 +238,7 @@ class MaceConfig(Options):
         self._set("gate", str(self.gate))
         self._set("distance_transform", str(self.distance_transform))
         self._set("embeddings", plain(self.features) or None)
+        check_mlip(self, fail)
         self._check_layers()
 
     def hint(self, key: str) -> str:
@@ -319,8 +321,14 @@ class MaceConfig(Options):
 
     @property
     def features(self) -> list[Feature]:
-        """Quantities of a frame, in the order of the columns of ``fparam``."""
+        """Quantities of a frame in ``embeddings``, the first columns of ``fparam``."""
         return features(self.embeddings)
+
+    @property
+    def quantities(self) -> list[Feature]:
+        """All quantities of a frame that the energy depends on, in the order of the columns of ``fparam``."""
+        embeds = self.use_total_charge_embedding
+        return charges.quantities(self.embeddings, self.use_coulomb_term, embeds, self.channels)
 
     @property
     def channels(self) -> int:

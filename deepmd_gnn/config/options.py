@@ -202,6 +202,8 @@ def check_mm_types(type_map: list[str], config: MaceConfig) -> None:
             True,
             f"false: with MM types ({names}) a lone atom must have no energy but E0",
         )
+    if config.use_coulomb_term:
+        fail("use_coulomb_term", True, f"false: atoms of MM types ({names}) would get charges")
     if config.readout_cls != "NonLinearReadoutBlock":
         fail(
             "readout_cls",

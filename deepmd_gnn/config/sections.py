@@ -12,7 +12,8 @@ from deepmd_gnn.config.networks import Config
 
 def sections_of(network: type[Config]) -> dict[str, tuple[str, ...]]:
     """Options of each section of a network's model section."""
-    names = [option.name for option in dataclasses.fields(network)]
+    own = network.__annotations__  # before those of a class that it comes from
+    names = sorted((option.name for option in dataclasses.fields(network)), key=lambda name: name not in own)
     return {
         "descriptor": tuple(name for name in names if name not in network.fitting),
         "fitting_net": (*network.fitting, "seed"),

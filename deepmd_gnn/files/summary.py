@@ -21,6 +21,7 @@ _LEARNED = tuple(
         "node_embedding",
         "joint_embedding",
         "embedding_readout",
+        "partial_charges",
         "interactions",
         "products",
         "readouts",
@@ -245,9 +246,20 @@ def _has_kernels(stored: StoredFile) -> bool:
 
 def _multi_rank(stored: StoredFile) -> bool:
     """Whether LAMMPS can run the file on several ranks."""
+    if _is_charged(stored):
+        return False
     if stored.kind == "pt2":
         return stored.with_comm or not stored.metadata.get("has_message_passing", True)
     return stored.kind == "pth"
+
+
+def _is_charged(stored: StoredFile) -> bool:
+    """Whether a model of the file has charges of atoms, whose sum needs all atoms on one rank."""
+    return any(
+        flatten(model.section).get("use_coulomb_term")
+        for model in stored.models
+        if model.section.get("type") == "mace"
+    )
 
 
 def _lammps(kind: str, many: bool, with_comm: bool) -> str:
@@ -256,7 +268,9 @@ def _lammps(kind: str, many: bool, with_comm: bool) -> str:
     if kind == "pte":
         return "no, Python only; freeze to .pth or .pt2"
     if kind == "pth":
-        return "one rank and many"
+        return (
+            "one rank and many" if many else "one rank only: charges of atoms are shifted to the total charge"
+        )
     one = "one rank (with atom_modify map yes)"
     return (
         f"{one} and many (program with exchange: {'yes' if with_comm else 'not needed'})"
@@ -268,6 +282,8 @@ def _lammps(kind: str, many: bool, with_comm: bool) -> str:
 def _next(stored: StoredFile, models: list[dict[str, Any]]) -> str:
     """What users mostly do with such a file."""
     file = stored.path.name
+    if stored.kind == "pt" and _is_charged(stored):
+        return f"dp --pt freeze -c {file} -o {stored.path.stem.split('.')[0]}.pth"
     if stored.kind == "pt":
         head = f" --head {stored.models[0].head}" if stored.models[0].head else ""
         return f"dp --pt-expt freeze -c {file} -o {stored.path.stem.split('.')[0]}.pt2{head}"

@@ -5,7 +5,7 @@ head and when it counts parameters. No torch here.
 """
 
 NETWORK = "energy_model."
-_FITTING = ("readouts.", "embedding_readout.", "scale")
+_FITTING = ("readouts.", "embedding_readout.", "partial_charges.", "scale")
 # Not in the network, but each with its part of it.
 _OPTIONS = {"network_options": "descriptor.options", "readout_options": "fitting_net.options"}
 

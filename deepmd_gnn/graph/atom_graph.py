@@ -26,7 +26,7 @@ FIELDS: dict[str, frozenset[str]] = {
 # A mode's kernels may need none of them.
 _MAY_LACK = frozenset({"packed", "rows", "sources"})
 # Of every mode.
-_OF_FRAMES = frozenset({"values", "frames"})
+_OF_FRAMES = frozenset({"values", "frames", "far_index", "far_vec", "far_atoms", "present"})
 
 
 class AtomGraph(NamedTuple):
@@ -74,6 +74,14 @@ class AtomGraph(NamedTuple):
     """Quantities that a whole frame has (charge, spin), if the network reads them: float64, shape (nframe, nquantity)."""
     frames: torch.Tensor | None = None
     """With `values`: frame of each row of `sender_types`, int64, shape (nsender,)."""
+    far_index: torch.Tensor | None = None
+    """If the network reads charges: sender and receiver of every pair within their cutoff, int64, shape (2, npair)."""
+    far_vec: torch.Tensor | None = None
+    """With `far_index`: as `edge_vec`, shape (npair, 3)."""
+    far_atoms: torch.Tensor | None = None
+    """With `far_index`: as `edge_atoms`, shape (2, npair)."""
+    present: torch.Tensor | None = None
+    """With `far_index`: 1 for atoms, 0 for the guard and virtual atoms; float64, shape (nnode,)."""
 
 
 class Arrangement(torch.nn.Module):
@@ -129,7 +137,7 @@ def is_compiled(graph: AtomGraph) -> bool:
     return is_exported(graph) or trains_compiled(graph)
 
 
-def with_edge_vec(graph: AtomGraph, edge_vec: torch.Tensor) -> AtomGraph:
+def with_edge_vec(graph: AtomGraph, edge_vec: torch.Tensor, far_vec: torch.Tensor | None = None) -> AtomGraph:
     """Replace the edge vectors; ``_replace`` does not exist in TorchScript.
 
     Parameters
@@ -138,12 +146,16 @@ def with_edge_vec(graph: AtomGraph, edge_vec: torch.Tensor) -> AtomGraph:
         The graph, before kernels have put anything into it.
     edge_vec : torch.Tensor
         Å, shape (nedge, 3).
+    far_vec : torch.Tensor, optional
+        Those of pairs of charges, if the graph has any, Å, shape (npair, 3).
 
     Returns
     -------
     AtomGraph
     """
-    return _replaced(graph, edge_vec, graph.values, graph.frames)
+    return _replaced(
+        graph, edge_vec, graph.values, graph.frames, graph.far_index, far_vec, graph.far_atoms, graph.present
+    )
 
 
 def with_values(graph: AtomGraph, values: torch.Tensor, frames: torch.Tensor) -> AtomGraph:
@@ -163,13 +175,50 @@ def with_values(graph: AtomGraph, values: torch.Tensor, frames: torch.Tensor) ->
     AtomGraph
     """
     guarded = torch.cat([torch.zeros(1, dtype=torch.int64, device=frames.device), frames])
-    return _replaced(graph, graph.edge_vec, values, guarded)
+    return _replaced(
+        graph, graph.edge_vec, values, guarded, graph.far_index, graph.far_vec, graph.far_atoms, graph.present
+    )
+
+
+def with_charged_pairs(
+    graph: AtomGraph, index: torch.Tensor, vectors: torch.Tensor, atoms: torch.Tensor, present: torch.Tensor
+) -> AtomGraph:
+    """Add the pairs of charges to a graph that is arranged.
+
+    Parameters
+    ----------
+    graph : AtomGraph
+        The graph, before kernels have put anything into it.
+    index : torch.Tensor
+        Sender and receiver of each pair without the guard, int64, shape (2, npair).
+    vectors : torch.Tensor
+        Å, float64, shape (npair, 3).
+    atoms : torch.Tensor
+        Output rows of neighbour and centre, shape (2, npair).
+    present : torch.Tensor
+        Which nodes without the guard are atoms, bool, shape (nnode - 1,).
+
+    Returns
+    -------
+    AtomGraph
+    """
+    guarded = torch.cat([present.new_zeros(1), present]).to(torch.float64)
+    return _replaced(
+        graph, graph.edge_vec, graph.values, graph.frames, index + 1, vectors, atoms + 1, guarded
+    )
 
 
 def _replaced(
-    graph: AtomGraph, edge_vec: torch.Tensor, values: torch.Tensor | None, frames: torch.Tensor | None
+    graph: AtomGraph,
+    edge_vec: torch.Tensor,
+    values: torch.Tensor | None,
+    frames: torch.Tensor | None,
+    far_index: torch.Tensor | None,
+    far_vec: torch.Tensor | None,
+    far_atoms: torch.Tensor | None,
+    present: torch.Tensor | None,
 ) -> AtomGraph:
-    """The graph with other edge vectors and quantities of frames; TorchScript has no ``_replace``."""
+    """The graph with other vectors, quantities of frames and pairs of charges; TorchScript has no ``_replace``."""
     return AtomGraph(
         graph.node_types,
         graph.sender_types,
@@ -187,6 +236,10 @@ def _replaced(
         graph.chunk_table,
         values=values,
         frames=frames,
+        far_index=far_index,
+        far_vec=far_vec,
+        far_atoms=far_atoms,
+        present=present,
     )
 
 

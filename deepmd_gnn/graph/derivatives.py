@@ -60,6 +60,30 @@ def edge_gradient(
     return gradient
 
 
+def charged_gradients(
+    energy: torch.Tensor, edge_vec: torch.Tensor, far_vec: torch.Tensor, create_graph: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """:func:`edge_gradient` of an energy that depends on pairs of charges as well, whose gradient is the second one."""
+    gradients = torch.autograd.grad(
+        [energy.sum()], [edge_vec, far_vec], create_graph=create_graph, retain_graph=create_graph
+    )
+    near, far = gradients[0], gradients[1]
+    assert near is not None
+    assert far is not None
+    return near, far
+
+
+def pair_derivatives(
+    gradient: torch.Tensor, vectors: torch.Tensor, atoms: torch.Tensor, natom: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """:func:`atomic_derivatives` of the pairs of charges: their gradient and vectors, (npair, 3), and output rows, (2, npair)."""
+    none = torch.zeros(natom + 1, 3, dtype=gradient.dtype, device=gradient.device)
+    force = none.index_add(0, atoms[1], gradient).index_add(0, atoms[0], -gradient)
+    virial = -(gradient.unsqueeze(2) * vectors.unsqueeze(1)).reshape(-1, 9)
+    rows = torch.zeros(natom + 1, 9, dtype=gradient.dtype, device=gradient.device)
+    return force[1:], rows.index_add(0, atoms[0], virial)[1:]
+
+
 def atomic_derivatives(
     gradient: torch.Tensor, graph: AtomGraph, natom: int
 ) -> tuple[torch.Tensor, torch.Tensor]:

@@ -3,6 +3,7 @@
 import torch
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
+from deepmd_gnn.config.charges import refuse_export
 from deepmd_gnn.graph.arrangement import for_compiled_training, for_training_kernels, in_chunks
 from deepmd_gnn.graph.atom_graph import AtomGraph, is_exported, with_values
 from deepmd_gnn.graph.builders import graph_of_edges, with_lists
@@ -57,6 +58,7 @@ def evaluate_edges(
         ``energy`` (N, 1), ``energy_redu`` (nf, 1), ``energy_derv_r`` (N, 1, 3), ``energy_derv_c_redu``
         (nf, 1, 9) and with `do_atomic_virial` ``energy_derv_c`` (N, 1, 9).
     """
+    refuse_export(model.coulomb_cutoff > 0.0)
     total = atype.shape[0]
     # On a rank the ghosts follow the owned atoms; only these are nodes, and only their number is data.
     nowned = total

@@ -11,7 +11,13 @@ from deepmd_gnn.graph.atom_graph import (
     with_edge_vec,
     with_values,
 )
-from deepmd_gnn.graph.derivatives import Differentiable, atomic_derivatives, edge_gradient
+from deepmd_gnn.graph.derivatives import (
+    Differentiable,
+    atomic_derivatives,
+    charged_gradients,
+    edge_gradient,
+    pair_derivatives,
+)
 from deepmd_gnn.graph.edge_sums import rows_between, rows_of_atoms
 from deepmd_gnn.host.inputs import GraphBuilder
 from deepmd_gnn.host.interface import HostInterface
@@ -114,10 +120,20 @@ class Evaluation(HostInterface):
                 if graph.edge_vec.requires_grad
                 else graph.edge_vec.detach().requires_grad_(True)
             )
-            leaf = with_edge_vec(graph, edge_vec)
-            energy = self.atom_energies(leaf, atype.reshape(-1), comm_dict)
-            gradient = edge_gradient(energy, edge_vec, differentiable)
-            force, atom_virial = atomic_derivatives(gradient, leaf, nf * nall)
+            far_vec, far_atoms = graph.far_vec, graph.far_atoms
+            if far_vec is None or far_atoms is None:
+                leaf = with_edge_vec(graph, edge_vec)
+                energy = self.atom_energies(leaf, atype.reshape(-1), comm_dict)
+                gradient = edge_gradient(energy, edge_vec, differentiable)
+                force, atom_virial = atomic_derivatives(gradient, leaf, nf * nall)
+            else:
+                far_vec = far_vec if far_vec.requires_grad else far_vec.detach().requires_grad_(True)
+                leaf = with_edge_vec(graph, edge_vec, far_vec)
+                energy = self.atom_energies(leaf, atype.reshape(-1), comm_dict)
+                gradient, by_pair = charged_gradients(energy, edge_vec, far_vec, differentiable)
+                force, atom_virial = atomic_derivatives(gradient, leaf, nf * nall)
+                far_force, far_virial = pair_derivatives(by_pair, far_vec, far_atoms, nf * nall)
+                force, atom_virial = force + far_force, atom_virial + far_virial
         if not differentiable:
             energy, force, atom_virial = energy.detach(), force.detach(), atom_virial.detach()
         return energy.view(nf, nloc, 1), force.view(nf, nall, 3), atom_virial.view(nf, nall, 9)
@@ -161,7 +177,7 @@ class Evaluation(HostInterface):
     def lone_energies(self) -> torch.Tensor:
         """Energy of a lone atom of each type, eV, float64, shape (ntypes,)."""
         types = torch.arange(len(self.type_map), device=self.out_bias.device)
-        graph = self.graphs.arranged(self.graphs.lone_atoms(types.device))
+        graph = self.graphs.without_pairs(self.graphs.arranged(self.graphs.lone_atoms(types.device)))
         if self.frame_values.number > 0:
             graph = with_values(graph, self.frame_values.anything(types.device), frames_of_senders(graph, 1))
         return self.atom_energies(graph, types, None).detach()

@@ -169,4 +169,4 @@ def log_warning(text: str) -> None:
 
 def frame_features(model: Any) -> list[Feature]:
     """Quantities that the energy of a model depends on; networks other than MACE have none."""
-    return list(getattr(model.config, "features", []))
+    return list(getattr(model.config, "quantities", []))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from deepmd_gnn.config.charges import refuse_export
 from deepmd_gnn.files.portable import with_arrays
 from deepmd_gnn.files.progress import Progress, enter_stage
 from deepmd_gnn.files.torch_fixes import (
@@ -142,6 +143,7 @@ def whole_exports(original: Callable[..., None]) -> Callable[..., None]:
             original(model_file, data, model_json_override, do_atomic_virial, lower_kind)
             return
 
+        refuse_export(bool(data["model"].get("use_coulomb_term")))
         data = {**data, "model": with_arrays(data["model"])}
 
         import torch._dynamo.config as dynamo_config

@@ -7,7 +7,7 @@ import torch
 from deepmd_gnn.config.mm_types import mm_pairs
 from deepmd_gnn.config.options import exclusion_tables
 from deepmd_gnn.graph.arrangement import for_training_kernels, in_chunks
-from deepmd_gnn.graph.atom_graph import AtomGraph
+from deepmd_gnn.graph.atom_graph import AtomGraph, with_charged_pairs
 from deepmd_gnn.graph.builders import drop_pairs, graph_from_list, make_graph, sorted_by_receiver
 from deepmd_gnn.graph.input_checks import check_cells, check_coordinates, check_types
 from deepmd_gnn.graph.list_checks import ListCheck
@@ -31,12 +31,20 @@ class GraphBuilder(torch.nn.Module):
     pair_exclude_types : list[list[int]]
         Pairs of types that do not see each other, besides pairs of MM types. Lists, not buffers: they belong to the
         input, and a checkpoint shall not bring others along.
+    coulomb_cutoff : float
+        Of the pairs of charges, Å; 0 if the network reads none.
     """
 
     excludes_pairs: Final[bool]
 
     def __init__(
-        self, type_map: list[str], r_max: float, nlayers: int, slots: int, pair_exclude_types: list[list[int]]
+        self,
+        type_map: list[str],
+        r_max: float,
+        nlayers: int,
+        slots: int,
+        pair_exclude_types: list[list[int]],
+        coulomb_cutoff: float = 0.0,
     ) -> None:
         super().__init__()
         pairs = pair_exclude_types + mm_pairs(type_map)
@@ -47,11 +55,32 @@ class GraphBuilder(torch.nn.Module):
         self.excludes_pairs = bool(pairs)
         self.pair_allowed, _ = exclusion_tables(len(type_map), pairs, [])
         self.pairs = NeighborPairs(r_max)
+        self.coulomb_cutoff = coulomb_cutoff
+        self.far_pairs = NeighborPairs(max(coulomb_cutoff, r_max))
         self.lists = ListCheck(r_max, self.pair_allowed)
         # Whether edges are not arranged for sums in torch, but for generated kernels.
         self.for_kernels = False
 
     def of_frames(
+        self,
+        coord: torch.Tensor,
+        atype: torch.Tensor,
+        box: torch.Tensor | None,
+        trains_with_kernels: bool = False,
+    ) -> AtomGraph:
+        """Build the graph of whole frames, see :meth:`without_charges`; with pairs of charges if the network reads them."""
+        graph = self.without_charges(coord, atype, box, trains_with_kernels)
+        if self.coulomb_cutoff == 0.0:
+            return graph
+        nf, nloc = atype.shape
+        position = coord.reshape(nf, nloc, 3).to(torch.float64)
+        if box is not None:
+            box = box.reshape(nf, 3, 3).to(device=coord.device, dtype=torch.float64)
+        center, neighbor, vectors = self.far_pairs(position, atype, box)
+        atoms = torch.stack([neighbor, center])
+        return with_charged_pairs(graph, atoms, vectors, atoms, atype.reshape(-1) >= 0)
+
+    def without_charges(
         self,
         coord: torch.Tensor,
         atype: torch.Tensor,
@@ -104,7 +133,7 @@ class GraphBuilder(torch.nn.Module):
 
     @torch.jit.unused
     def on_gpu(self, coord: torch.Tensor, atype: torch.Tensor, box: torch.Tensor | None) -> AtomGraph | None:
-        """:meth:`of_frames` on a GPU; None elsewhere, and for bad input, about which torch code says more."""
+        """:meth:`without_charges` on a GPU; None elsewhere, and for bad input, about which torch code says more."""
         if not works_on(coord.device):
             return None
         from deepmd_gnn.kernels.triton.graphs import graph_on_device  # not everybody has Triton
@@ -154,7 +183,7 @@ class GraphBuilder(torch.nn.Module):
         # interface on the CPU it then points to freed memory. (For a GPU it has been copied.)
         if exchanged and nf != 1:
             raise ValueError("mace model: communication tensors need exactly one frame.")
-        if exchanged or (self.nlayers == 1 and nf == 1):
+        if exchanged or (self.nlayers == 1 and nf == 1 and self.coulomb_cutoff == 0.0):
             mapping = None
         elif mapping is None and nall > nlist.shape[1]:
             raise ValueError(
@@ -163,6 +192,25 @@ class GraphBuilder(torch.nn.Module):
         check_coordinates(coord)
         self.lists.check_indices(nlist, mapping, nall)
         return graph_from_list(coord, atype, nlist, mapping, self.r_max)
+
+    def with_charges_of_list(
+        self,
+        graph: AtomGraph,
+        coord: torch.Tensor,
+        atype: torch.Tensor,
+        nlist: torch.Tensor,
+        mapping: torch.Tensor | None,
+        exchanged: bool,
+    ) -> AtomGraph:
+        """Add the pairs of charges to a graph of :meth:`of_list`, whose arguments these are, if the network reads any."""
+        if self.coulomb_cutoff == 0.0:
+            return graph
+        owners = None if exchanged else mapping
+        far = graph_from_list(coord, atype, nlist, owners, self.coulomb_cutoff)
+        present = atype[:, : nlist.shape[1]].reshape(-1) >= 0
+        return with_charged_pairs(
+            graph, far.edge_index[:, 1:] - 1, far.edge_vec[1:], far.edge_atoms[:, 1:] - 1, present
+        )
 
     def without_excluded_pairs(self, graph: AtomGraph) -> AtomGraph:
         """Drop the edges between types that do not see each other."""
@@ -185,3 +233,11 @@ class GraphBuilder(torch.nn.Module):
         none = types[:0]
         vectors = torch.zeros(0, 3, dtype=torch.float64, device=device)
         return make_graph(types, types, none, none, vectors, torch.stack([none, none]), self.r_max)
+
+    def without_pairs(self, graph: AtomGraph) -> AtomGraph:
+        """Say of an arranged graph of :meth:`lone_atoms` that there are no pairs of charges, if the network reads any."""
+        if self.coulomb_cutoff == 0.0:
+            return graph
+        vectors = torch.zeros(0, 3, dtype=torch.float64, device=graph.edge_vec.device)
+        none = graph.edge_index[:, :0]
+        return with_charged_pairs(graph, none, vectors, none, graph.node_types[1:] >= 0)

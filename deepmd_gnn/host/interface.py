@@ -29,7 +29,9 @@ class HostInterface(StoredModel):
         frame_values: FrameValues
         type_map: list[str]
         rcut: float
-        """Cutoff in Å."""
+        """Cutoff of the network in Å."""
+        coulomb_cutoff: float
+        """Of the interaction of charges in Å, 0 without."""
         sel: int
         nlayers: int
         hessian_mode: bool
@@ -66,8 +68,8 @@ class HostInterface(StoredModel):
 
     @torch.jit.export
     def get_rcut(self) -> float:
-        """Cutoff radius in Å."""
-        return self.rcut
+        """Cutoff radius in Å, of whatever reaches farthest."""
+        return max(self.rcut, self.coulomb_cutoff)
 
     @torch.jit.export
     def get_sel(self) -> list[int]:
@@ -149,8 +151,8 @@ class HostInterface(StoredModel):
 
     @torch.jit.export
     def has_message_passing(self) -> bool:
-        """Whether ghosts need features that their owners compute."""
-        return self.nlayers > 1
+        """Whether ghosts need features, or charges, that their owners compute."""
+        return self.nlayers > 1 or self.coulomb_cutoff > 0.0
 
     @torch.jit.export
     def need_sorted_nlist_for_lower(self) -> bool:

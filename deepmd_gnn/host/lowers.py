@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from deepmd_gnn.deepmd_ops import refuse_ranks
 from deepmd_gnn.export import traced_edge_lower, traced_program
 from deepmd_gnn.host.edge_lower import evaluate_edges
 from deepmd_gnn.host.hessian import hessian
@@ -151,6 +152,8 @@ class Lowers(Uncertain):
             # LAMMPS on one rank, with `atom_modify map yes`. The host's exchange takes the features of all ghosts through the
             # memory of the CPU, in every layer.
             comm_dict = None
+        if comm_dict is not None and self.coulomb_cutoff > 0.0:
+            refuse_ranks(comm_dict)
         graph = self.graphs.of_list(coord, extended_atype, nlist, mapping, comm_dict is not None)
         if nf == 1:  # several frames come from Python, whose lists are whole
             lacking = self.graphs.lists.lacking_pairs(coord, extended_atype, nloc, graph)
@@ -158,6 +161,8 @@ class Lowers(Uncertain):
                 has_energy = self.lone_energies().abs() > 1.0e-6
                 self.graphs.lists.refuse(lacking, graph, extended_atype, has_energy)
         graph = self.graphs.arranged(self.graphs.without_excluded_pairs(graph))
+        exchanged = comm_dict is not None
+        graph = self.graphs.with_charges_of_list(graph, coord, extended_atype, nlist, mapping, exchanged)
         graph = self.with_frame_values(graph, fparam, nf)
         energy, force, atom_virial = self.evaluate(graph, owned, nloc, nall, comm_dict)
         result = results_of_frames(energy, force, atom_virial)

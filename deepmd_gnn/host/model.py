@@ -89,6 +89,9 @@ class GraphModel(Lowers):
         self.type_map = list(type_map)
         self.config = self.config_from_options(options)
         self.rcut = float(self.config.r_max)
+        # Of the interaction of charges, 0 without.
+        charged = bool(getattr(self.config, "use_coulomb_term", False))
+        self.coulomb_cutoff = float(getattr(self.config, "coulomb_cutoff", 0.0)) if charged else 0.0
         sel = self.config.sel
         self.sel = _DEFAULT_SEL if isinstance(sel, str) else int(sel)
         self.pair_exclude_types = [[int(i), int(j)] for i, j in pair_exclude_types or []]
@@ -226,7 +229,9 @@ class GraphModel(Lowers):
     def set_exclusions(self) -> None:
         """Make the builder of graphs, and tabulate the types without energy."""
         slots = slots_per_chunk(self.energy_model.channels, self.energy_model.dtype.itemsize)
-        self.graphs = GraphBuilder(self.type_map, self.rcut, self.nlayers, slots, self.pair_exclude_types)
+        self.graphs = GraphBuilder(
+            self.type_map, self.rcut, self.nlayers, slots, self.pair_exclude_types, self.coulomb_cutoff
+        )
         _, self.atom_counts = exclusion_tables(len(self.type_map), [], self.atom_exclude_types)
         self.excludes_atoms = bool(self.atom_exclude_types)  # type: ignore[misc]
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from deepmd_gnn.config.charges import refuse_export
 from deepmd_gnn.graph.atom_graph import frames_of_senders, with_values
 from deepmd_gnn.graph.builders import graph_of_slots
 from deepmd_gnn.host.evaluation import Evaluation
@@ -46,6 +47,7 @@ def evaluate_slots(
     dict[str, torch.Tensor]
         Internal names, see :mod:`~deepmd_gnn.host.results`.
     """
+    refuse_export(model.coulomb_cutoff > 0.0)
     nf, nall = atype.shape
     nloc = nlist.shape[1]
     position = coord.reshape(nf, nall, 3).to(torch.float64)

@@ -118,7 +118,11 @@ class Part:
         """Names of the network's parts in this section, see :class:`~deepmd_gnn.nn.network.EnergyNetwork`."""
         reads = self.section == "fitting_net"
         names = [name for name, _ in self.model.energy_model.named_children()]
-        return [name for name in names if name.startswith(("readouts", "embedding_readout")) == reads]
+        return [
+            name
+            for name in names
+            if name.startswith(("readouts", "embedding_readout", "partial_charges")) == reads
+        ]
 
     @staticmethod
     def value(total: float, number: float) -> float:

@@ -114,6 +114,10 @@ def native_from(model: MaceModel) -> "NativeMace":
             "The model has the Soft transform of MACE 0.3.5 to 0.3.8 (distance_transform OldSoft), which the installed "
             "mace-torch does not have. Not exported."
         )
+    if model.config.beside():
+        raise ValueError(
+            f"Native MACE does not have {', '.join(model.config.beside())}, options of mlip's MACE, which the model uses. Not exported."
+        )
     if model.graphs.excludes_pairs or model.excludes_atoms:
         raise ValueError(
             "Native MACE has no pair_exclude_types, no atom_exclude_types and no MM types; the model uses them."

@@ -7,6 +7,7 @@ import torch
 from deepmd_gnn.config.mace import MaceConfig
 from deepmd_gnn.graph.atom_graph import Arrangement, AtomGraph
 from deepmd_gnn.graph.edge_sums import rows_of_nodes, rows_of_types, sum_at_receivers
+from deepmd_gnn.nn.activations import activate
 from deepmd_gnn.nn.interactions import InteractionBlock
 from deepmd_gnn.nn.linear import Linear, Weight
 from deepmd_gnn.nn.modules import ModuleList
@@ -32,6 +33,8 @@ class Blocks(NamedTuple):
     """Identity without quantities of frames."""
     embedding_readout: torch.nn.Module
     """Identity without ``use_embedding_readout``."""
+    partial_charges: torch.nn.Module
+    """Identity without ``use_coulomb_term``."""
 
 
 class NodeEmbedding(torch.nn.Module):
@@ -75,6 +78,8 @@ class MaceEnergy(EnergyNetwork):
     unbounded: Final[bool]
     conditioned: Final[bool]
     reads_embedding: Final[bool]
+    activates_embedding: Final[bool]
+    has_charges: Final[bool]
 
     def __init__(
         self, config: MaceConfig, atomic_numbers: torch.Tensor, blocks: Blocks, exchange: torch.nn.Module
@@ -90,10 +95,14 @@ class MaceEnergy(EnergyNetwork):
         self.dtype = torch.float64 if config.precision == "float64" else torch.float32
         self.arrangement = Arrangement()
         self.node_embedding = NodeEmbedding(blocks.node_embedding)
-        self.conditioned = bool(config.features)
+        self.activates_embedding = config.use_total_charge_embedding
+        self.embed_activation = config.embed_activation
+        self.has_charges = config.use_coulomb_term
+        self.conditioned = bool(config.features) or self.activates_embedding
         self.joint_embedding = blocks.joint_embedding
         self.reads_embedding = config.use_embedding_readout
         self.embedding_readout = blocks.embedding_readout
+        self.partial_charges = blocks.partial_charges
         self.radial_embedding = blocks.radial_embedding
         self.spherical_harmonics = blocks.spherical_harmonics
         self.pair_repulsion_fn = blocks.repulsion
@@ -107,6 +116,7 @@ class MaceEnergy(EnergyNetwork):
             self.node_embedding,
             self.joint_embedding,
             self.embedding_readout,
+            self.partial_charges,
             self.interactions,
             self.products,
             self.readouts,
@@ -175,7 +185,29 @@ class MaceEnergy(EnergyNetwork):
         first_read = len(all_features) - len(self.readouts)
         for index, readout in enumerate(self.readouts):
             energy = energy + readout(all_features[first_read + index]).to(torch.float64)
-        return self.scale * energy + unscaled, all_features
+        energy = self.scale * energy + unscaled + self.coulomb_energy(all_features, graph, comm_dict)
+        return energy, all_features
+
+    def coulomb_energy(
+        self, features: list[torch.Tensor], graph: AtomGraph, comm_dict: dict[str, torch.Tensor] | None
+    ) -> torch.Tensor:
+        """Energy of the charges of the nodes, eV, float64, shape (nnode,); arguments as of :meth:`charges` and :meth:`forward`."""
+        charge = self.charges(features, graph)
+        energy = torch.zeros_like(charge)
+        if self.has_charges:
+            sent = self.exchange(charge.unsqueeze(1), graph.sender_types.shape[0], comm_dict).squeeze(1)
+            energy = self.partial_charges.energies(charge, sent, graph)  # type: ignore[operator]
+        return energy
+
+    def charges(self, features: list[torch.Tensor], graph: AtomGraph) -> torch.Tensor:
+        """Charges of the nodes, e, float64, shape (nnode,), from the features of all layers and a graph with pairs of charges."""
+        if self.has_charges:
+            inputs: list[torch.Tensor] = []
+            first_read = len(features) - len(self.readouts)
+            for index, readout in enumerate(self.readouts):
+                inputs.append(readout.last_inputs(features[first_read + index]))
+            return self.partial_charges(inputs, graph)  # type: ignore[no-any-return]
+        return torch.zeros(graph.node_types.shape[0], dtype=torch.float64, device=graph.edge_vec.device)
 
     def first_features(self, graph: AtomGraph) -> tuple[torch.Tensor, torch.Tensor]:
         """Features before the first message: they depend on the element, and perhaps on the frame, so that they are known for ghosts.
@@ -201,6 +233,8 @@ class MaceEnergy(EnergyNetwork):
             assert frames is not None
             states = self.joint_embedding(values).view(-1, 1, 1, self.channels)
             features = (features.unsqueeze(0) + states).view(-1, 1, self.channels)
+            if self.activates_embedding:
+                features = activate(features, self.embed_activation)
             kinds = frames * self.ntypes + kinds
         return features, kinds
 
@@ -234,7 +268,9 @@ class MaceEnergy(EnergyNetwork):
 
     @torch.jit.unused
     def last_layer(self) -> "list[str]":
-        """See :meth:`~deepmd_gnn.nn.network.EnergyNetwork.last_layer`."""
+        """See :meth:`~deepmd_gnn.nn.network.EnergyNetwork.last_layer`; with charges the energy is no linear function of it."""
+        if self.has_charges:
+            return []
         names = [
             f"readouts.{index}.{name}"
             for index, readout in enumerate(self.readouts)
@@ -255,6 +291,9 @@ class MaceEnergy(EnergyNetwork):
             if isinstance(module, Linear) and module.ntypes > 0:
                 # Blocks of shape (inputs, elements, outputs) one after the other, all with the same inputs.
                 axes[f"{name}.weight"] = (sum(path[4] for path in module.paths), True)
+        axes |= {
+            f"products.{index}.gate.bias": (1, False) for index, one in enumerate(self.products) if one.gated
+        }
         agnostic = any(product.agnostic for product in self.products)
         for name, _ in self.named_parameters():
             if name.endswith(("source_embedding.weight", "target_embedding.weight")):

@@ -12,6 +12,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
 from deepmd_gnn.graph.compilation import compilation
+from deepmd_gnn.nn.activations import activate
 from deepmd_gnn.nn.modules import ModuleList
 from deepmd_gnn.nn.products import product as product_operator
 
@@ -152,14 +153,16 @@ def _forget_value(
 
 
 class RadialNetwork(torch.nn.Module):
-    """Multilayer perceptron with SiLU, e3nn's normalisation and no biases.
+    """Multilayer perceptron with e3nn's normalisation and no biases.
 
     Parameters
     ----------
     weights : list[torch.Tensor]
         Weight of each layer, shape (inputs, outputs).
     gain : float
-        Factor that gives SiLU unit second moment.
+        Factor that gives the activation unit second moment.
+    activation : str
+        One of :func:`~deepmd_gnn.nn.activations.activate`.
     """
 
     if TYPE_CHECKING:
@@ -167,9 +170,10 @@ class RadialNetwork(torch.nn.Module):
         def children(self) -> "Iterator[Weight]":
             """The layers."""
 
-    def __init__(self, weights: list[torch.Tensor], gain: float) -> None:
+    def __init__(self, weights: list[torch.Tensor], gain: float, activation: str = "silu") -> None:
         super().__init__()
         self.gain = gain
+        self.activation = activation
         self.names = [f"layer{index}" for index in range(len(weights))]
         for name, weight in zip(self.names, weights, strict=True):
             self.add_module(name, Weight(weight))
@@ -180,7 +184,7 @@ class RadialNetwork(torch.nn.Module):
         first = True
         for layer in self.children():
             if not first:
-                hidden = torch.nn.functional.silu(hidden) * self.gain
+                hidden = activate(hidden, self.activation) * self.gain
             first = False
             hidden = matmul(hidden, layer.weight * layer.weight.shape[0] ** -0.5)
         return hidden

@@ -10,7 +10,7 @@ from deepmd_gnn.graph.atom_graph import AtomGraph
 class EnergyNetwork(torch.nn.Module):
     """Energies of atoms on a graph; a subclass has weights and fills in the methods.
 
-    Parts whose names begin with ``readouts`` or ``embedding_readout``, and ``scale``, turn features into energies and belong to one task; everything
+    Parts whose names begin with ``readouts``, ``embedding_readout`` or ``partial_charges``, and ``scale``, turn features into energies and belong to one task; everything
     else makes the features, which tasks can share.
 
     Attributes

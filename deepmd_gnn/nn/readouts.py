@@ -4,6 +4,7 @@ from typing import Final
 
 import torch
 
+from deepmd_gnn.nn.activations import activate
 from deepmd_gnn.nn.linear import Weight, matmul
 
 
@@ -153,33 +154,3 @@ class BiasReadout(torch.nn.Module):
     def last_layer(self) -> "list[str]":
         """See :meth:`Readout.last_layer`."""
         return ["linear_2.weight", "linear_2.bias"]
-
-
-def activate(inputs: torch.Tensor, gate: str) -> torch.Tensor:
-    """Apply one of :data:`~deepmd_gnn.config.mace.GATES`.
-
-    Parameters
-    ----------
-    inputs : torch.Tensor
-        Any shape.
-    gate : str
-        Name of the function.
-
-    Returns
-    -------
-    torch.Tensor
-        The same shape.
-    """
-    if gate == "silu":
-        return torch.nn.functional.silu(inputs)
-    if gate == "tanh":
-        return torch.tanh(inputs)
-    if gate == "abs":
-        return torch.abs(inputs)
-    if gate == "elu":
-        return torch.nn.functional.elu(inputs)
-    if gate == "relu":
-        return torch.relu(inputs)
-    if gate == "sigmoid":
-        return torch.sigmoid(inputs)
-    return inputs

@@ -192,12 +192,29 @@ class Product(torch.nn.Module):
     """
 
     agnostic: Final[bool]
+    gated: Final[bool]  # type: ignore[misc]
+    limited: Final[bool]  # type: ignore[misc]
 
     def __init__(self, symmetric_contractions: SymmetricContraction, linear: Linear, agnostic: bool) -> None:
         super().__init__()
+        self.gated = False
+        self.limited = False
+        # TorchScript wants both in every block.
+        self.gate: torch.nn.Module = torch.nn.Identity()
+        self.limit: torch.nn.Module = torch.nn.Identity()
         self.symmetric_contractions = symmetric_contractions
         self.linear = linear
         self.agnostic = agnostic
+
+    @torch.jit.unused
+    def set_gate(self, gate: torch.nn.Module) -> None:
+        """Multiply the product basis by numbers, see :class:`~deepmd_gnn.nn.node_features.NodeGate`."""
+        self.gate, self.gated = gate, True  # type: ignore[misc]
+
+    @torch.jit.unused
+    def set_limit(self, limit: torch.nn.Module) -> None:
+        """Limit the features, see :class:`~deepmd_gnn.nn.node_features.SoftLimit`."""
+        self.limit, self.limited = limit, True  # type: ignore[misc]
 
     def forward(
         self, message: torch.Tensor, types: torch.Tensor, one_hot: torch.Tensor, graph: AtomGraph
@@ -219,4 +236,10 @@ class Product(torch.nn.Module):
             Shape (nnode, components, channels).
         """
         kinds = torch.zeros_like(types) if self.agnostic else types
-        return self.linear(self.symmetric_contractions(message, kinds, graph), one_hot)
+        features = self.symmetric_contractions(message, kinds, graph)
+        if self.gated:
+            features = self.gate(features, one_hot)
+        features = self.linear(features, one_hot)
+        if self.limited:
+            features = self.limit(features)
+        return features

@@ -23,6 +23,7 @@ read_data {data}
 pair_style deepmd {model}
 pair_coeff * * {names}
 neighbor 1.0 bin
+neigh_modify one 10000
 thermo_style custom step pe
 thermo_modify format float %.15g
 """

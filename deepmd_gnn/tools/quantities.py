@@ -14,7 +14,7 @@ def quantities_of(section: Any) -> list[Feature]:
     if not isinstance(section, dict) or section.get("type") not in CONFIGS:
         return []
     network: Any = CONFIGS[section["type"]]  # one of several types
-    return list(getattr(config_from_options(section, network), "features", []))
+    return list(getattr(config_from_options(section, network), "quantities", []))
 
 
 def quantities_of_potential(potential: Any) -> list[Feature]:
@@ -35,7 +35,7 @@ def quantities_of_potential(potential: Any) -> list[Feature]:
         return []
     model = getattr(potential.deep_eval, "_dpmodel", None)  # of exported files
     if model is not None:
-        return list(getattr(getattr(model, "config", None), "features", []))
+        return list(getattr(getattr(model, "config", None), "quantities", []))
     return quantities_of(potential.deep_eval.get_model_def_script())
 
 

@@ -44,7 +44,7 @@ def network_of(potential: Any) -> Any:
         kind = section.get("type", "this") if isinstance(section, dict) else "this"
         raise ValueError(
             f"a {kind} model does not tell the features before its last layer, so that it has no uncertainty of its own. Take "
-            "a committee of several models, or a model of type mace."
+            "a committee of several models, or a model of type mace without use_coulomb_term."
         )
     return model
 

@@ -35,6 +35,10 @@ def not_covered(energy_model: Any) -> str | None:
     """Say why there are no kernels for a model, None if there are."""
     if any(isinstance(layer, AttentiveInteraction) for layer in energy_model.interactions):
         return "attentive blocks have radial weights that depend on the features"
+    if getattr(energy_model, "has_charges", False):
+        return "charges of atoms are computed in torch"
+    if any(one.gated or one.limited for one in getattr(energy_model, "products", ())):
+        return "node features are gated or limited in torch (gate_nodes, soft_normalization)"
     size = tables_size(energy_model)
     if size > LARGEST_TABLES:
         return (
