@@ -20,6 +20,7 @@ from deepmd_gnn.host.registry import register
 from deepmd_gnn.kernels.triton.support import trains_on
 from deepmd_gnn.mace_construction import generator_seed
 from deepmd_gnn.mace_network import CuEquivarianceEvaluator, build_energy, check_available
+from deepmd_gnn.nn.stages import Stages
 from deepmd_gnn.nn.adapters import LowRankAdapters
 from deepmd_gnn.nn.energy import MaceEnergy
 from deepmd_gnn.nn.trainable import freeze_parts
@@ -127,7 +128,12 @@ class MaceModel(GraphModel):
         if isinstance(config, MaceConfig) and config.enable_cueq:
             check_available()
 
-    def network_energies(self, graph: AtomGraph, comm_dict: dict[str, torch.Tensor] | None) -> torch.Tensor:
+    def network_energies(
+        self,
+        graph: AtomGraph,
+        comm_dict: dict[str, torch.Tensor] | None,
+        stages: Stages | None = None,
+    ) -> torch.Tensor:
         """Energies of the nodes, eV, float64, shape (nnode,); trained through cuEquivariance if the user wants it."""
         if not torch.jit.is_scripting() and self.adapters is not None and self.training:  # type: ignore[attr-defined]
             return self.adapters.energies(self.energy_model, graph)
@@ -137,7 +143,7 @@ class MaceModel(GraphModel):
         uses_cueq = self.trains_with_cueq and self.training and not is_compiled(graph)
         if uses_cueq and not torch.jit.is_scripting():  # type: ignore[attr-defined]
             return self.cuequivariance_energies(graph)
-        return self.energy_model(graph, comm_dict)[0]  # type: ignore[no-any-return]
+        return self.energy_model(graph, comm_dict, stages)[0]  # type: ignore[no-any-return]
 
     def prepare_compiled_training(self) -> None:
         """Compare kernels with the torch code, and say that cuEquivariance, which cannot be compiled with second derivatives, is not used."""

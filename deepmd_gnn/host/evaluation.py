@@ -16,6 +16,7 @@ from deepmd_gnn.graph.edge_sums import rows_between, rows_of_atoms
 from deepmd_gnn.host.inputs import GraphBuilder
 from deepmd_gnn.host.interface import HostInterface
 from deepmd_gnn.kernels.triton.replay import Replay
+from deepmd_gnn.nn.stages import Stages, new_stages
 
 if TYPE_CHECKING:
     from deepmd_gnn.kernels.triton.modules import TritonKernels
@@ -115,15 +116,24 @@ class Evaluation(HostInterface):
                 else graph.edge_vec.detach().requires_grad_(True)
             )
             leaf = with_edge_vec(graph, edge_vec)
-            energy = self.atom_energies(leaf, atype.reshape(-1), comm_dict)
-            gradient = edge_gradient(energy, edge_vec, differentiable)
+            if self.energy_model.tabulated() and not differentiable and graph.mode == "chunks":
+                stages = new_stages()
+                energy = self.atom_energies(leaf, atype.reshape(-1), comm_dict, stages)
+                gradient = self.energy_model.staged_gradient(energy, leaf, stages)
+            else:
+                energy = self.atom_energies(leaf, atype.reshape(-1), comm_dict)
+                gradient = edge_gradient(energy, edge_vec, differentiable)
             force, atom_virial = atomic_derivatives(gradient, leaf, nf * nall)
         if not differentiable:
             energy, force, atom_virial = energy.detach(), force.detach(), atom_virial.detach()
         return energy.view(nf, nloc, 1), force.view(nf, nall, 3), atom_virial.view(nf, nall, 9)
 
     def atom_energies(
-        self, graph: AtomGraph, atype: torch.Tensor, comm_dict: dict[str, torch.Tensor] | None
+        self,
+        graph: AtomGraph,
+        atype: torch.Tensor,
+        comm_dict: dict[str, torch.Tensor] | None,
+        stages: Stages | None = None,
     ) -> torch.Tensor:
         """Energy of each node in eV, E0 included; zero for virtual atoms and excluded types.
 
@@ -135,6 +145,8 @@ class Evaluation(HostInterface):
             Types of the nodes without the guard, −1 for virtual atoms, shape (natom,).
         comm_dict : dict[str, torch.Tensor], optional
             Communication tensors of a rank.
+        stages : Stages, optional
+            Where the sums over neighbours are differentiated in stages, see :mod:`~deepmd_gnn.nn.stages`.
 
         Returns
         -------
@@ -142,7 +154,7 @@ class Evaluation(HostInterface):
             float64, shape (natom,).
         """
         kinds = rows_between(graph.node_types, 1, graph.node_types.shape[0])
-        energy = rows_of_atoms(self.network_energies(graph, comm_dict), graph)
+        energy = rows_of_atoms(self.network_energies(graph, comm_dict, stages), graph)
         energy = energy + self.out_bias[0, :, 0][kinds]
         counts = atype >= 0
         if self.excludes_atoms:
@@ -154,9 +166,14 @@ class Evaluation(HostInterface):
         """Whether the next step of training launches generated kernels; a network may have some on a GPU."""
         return False
 
-    def network_energies(self, graph: AtomGraph, comm_dict: dict[str, torch.Tensor] | None) -> torch.Tensor:
+    def network_energies(
+        self,
+        graph: AtomGraph,
+        comm_dict: dict[str, torch.Tensor] | None,
+        stages: Stages | None = None,
+    ) -> torch.Tensor:
         """Energies of the nodes as the network gives them, eV, float64, shape (nnode,)."""
-        return self.energy_model(graph, comm_dict)[0]  # type: ignore[no-any-return]
+        return self.energy_model(graph, comm_dict, stages)[0]  # type: ignore[no-any-return]
 
     def lone_energies(self) -> torch.Tensor:
         """Energy of a lone atom of each type, eV, float64, shape (ntypes,)."""
