@@ -16,7 +16,7 @@ from deepmd_gnn.graph.edge_sums import rows_between, rows_of_atoms
 from deepmd_gnn.host.inputs import GraphBuilder
 from deepmd_gnn.host.interface import HostInterface
 from deepmd_gnn.kernels.triton.replay import Replay
-from deepmd_gnn.nn.stages import Stages, new_stages
+from deepmd_gnn.nn.stages import Stages, keep_memory, new_stages
 
 if TYPE_CHECKING:
     from deepmd_gnn.kernels.triton.modules import TritonKernels
@@ -108,6 +108,11 @@ class Evaluation(HostInterface):
         """:meth:`evaluate` itself, without what repeats it."""
         nf = atype.shape[0]
         differentiable = self.training or graph.edge_vec.requires_grad
+        stages: Stages | None = None
+        if self.energy_model.tabulated() and not differentiable and graph.mode == "chunks":
+            stages = new_stages()
+            if graph.edge_vec.device.type == "cpu":
+                keep_memory()
         with Differentiable():  # forces need autograd also where the caller switched it off
             # A leaf, unless the coordinates carry a graph themselves (second derivatives).
             edge_vec = (
@@ -116,13 +121,12 @@ class Evaluation(HostInterface):
                 else graph.edge_vec.detach().requires_grad_(True)
             )
             leaf = with_edge_vec(graph, edge_vec)
-            if self.energy_model.tabulated() and not differentiable and graph.mode == "chunks":
-                stages = new_stages()
-                energy = self.atom_energies(leaf, atype.reshape(-1), comm_dict, stages)
-                gradient = self.energy_model.staged_gradient(energy, leaf, stages)
-            else:
-                energy = self.atom_energies(leaf, atype.reshape(-1), comm_dict)
+            # Once for both cases: TorchScript copies what is called, and compiles every copy at the first calls.
+            energy = self.atom_energies(leaf, atype.reshape(-1), comm_dict, stages)
+            if stages is None:
                 gradient = edge_gradient(energy, edge_vec, differentiable)
+            else:
+                gradient = self.energy_model.staged_gradient(energy, leaf, stages)
             force, atom_virial = atomic_derivatives(gradient, leaf, nf * nall)
         if not differentiable:
             energy, force, atom_virial = energy.detach(), force.detach(), atom_virial.detach()

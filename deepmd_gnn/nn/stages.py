@@ -13,7 +13,6 @@ from deepmd_gnn.graph.atom_graph import AtomGraph
 from deepmd_gnn.nn.linear import Constant, matmul
 
 
-
 class Stages(NamedTuple):
     """What the derivatives of an evaluation need; lists that are filled on the way."""
 
@@ -31,6 +30,17 @@ def new_stages() -> Stages:
     sent: list[torch.Tensor] = []
     sums: list[torch.Tensor] = []
     return Stages(harmonics, sent, sums)
+
+
+def keep_memory() -> None:
+    """Let the C library keep the memory of a chunk for the next one, instead of returning it to the system.
+
+    glibc takes larger pieces than it has freed so far from the system, page by page, and returns its own end at twice that
+    size; 32 MB is where it stops to learn. Untouched, the piece itself costs nothing. Elsewhere this does nothing.
+    """
+    piece = torch.empty(31 * 1024 * 1024, dtype=torch.uint8, device="cpu")
+    # Read, or TorchScript would leave it out.
+    assert piece.numel() > 0
 
 
 def in_pieces(vectors: torch.Tensor) -> list[torch.Tensor]:
@@ -126,7 +136,9 @@ class TabulatedSums(torch.nn.Module):
             column = 0
             for degree, height in zip(self.degrees, self.heights):  # noqa: B905 - TorchScript
                 columns = height * channels
-                total = torch.bmm(factors[:, degree[0] : degree[1]], products[:, :, column : column + columns])
+                total = torch.bmm(
+                    factors[:, degree[0] : degree[1]], products[:, :, column : column + columns]
+                )
                 size = (degree[1] - degree[0]) * height
                 sums[node : node + nodes, row : row + size] = total.view(nodes, size, channels)
                 row += size
@@ -255,9 +267,7 @@ class TabulatedSums(torch.nn.Module):
         for path, source in enumerate(self.sources):
             begin, size = source
             weight = weights[:, path * channels : (path + 1) * channels].unsqueeze(1)
-            torch.mul(
-                features[:, begin : begin + size], weight, out=products[:, column : column + size]
-            )
+            torch.mul(features[:, begin : begin + size], weight, out=products[:, column : column + size])
             column += size
         return products
 

@@ -1,8 +1,63 @@
 """Radial tables for models that TorchScript evaluates: frozen ``.pth`` files, and checkpoints opened in Python."""
 
+import logging
+from typing import Any
+
 import torch
 
+from deepmd_gnn.kernels.cpu.generated import not_covered, radial_tables
+from deepmd_gnn.kernels.tables.probe import compared, probe_atoms
 from deepmd_gnn.kernels.tables.radial import RadialTable, slope_factors, value_factors
+from deepmd_gnn.nn.staged_network import StagedNetwork
+
+log = logging.getLogger("deepmd.deepmd_gnn")
+
+
+def tabulate(model: Any) -> None:
+    """Give a model the radial tables with which it is evaluated in stages; without them it evaluates its radial networks.
+
+    Parameters
+    ----------
+    model : GraphModel
+        With its final weights. If tables do not cover it, or are not exact enough, the log says so and nothing changes.
+    """
+    network = model.energy_model
+    if not isinstance(network, StagedNetwork):
+        return
+    training = model.training
+    model.eval()
+    reason = _tabulated(model, network)
+    model.train(training)
+    if reason is not None:
+        log.warning(
+            "%s model: no radial tables: %s. The .pth will be several times slower.", model.type_name, reason
+        )
+
+
+def _tabulated(model: Any, network: StagedNetwork) -> str | None:
+    """Fill in the tables, or say why they must not be used."""
+    tables = not_covered(network) or radial_tables(network)
+    if isinstance(tables, str):
+        return tables
+    device = model.out_bias.device
+    coord, atype = (part.to(device) for part in probe_atoms(len(model.get_type_map()), model.get_rcut()))
+    values = model.frame_values.anything(device)
+    exact = model(coord, atype, fparam=values)
+    fill(network, tables)
+    found = compared(model(coord, atype, fparam=values), exact, model.out_bias[0][atype[0]])
+    log.info(
+        "%s model: radial weights tabulated at %s distances; with the tables energies of probe atoms differ by up to %.1e eV, "
+        "forces by %.1e eV/Å (the largest force or energy is %.2g)",
+        model.type_name,
+        " and ".join(str(table.values.shape[1]) for table in tables),
+        *found,
+    )
+    if found.acceptable(network.dtype):
+        return None
+    fill(network, [])
+    return f"energies would be off by {found.energy:.1e} eV, forces by {found.force:.1e} eV/Å"
+
+
 from deepmd_gnn.nn.network import EnergyNetwork
 
 
@@ -14,10 +69,12 @@ def fill(energy_model: torch.nn.Module, tables: list[RadialTable]) -> None:
     energy_model : EnergyNetwork
         The network, or what TorchScript has made of it.
     tables : list[RadialTable]
-        Of all layers.
+        Of all layers; none: the layers lose theirs.
     """
+    for layer in range(energy_model.nlayers if not tables else 0):
+        part = energy_model.get_submodule(f"interactions.{layer}.conv_tp.tabulated")
+        part.table.value = part.table.value.new_zeros(0)
     for layer, table in enumerate(tables):
-        convolution = energy_model.get_submodule(f"interactions.{layer}.conv_tp")
         part = energy_model.get_submodule(f"interactions.{layer}.conv_tp.tabulated")
         kinds, nodes, _, _ = table.values.shape
         weights = table.values.view(kinds, nodes, len(part.order), -1, 4)[:, :, part.order]
