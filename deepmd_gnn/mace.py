@@ -20,9 +20,9 @@ from deepmd_gnn.host.registry import register
 from deepmd_gnn.kernels.triton.support import trains_on
 from deepmd_gnn.mace_construction import generator_seed
 from deepmd_gnn.mace_network import CuEquivarianceEvaluator, build_energy, check_available
-from deepmd_gnn.nn.stages import Stages
 from deepmd_gnn.nn.adapters import LowRankAdapters
 from deepmd_gnn.nn.energy import MaceEnergy
+from deepmd_gnn.nn.stages import Stages
 from deepmd_gnn.nn.trainable import freeze_parts
 
 log = logging.getLogger("deepmd.deepmd_gnn")
@@ -103,6 +103,7 @@ class MaceModel(GraphModel):
     def __prepare_scriptable__(self) -> "MaceModel":
         """What TorchScript compiles: the same model with whole weights."""
         if self.adapters is None:
+            super().__prepare_scriptable__()
             return self
         self.merge_adapters()
         whole = copy.copy(self)
@@ -110,7 +111,7 @@ class MaceModel(GraphModel):
             name: part for name, part in self._modules.items() if name != "adapters"
         }
         whole.adapters = None
-        return whole
+        return whole.__prepare_scriptable__()
 
     def described_options(self) -> dict[str, dict[str, Any]]:
         """The options that belong to features and to readouts, one spelling for equal models."""

@@ -1,8 +1,11 @@
 """Networks whose layers sum over neighbours with :class:`~deepmd_gnn.nn.convolution.Convolution`, evaluated in stages."""
 
+from typing import TYPE_CHECKING, Any
+
 import torch
 
 from deepmd_gnn.graph.atom_graph import AtomGraph
+from deepmd_gnn.nn.modules import ModuleList
 from deepmd_gnn.nn.network import EnergyNetwork
 from deepmd_gnn.nn.stages import EdgeGradients, Stages, in_pieces
 
@@ -10,13 +13,18 @@ from deepmd_gnn.nn.stages import EdgeGradients, Stages, in_pieces
 class StagedNetwork(EnergyNetwork):
     """A network with `spherical_harmonics`, and with `interactions` that have a convolution `conv_tp`."""
 
+    if TYPE_CHECKING:
+        spherical_harmonics: torch.nn.Module
+        interactions: ModuleList[Any]
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Set with the tables, see kernels/tables/scripted.py.
+        self.has_tables = False
+
     def tabulated(self) -> bool:
-        """Whether all layers have radial tables, so that :meth:`forward` can be evaluated in stages."""
-        found = True
-        for interaction in self.interactions:
-            if interaction.conv_tp.tabulated.table.value.numel() == 0:
-                found = False
-        return found
+        """See :meth:`~deepmd_gnn.nn.network.EnergyNetwork.tabulated`."""
+        return self.has_tables
 
     def edge_harmonics(self, vectors: torch.Tensor, stages: Stages | None) -> torch.Tensor:
         """Spherical harmonics of edges, Å, shape (nedge, 3) → (nedge, ·); in stages without a graph."""

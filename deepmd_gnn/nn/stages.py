@@ -234,7 +234,9 @@ class TabulatedSums(torch.nn.Module):
         powers = powers.masked_fill_((at >= nodes - 1).unsqueeze(1), 0.0)
         if kinds > 1:
             sender, receiver = graph.edge_index[0, begin:end], graph.edge_index[1, begin:end]
-            ntypes = int(round(kinds**0.5))
+            ntypes = 1
+            while ntypes * ntypes < kinds:
+                ntypes += 1
             pair = graph.sender_types[sender] * ntypes + graph.sender_types[receiver]
             bins = bins + pair * nodes
         return bins * 4, powers

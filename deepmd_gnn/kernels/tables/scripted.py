@@ -54,36 +54,31 @@ def _tabulated(model: Any, network: StagedNetwork) -> str | None:
     )
     if found.acceptable(network.dtype):
         return None
-    fill(network, [])
+    network.has_tables = False
     return f"energies would be off by {found.energy:.1e} eV, forces by {found.force:.1e} eV/Å"
 
 
-from deepmd_gnn.nn.network import EnergyNetwork
-
-
-def fill(energy_model: torch.nn.Module, tables: list[RadialTable]) -> None:
+def fill(network: Any, tables: list[RadialTable]) -> None:
     """Give the layers of a network their tables.
 
     Parameters
     ----------
-    energy_model : EnergyNetwork
+    network : StagedNetwork
         The network, or what TorchScript has made of it.
     tables : list[RadialTable]
-        Of all layers; none: the layers lose theirs.
+        Of all layers.
     """
-    for layer in range(energy_model.nlayers if not tables else 0):
-        part = energy_model.get_submodule(f"interactions.{layer}.conv_tp.tabulated")
-        part.table.value = part.table.value.new_zeros(0)
+    per_angstrom = [(table.values.shape[1] - 1) / network.r_max for table in tables]
     for layer, table in enumerate(tables):
-        part = energy_model.get_submodule(f"interactions.{layer}.conv_tp.tabulated")
+        part = network.get_submodule(f"interactions.{layer}.conv_tp.tabulated")
         kinds, nodes, _, _ = table.values.shape
         weights = table.values.view(kinds, nodes, len(part.order), -1, 4)[:, :, part.order]
         rows = weights.permute(0, 1, 4, 2, 3).flatten(3)
-        device, dtype = part.mixing.value.device, part.mixing.value.dtype
-        part.table.value = rows.to(device, dtype).contiguous()
-        per_angstrom = (nodes - 1) / energy_model.r_max
-        part.polynomials.value = polynomials(per_angstrom).to(device)
-        part.per_angstrom.value = torch.tensor(per_angstrom, dtype=torch.float64, device=device)
+        like = part.mixing.value
+        part.table.value = rows.to(like.device, like.dtype).contiguous()
+        part.polynomials.value = polynomials(per_angstrom[layer]).to(like.device)
+        part.per_angstrom.value = torch.tensor(per_angstrom[layer], dtype=torch.float64, device=like.device)
+    network.has_tables = True
 
 
 def polynomials(per_angstrom: float) -> torch.Tensor:
