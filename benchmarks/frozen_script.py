@@ -78,7 +78,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("size", choices=list(workload.IRREPS))
     parser.add_argument("precision", choices=list(workload.DTYPES))
-    parser.add_argument("repeats", type=int, nargs="*", default=[1, 2], help="1: 192 atoms, 2: 1536, 4: 12288")
+    parser.add_argument(
+        "repeats", type=int, nargs="*", default=[1, 2], help="1: 192 atoms, 2: 1536, 4: 12288"
+    )
     parser.add_argument("--pt2", action="store_true")
     parser.add_argument("--turns", type=int, default=5)
     args = parser.parse_args()
