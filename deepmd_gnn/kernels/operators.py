@@ -80,6 +80,7 @@ def convolve(
         0: there is no linear map.
     width, channels : int
         Components and channels of the result.
+
     Returns
     -------
     torch.Tensor

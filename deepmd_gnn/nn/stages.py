@@ -44,7 +44,7 @@ def keep_memory() -> None:
 
 
 def in_pieces(vectors: torch.Tensor) -> list[torch.Tensor]:
-    """Split vectors, shape (nedge, 3), so that what is computed of a piece stays in the cache."""
+    """Split vectors, Å, shape (nedge, 3), so that what is computed of a piece stays in the cache."""
     return list(torch.split(vectors, 2048))
 
 

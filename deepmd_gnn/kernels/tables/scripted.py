@@ -82,7 +82,7 @@ def fill(network: Any, tables: list[RadialTable]) -> None:
 
 
 def polynomials(per_angstrom: float) -> torch.Tensor:
-    """Coefficients of the factors of interpolation and of their slopes, by powers of the place between two nodes; (6, 12).
+    """Coefficients of the factors of interpolation and of their slopes, by powers of the place between two nodes.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ def polynomials(per_angstrom: float) -> torch.Tensor:
     Returns
     -------
     torch.Tensor
-        float64, factors of value, slope, curvature and difference at the first node, slope and curvature at the second.
+        float64, shape (6, 12): factors of value, slope, curvature and difference at the first node, slope and curvature at the second.
     """
     # Exact: the polynomials have degree 5, and small coefficients that are multiples of a half.
     places = torch.arange(6, dtype=torch.float64)
