@@ -12,9 +12,9 @@ import torch
 
 MODELS = {"S": "64x0e", "M": "128x0e + 128x1o"}
 # T: for the tests, which only ask whether a benchmark runs.
-IRREPS = {**MODELS, "T": "2x0e + 2x1o"}
+IRREPS = {**MODELS, "XS": "8x0e + 8x1o", "T": "2x0e + 2x1o"}
 # Degree of the spherical harmonics and of the products.
-ORDERS = dict.fromkeys(MODELS, (3, 3)) | {"T": (1, 1)}
+ORDERS = dict.fromkeys((*MODELS, "XS"), (3, 3)) | {"T": (1, 1)}
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 OURS_ONLY = ("scale", "avg_num_neighbors")
 

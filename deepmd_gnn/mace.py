@@ -22,6 +22,7 @@ from deepmd_gnn.mace_construction import generator_seed
 from deepmd_gnn.mace_network import CuEquivarianceEvaluator, build_energy, check_available
 from deepmd_gnn.nn.adapters import LowRankAdapters
 from deepmd_gnn.nn.energy import MaceEnergy
+from deepmd_gnn.nn.stages import Stages
 from deepmd_gnn.nn.trainable import freeze_parts
 
 log = logging.getLogger("deepmd.deepmd_gnn")
@@ -109,6 +110,7 @@ class MaceModel(GraphModel):
     def __prepare_scriptable__(self) -> "MaceModel":
         """What TorchScript compiles: the same model with whole weights."""
         if self.adapters is None:
+            super().__prepare_scriptable__()
             return self
         self.merge_adapters()
         whole = copy.copy(self)
@@ -116,7 +118,7 @@ class MaceModel(GraphModel):
             name: part for name, part in self._modules.items() if name != "adapters"
         }
         whole.adapters = None
-        return whole
+        return whole.__prepare_scriptable__()
 
     def described_options(self) -> dict[str, dict[str, Any]]:
         """The options that belong to features and to readouts, one spelling for equal models."""
@@ -134,7 +136,12 @@ class MaceModel(GraphModel):
         if isinstance(config, MaceConfig) and config.enable_cueq:
             check_available()
 
-    def network_energies(self, graph: AtomGraph, comm_dict: dict[str, torch.Tensor] | None) -> torch.Tensor:
+    def network_energies(
+        self,
+        graph: AtomGraph,
+        comm_dict: dict[str, torch.Tensor] | None,
+        stages: Stages | None = None,
+    ) -> torch.Tensor:
         """Energies of the nodes, eV, float64, shape (nnode,); trained through cuEquivariance if the user wants it."""
         if not torch.jit.is_scripting() and self.adapters is not None and self.training:  # type: ignore[attr-defined]
             return self.adapters.energies(self.energy_model, graph)
@@ -144,7 +151,7 @@ class MaceModel(GraphModel):
         uses_cueq = self.trains_with_cueq and self.training and not is_compiled(graph)
         if uses_cueq and not torch.jit.is_scripting():  # type: ignore[attr-defined]
             return self.cuequivariance_energies(graph)
-        return self.energy_model(graph, comm_dict)[0]  # type: ignore[no-any-return]
+        return self.energy_model(graph, comm_dict, stages)[0]  # type: ignore[no-any-return]
 
     @torch.jit.export
     def forward_charges(

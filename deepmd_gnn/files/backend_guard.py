@@ -14,6 +14,7 @@ from deepmd_gnn.files.archives import FileError, opened
 from deepmd_gnn.files.plugin_marks import refuse_plugin
 from deepmd_gnn.files.portable import is_ours, whole_file_with_arrays
 from deepmd_gnn.files.whole_file import host_file, whole_file
+from deepmd_gnn.graph.compilation import compiling
 
 log = logging.getLogger("deepmd.deepmd_gnn")
 _SUFFIXES = (".pt", ".pth", ".pt2", ".pte")
@@ -189,7 +190,7 @@ def _writer(write: Callable[..., None]) -> Callable[..., None]:
         if not is_ours(data):
             write(model_file, data, *args, **kwargs)
             return
-        with whole_file(model_file) as unfinished:
+        with whole_file(model_file) as unfinished, compiling(tabulates_scripted=True):
             write(str(unfinished), data, *args, **kwargs)
 
     return whole
@@ -233,7 +234,7 @@ def _change_bias(args: Any, run: Callable[[Any], None]) -> None:
         raise ValueError(
             f"mace model: change-bias writes the kind of file that it reads, but the output {output} does not end in {model.suffix}."
         )
-    with whole_file(output) as unfinished:
+    with whole_file(output) as unfinished, compiling(tabulates_scripted=True):
         args.output = str(unfinished)
         run(args)
     log.info("mace model: it is called %s now.", output)

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from deepmd_gnn.graph.compilation import compiling
+
 # torch's archive writer does not pass the system's reason on.
 _TORCH_CANNOT_WRITE = ("PytorchStreamWriter", "unexpected pos", "iostream error")
 # Of the host's commands that end with the name of the file they were told to write.
@@ -67,6 +69,8 @@ def whole_file(target: str | Path) -> Iterator[Path]:
 def host_file(target: str | Path) -> Iterator[Path]:
     """Let the host write a frozen file whole or not at all, and say in its log where the file is in the end.
 
+    A model that is scripted for it reads radial tables.
+
     Parameters
     ----------
     target : str or Path
@@ -77,7 +81,7 @@ def host_file(target: str | Path) -> Iterator[Path]:
     Path
         Where the host is to write, see :func:`whole_file`.
     """
-    with whole_file(target) as unfinished:
+    with whole_file(target) as unfinished, compiling(tabulates_scripted=True):
 
         def with_final_name(record: logging.LogRecord) -> bool:
             text = record.getMessage()

@@ -8,8 +8,9 @@ import torch
 
 from deepmd_gnn.graph.atom_graph import AtomGraph
 
-# Bytes of one number per edge and channel in a chunk: a few such tensors share the cache.
-CHUNK_BYTES = 2**19
+# Bytes of one number per edge and channel in a chunk: a few such tensors share the cache. With few channels what an edge has
+# besides counts as well, and there are never more edges than this.
+CHUNK_BYTES, MOST_EDGES = 2**18, 1024
 # A compiled graph has room for one empty place to so many edges, and one for each atom.
 _PADDING = 32
 
@@ -27,7 +28,7 @@ def slots_per_chunk(channels: int, itemsize: int) -> int:
     int
         Number of edges.
     """
-    return max(1, CHUNK_BYTES // (channels * itemsize))
+    return min(MOST_EDGES, max(1, CHUNK_BYTES // (channels * itemsize)))
 
 
 def slots_on(device: torch.device, slots: int) -> int:

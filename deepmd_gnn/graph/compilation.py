@@ -20,6 +20,8 @@ class Compilation(NamedTuple):
     """Kernels or tables that replace modules of the network, see :mod:`~deepmd_gnn.kernels.install`."""
     library: Any = None
     """:class:`~deepmd_gnn.kernels.cpu.library.Library` that operators run in Python."""
+    tabulates_scripted: bool = False
+    """Whether models that are scripted get radial tables, see :mod:`~deepmd_gnn.kernels.tables.scripted`."""
     checks_input: bool = False
     """Whether the file contains the check of its input."""
     keeps_memory: bool = False

@@ -22,6 +22,7 @@ from deepmd_gnn.graph.edge_sums import rows_between, rows_of_atoms
 from deepmd_gnn.host.inputs import GraphBuilder
 from deepmd_gnn.host.interface import HostInterface
 from deepmd_gnn.kernels.triton.replay import Replay
+from deepmd_gnn.nn.stages import Stages, keep_memory, new_stages
 
 if TYPE_CHECKING:
     from deepmd_gnn.kernels.triton.modules import TritonKernels
@@ -113,6 +114,13 @@ class Evaluation(HostInterface):
         """:meth:`evaluate` itself, without what repeats it."""
         nf = atype.shape[0]
         differentiable = self.training or graph.edge_vec.requires_grad
+        stages: Stages | None = None
+        # Charges depend on all sums at once; their derivatives are autograd's.
+        staged = self.energy_model.tabulated() and graph.mode == "chunks" and graph.far_vec is None
+        if staged and not differentiable:
+            stages = new_stages()
+            if graph.edge_vec.device.type == "cpu":
+                keep_memory()
         with Differentiable():  # forces need autograd also where the caller switched it off
             # A leaf, unless the coordinates carry a graph themselves (second derivatives).
             edge_vec = (
@@ -121,17 +129,20 @@ class Evaluation(HostInterface):
                 else graph.edge_vec.detach().requires_grad_(True)
             )
             far_vec, far_atoms = graph.far_vec, graph.far_atoms
-            if far_vec is None or far_atoms is None:
-                leaf = with_edge_vec(graph, edge_vec)
-                energy = self.atom_energies(leaf, atype.reshape(-1), comm_dict)
-                gradient = edge_gradient(energy, edge_vec, differentiable)
-                force, atom_virial = atomic_derivatives(gradient, leaf, nf * nall)
-            else:
-                far_vec = far_vec if far_vec.requires_grad else far_vec.detach().requires_grad_(True)
-                leaf = with_edge_vec(graph, edge_vec, far_vec)
-                energy = self.atom_energies(leaf, atype.reshape(-1), comm_dict)
+            if far_vec is not None and not far_vec.requires_grad:
+                far_vec = far_vec.detach().requires_grad_(True)
+            leaf = with_edge_vec(graph, edge_vec, far_vec)
+            # Once for all cases: TorchScript copies what is called, and compiles every copy at the first calls.
+            energy = self.atom_energies(leaf, atype.reshape(-1), comm_dict, stages)
+            by_pair = torch.jit.annotate(torch.Tensor | None, None)
+            if stages is not None:
+                gradient = self.energy_model.staged_gradient(energy, leaf, stages)
+            elif far_vec is not None:
                 gradient, by_pair = charged_gradients(energy, edge_vec, far_vec, differentiable)
-                force, atom_virial = atomic_derivatives(gradient, leaf, nf * nall)
+            else:
+                gradient = edge_gradient(energy, edge_vec, differentiable)
+            force, atom_virial = atomic_derivatives(gradient, leaf, nf * nall)
+            if by_pair is not None and far_vec is not None and far_atoms is not None:
                 far_force, far_virial = pair_derivatives(by_pair, far_vec, far_atoms, nf * nall)
                 force, atom_virial = force + far_force, atom_virial + far_virial
         if not differentiable:
@@ -139,7 +150,11 @@ class Evaluation(HostInterface):
         return energy.view(nf, nloc, 1), force.view(nf, nall, 3), atom_virial.view(nf, nall, 9)
 
     def atom_energies(
-        self, graph: AtomGraph, atype: torch.Tensor, comm_dict: dict[str, torch.Tensor] | None
+        self,
+        graph: AtomGraph,
+        atype: torch.Tensor,
+        comm_dict: dict[str, torch.Tensor] | None,
+        stages: Stages | None = None,
     ) -> torch.Tensor:
         """Energy of each node in eV, E0 included; zero for virtual atoms and excluded types.
 
@@ -151,6 +166,8 @@ class Evaluation(HostInterface):
             Types of the nodes without the guard, −1 for virtual atoms, shape (natom,).
         comm_dict : dict[str, torch.Tensor], optional
             Communication tensors of a rank.
+        stages : Stages, optional
+            Where the sums over neighbours are differentiated in stages, see :mod:`~deepmd_gnn.nn.stages`.
 
         Returns
         -------
@@ -158,7 +175,7 @@ class Evaluation(HostInterface):
             float64, shape (natom,).
         """
         kinds = rows_between(graph.node_types, 1, graph.node_types.shape[0])
-        energy = rows_of_atoms(self.network_energies(graph, comm_dict), graph)
+        energy = rows_of_atoms(self.network_energies(graph, comm_dict, stages), graph)
         energy = energy + self.out_bias[0, :, 0][kinds]
         counts = atype >= 0
         if self.excludes_atoms:
@@ -170,9 +187,14 @@ class Evaluation(HostInterface):
         """Whether the next step of training launches generated kernels; a network may have some on a GPU."""
         return False
 
-    def network_energies(self, graph: AtomGraph, comm_dict: dict[str, torch.Tensor] | None) -> torch.Tensor:
+    def network_energies(
+        self,
+        graph: AtomGraph,
+        comm_dict: dict[str, torch.Tensor] | None,
+        stages: Stages | None = None,
+    ) -> torch.Tensor:
         """Energies of the nodes as the network gives them, eV, float64, shape (nnode,)."""
-        return self.energy_model(graph, comm_dict)[0]  # type: ignore[no-any-return]
+        return self.energy_model(graph, comm_dict, stages)[0]  # type: ignore[no-any-return]
 
     def lone_energies(self) -> torch.Tensor:
         """Energy of a lone atom of each type, eV, float64, shape (ntypes,)."""

@@ -19,6 +19,7 @@ from deepmd_gnn.config.options import check_type_map, exclusion_tables
 from deepmd_gnn.config.sections import set_sel
 from deepmd_gnn.config.versions import package_versions
 from deepmd_gnn.graph.arrangement import slots_per_chunk
+from deepmd_gnn.graph.compilation import compilation
 from deepmd_gnn.host import bias, patches, statistics
 from deepmd_gnn.host.frame_values import FrameValues, frame_features
 from deepmd_gnn.host.inputs import GraphBuilder
@@ -30,6 +31,7 @@ from deepmd_gnn.host.sharing import Descriptor, FittingNet
 from deepmd_gnn.host.storage import definition, rebuilt, serialized
 from deepmd_gnn.host.stored_options import pack
 from deepmd_gnn.host.stored_uncertainty import forget_uncertainty
+from deepmd_gnn.kernels.tables.scripted import tabulate
 from deepmd_gnn.nn.elements import copy_elements
 from deepmd_gnn.nn.network import EnergyNetwork
 from deepmd_gnn.nn.uncertainty import LastLayerUncertainty
@@ -304,6 +306,12 @@ class GraphModel(Lowers):
     def deserialize(cls, data: dict[str, Any]) -> "GraphModel":
         """Rebuild a model from :meth:`serialize`, see :func:`~deepmd_gnn.host.storage.rebuilt`."""
         return rebuilt(cls, data)
+
+    def __prepare_scriptable__(self) -> "GraphModel":
+        """What torch asks a module for before it scripts it: with radial tables, if the weights are final."""
+        if compilation().tabulates_scripted:
+            tabulate(self)
+        return self
 
     def __getattr__(self, name: str) -> Any:
         """The host looks its parts up as if they were submodules (``atomic_model.__getattr__("fitting_net")``)."""

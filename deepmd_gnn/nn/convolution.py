@@ -8,6 +8,7 @@ from deepmd_gnn.graph.edge_sums import rows_of_senders, sum_at_receivers
 from deepmd_gnn.nn.linear import Constant, matmul
 from deepmd_gnn.nn.neighbor_gradients import neighbor_sums
 from deepmd_gnn.nn.neighbor_sums import shape_of_paths, sums_of_chunk
+from deepmd_gnn.nn.stages import Stages, TabulatedSums
 
 
 class Convolution(torch.nn.Module):
@@ -45,6 +46,7 @@ class Convolution(torch.nn.Module):
             )
         ]
         self.mixing = Constant(torch.block_diag(*blocks).t().contiguous())
+        self.tabulated = TabulatedSums(input_dims, self.irreps, self.degrees, self.mixing.value)
 
     def forward(
         self,
@@ -83,6 +85,30 @@ class Convolution(torch.nn.Module):
         sums = self.in_chunks(inputs, without_guard(harmonics, graph), radial, chunk_nodes, chunk_widths)
         # An exported graph has its receivers in order.
         return sums if node_place is None else sums.index_select(0, node_place)
+
+    def in_stages(self, sent: torch.Tensor, graph: AtomGraph, stages: Stages) -> torch.Tensor:
+        """:meth:`forward` with radial weights from a table, and without a graph of the edges.
+
+        Parameters
+        ----------
+        sent, graph :
+            As there; in chunks.
+        stages : Stages
+            What its derivatives need is appended.
+
+        Returns
+        -------
+        torch.Tensor
+            Shape (nnode, Σ_p d3, channels).
+        """
+        with torch.no_grad():
+            sums = self.tabulated(sent, graph, stages.harmonics[0])
+        sums.requires_grad_(True)
+        stages.sent.append(sent)
+        stages.sums.append(sums)
+        node_place = graph.node_place
+        assert node_place is not None
+        return self.tabulated.mixed(sums).index_select(0, node_place)
 
     def in_chunks(
         self,

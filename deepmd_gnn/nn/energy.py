@@ -11,8 +11,9 @@ from deepmd_gnn.nn.activations import activate
 from deepmd_gnn.nn.interactions import InteractionBlock
 from deepmd_gnn.nn.linear import Linear, Weight
 from deepmd_gnn.nn.modules import ModuleList
-from deepmd_gnn.nn.network import EnergyNetwork
 from deepmd_gnn.nn.readouts import BiasReadout, Readout
+from deepmd_gnn.nn.staged_network import StagedNetwork
+from deepmd_gnn.nn.stages import Stages
 from deepmd_gnn.nn.symmetric_contraction import Product
 
 
@@ -51,7 +52,7 @@ class NodeEmbedding(torch.nn.Module):
         self.linear = linear
 
 
-class MaceEnergy(EnergyNetwork):
+class MaceEnergy(StagedNetwork):
     r"""Interaction energy of ScaleShiftMACE [1]_ without E0.
 
     :math:`E_i = s \,( \sum_t R_t(h_i^{(t)}) + V_i^{ZBL} )` in float64, the learned part in `config.precision`. With
@@ -80,6 +81,7 @@ class MaceEnergy(EnergyNetwork):
     reads_embedding: Final[bool]
     activates_embedding: Final[bool]
     has_charges: Final[bool]
+    reads_features: Final[bool]
 
     def __init__(
         self, config: MaceConfig, atomic_numbers: torch.Tensor, blocks: Blocks, exchange: torch.nn.Module
@@ -107,6 +109,8 @@ class MaceEnergy(EnergyNetwork):
         self.spherical_harmonics = blocks.spherical_harmonics
         self.pair_repulsion_fn = blocks.repulsion
         self.interactions = ModuleList(blocks.interactions)
+        # With radial weights from tables only learned densities read the radial features.
+        self.reads_features = any(block.density for block in blocks.interactions)
         self.products = ModuleList(blocks.products)
         self.readouts = ModuleList(blocks.readouts)
         self.exchange = exchange
@@ -129,7 +133,10 @@ class MaceEnergy(EnergyNetwork):
         self.register_buffer("scale", torch.tensor(_given(config.scale), dtype=torch.float64))
 
     def forward(
-        self, graph: AtomGraph, comm_dict: dict[str, torch.Tensor] | None
+        self,
+        graph: AtomGraph,
+        comm_dict: dict[str, torch.Tensor] | None,
+        stages: Stages | None = None,
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """See :meth:`~deepmd_gnn.nn.network.EnergyNetwork.forward`."""
         graph = self.arrangement(graph)
@@ -139,10 +146,12 @@ class MaceEnergy(EnergyNetwork):
         lengths = torch.linalg.norm(vectors, dim=1, keepdim=True)
         sender_one_hot = torch.nn.functional.one_hot(graph.sender_types, self.ntypes).to(self.dtype)
         one_hot = rows_of_nodes(sender_one_hot, graph)
-        edge_attrs = self.spherical_harmonics(vectors).to(self.dtype)
-        edge_feats, cutoff = self.radial_embedding(
-            lengths, sender_one_hot, graph.edge_index, self.atomic_numbers
-        )
+        edge_attrs = self.edge_harmonics(vectors, stages)
+        edge_feats, cutoff = lengths, torch.jit.annotate(torch.Tensor | None, None)
+        if stages is None or self.reads_features:
+            edge_feats, cutoff = self.radial_embedding(
+                lengths, sender_one_hot, graph.edge_index, self.atomic_numbers
+            )
         edge_feats = edge_feats.to(self.dtype)
         if self.unbounded:
             cutoff = lengths < self.r_max
@@ -175,6 +184,7 @@ class MaceEnergy(EnergyNetwork):
                 graph.sender_types,
                 one_hot,
                 self.avg_num_neighbors,
+                stages,
             )
             if interaction.residual:
                 features = product(message, types, one_hot, graph) + interaction.skip(features, one_hot)

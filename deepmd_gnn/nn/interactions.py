@@ -20,6 +20,7 @@ from deepmd_gnn.graph.edge_sums import (
 from deepmd_gnn.nn.convolution import Convolution
 from deepmd_gnn.nn.gates import Gate, NormedNetwork
 from deepmd_gnn.nn.linear import Linear, RadialNetwork
+from deepmd_gnn.nn.stages import Stages
 
 
 class AverageNormalisation(torch.nn.Module):
@@ -116,6 +117,7 @@ class Interaction(torch.nn.Module):
         sender_types: torch.Tensor,  # noqa: ARG002 - the same for all blocks
         one_hot: torch.Tensor,
         avg_num_neighbors: torch.Tensor,
+        stages: Stages | None,
     ) -> torch.Tensor:
         """Sum what each node receives.
 
@@ -135,6 +137,8 @@ class Interaction(torch.nn.Module):
             Elements of the receivers, shape (nnode, ntypes).
         avg_num_neighbors : torch.Tensor
             Normalisation, 0-dimensional; density blocks learn their own.
+        stages : Stages, optional
+            Where the sums are differentiated in stages, see :mod:`~deepmd_gnn.nn.stages`.
 
         Returns
         -------
@@ -142,10 +146,14 @@ class Interaction(torch.nn.Module):
             Shape (nnode, components, channels).
         """
         features = sent.view(sent.shape[0], -1, self.linear_up.channels)
-        weights = self.conv_tp_weights(edge_feats)
-        if cutoff is not None:
-            weights = weights * cutoff
-        message = self.linear(self.conv_tp(features, graph, edge_attrs, weights), one_hot)
+        if stages is None:
+            weights = self.conv_tp_weights(edge_feats)
+            if cutoff is not None:
+                weights = weights * cutoff
+            sums = self.conv_tp(features, graph, edge_attrs, weights)
+        else:
+            sums = self.conv_tp.in_stages(features, graph, stages)
+        message = self.linear(sums, one_hot)
         if not self.density:
             return self.average(message, avg_num_neighbors)
         return message / (edge_density(self.density_fn(edge_feats), cutoff, graph) + 1)
@@ -165,6 +173,7 @@ class AttentiveInteraction(torch.nn.Module):
     """
 
     residual: Final[bool]
+    density: Final[bool]
 
     def __init__(
         self,
@@ -176,7 +185,7 @@ class AttentiveInteraction(torch.nn.Module):
         skip_linear: Linear,
     ) -> None:
         super().__init__()
-        self.residual = True
+        self.residual, self.density = True, False
         self.linear_up = linear_up
         self.linear_down = linear_down
         self.conv_tp = conv_tp
@@ -203,6 +212,7 @@ class AttentiveInteraction(torch.nn.Module):
         sender_types: torch.Tensor,  # noqa: ARG002 - the same for all blocks
         one_hot: torch.Tensor,
         avg_num_neighbors: torch.Tensor,
+        stages: Stages | None,  # noqa: ARG002 - these weights have no tables
     ) -> torch.Tensor:
         """See :meth:`Interaction.messages`."""
         ndown = self.linear_down.channels
@@ -236,6 +246,7 @@ class NonLinearInteraction(torch.nn.Module):
     """
 
     residual: Final[bool]
+    density: Final[bool]
 
     def __init__(
         self,
@@ -254,7 +265,7 @@ class NonLinearInteraction(torch.nn.Module):
         beta: torch.Tensor,
     ) -> None:
         super().__init__()
-        self.residual = True
+        self.residual, self.density = True, True
         self.source_embedding = source_embedding
         self.target_embedding = target_embedding
         self.linear_up = linear_up
@@ -308,6 +319,7 @@ class NonLinearInteraction(torch.nn.Module):
         sender_types: torch.Tensor,
         one_hot: torch.Tensor,
         avg_num_neighbors: torch.Tensor,  # noqa: ARG002 - the same for all blocks
+        stages: Stages | None,
     ) -> torch.Tensor:
         """See :meth:`Interaction.messages`."""
         up = sent.view(sent.shape[0], -1, self.linear_up.channels)
@@ -315,11 +327,15 @@ class NonLinearInteraction(torch.nn.Module):
         senders, receivers = sender_types[graph.edge_index[0]], sender_types[graph.edge_index[1]]
         ends = [rows_of_types(source, senders, graph), rows_of_types(target, receivers, graph)]
         inputs = torch.cat([edge_feats, ends[0], ends[1]], dim=1)
-        weights = self.conv_tp_weights(inputs)
-        if cutoff is not None:
-            weights = weights * cutoff
+        if stages is None:
+            weights = self.conv_tp_weights(inputs)
+            if cutoff is not None:
+                weights = weights * cutoff
+            sums = self.conv_tp(up, graph, edge_attrs, weights)
+        else:
+            sums = self.conv_tp.in_stages(up, graph, stages)
         density = edge_density(self.density_fn(inputs), cutoff, graph)
-        message = self.linear_1(self.conv_tp(up, graph, edge_attrs, weights), one_hot)
+        message = self.linear_1(sums, one_hot)
         message = message / (density * self.beta + self.alpha) + self.linear_res(
             rows_of_nodes(up, graph), one_hot
         )

@@ -19,7 +19,8 @@ from deepmd_gnn.nn.convolution import Convolution
 from deepmd_gnn.nn.linear import Linear
 from deepmd_gnn.nn.modules import ModuleList
 from deepmd_gnn.nn.nequip_parts import AtomwiseLinear, Nonlinearity, PathNetwork, RadialBasis, ScalarReadout
-from deepmd_gnn.nn.network import EnergyNetwork
+from deepmd_gnn.nn.staged_network import StagedNetwork
+from deepmd_gnn.nn.stages import Stages
 
 
 class Parts(NamedTuple):
@@ -82,6 +83,7 @@ class ConvNetLayer(torch.nn.Module):
         edge_feats: torch.Tensor,
         one_hot: torch.Tensor,
         avg_num_neighbors: torch.Tensor,
+        stages: Stages | None,
     ) -> torch.Tensor:
         """Sum what each node receives.
 
@@ -97,6 +99,8 @@ class ConvNetLayer(torch.nn.Module):
             Elements of the receivers, shape (nnode, ntypes).
         avg_num_neighbors : torch.Tensor
             The sum is divided by its square root; 0-dimensional.
+        stages : Stages, optional
+            Where the sums are differentiated in stages, see :mod:`~deepmd_gnn.nn.stages`.
 
         Returns
         -------
@@ -104,8 +108,12 @@ class ConvNetLayer(torch.nn.Module):
             Shape (nnode, components with gates, channels).
         """
         features = sent.view(sent.shape[0], -1, self.linear_up.channels)
-        message = self.conv_tp(features, graph, edge_attrs, self.conv_tp_weights(edge_feats))
-        return self.linear(message, one_hot) / avg_num_neighbors.sqrt().to(message.dtype)
+        if stages is None:
+            sums = self.conv_tp(features, graph, edge_attrs, self.conv_tp_weights(edge_feats))
+        else:
+            sums = self.conv_tp.in_stages(features, graph, stages)
+        message = self.linear(sums, one_hot)
+        return message / avg_num_neighbors.sqrt().to(message.dtype)
 
     def update(self, features: torch.Tensor, message: torch.Tensor, one_hot: torch.Tensor) -> torch.Tensor:
         """New features of nodes.
@@ -133,7 +141,7 @@ class ConvNetLayer(torch.nn.Module):
         return self.update(features, nothing, one_hot)
 
 
-class NequipEnergy(EnergyNetwork):
+class NequipEnergy(StagedNetwork):
     r"""Energy without E0: :math:`E_i = s \,( R(h_i) - R(h^0_{z_i}) )`, in float64, the learned part in `config.precision`.
 
     :math:`h^0_z` are the features of an atom of element z without neighbours. The package ``nequip`` has no such term: there
@@ -177,7 +185,10 @@ class NequipEnergy(EnergyNetwork):
             self.register_buffer(name, torch.tensor(given, dtype=torch.float64))
 
     def forward(
-        self, graph: AtomGraph, comm_dict: dict[str, torch.Tensor] | None
+        self,
+        graph: AtomGraph,
+        comm_dict: dict[str, torch.Tensor] | None,
+        stages: Stages | None = None,
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """See :meth:`~deepmd_gnn.nn.network.EnergyNetwork.forward`."""
         graph = self.arrangement(graph)
@@ -185,8 +196,10 @@ class NequipEnergy(EnergyNetwork):
         vectors = -graph.edge_vec  # as MACE's; the couplings have the sign that NequIP's harmonics have
         lengths = torch.linalg.norm(vectors, dim=1, keepdim=True)
         one_hot = torch.nn.functional.one_hot(types, self.ntypes).to(self.dtype)
-        edge_attrs = self.spherical_harmonics(vectors).to(self.dtype)
-        edge_feats, _ = self.radial_embedding(lengths, one_hot, graph.edge_index, self.atomic_numbers)
+        edge_attrs = self.edge_harmonics(vectors, stages)
+        edge_feats = lengths
+        if stages is None:
+            edge_feats, _ = self.radial_embedding(lengths, one_hot, graph.edge_index, self.atomic_numbers)
         edge_feats = edge_feats.to(self.dtype)
         # Before the first message the features depend on the element only: computed per type, known for ghosts.
         alone, of_types = self.embedding()
@@ -198,7 +211,9 @@ class NequipEnergy(EnergyNetwork):
                 sent = rows_of_types(layer.outgoing(alone, of_types), graph.sender_types, graph)
             else:
                 sent = self.exchange(layer.outgoing(features, one_hot), nsender, comm_dict)
-            message = layer.messages(sent, graph, edge_attrs, edge_feats, one_hot, self.avg_num_neighbors)
+            message = layer.messages(
+                sent, graph, edge_attrs, edge_feats, one_hot, self.avg_num_neighbors, stages
+            )
             features = layer.update(features, message, one_hot)
             alone = layer.alone(alone, of_types)
             all_features.append(features)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from deepmd_gnn.graph.atom_graph import AtomGraph
+from deepmd_gnn.nn.stages import Stages
 
 
 class EnergyNetwork(torch.nn.Module):
@@ -36,7 +37,10 @@ class EnergyNetwork(torch.nn.Module):
     scale: torch.Tensor
 
     def forward(
-        self, graph: AtomGraph, comm_dict: dict[str, torch.Tensor] | None
+        self,
+        graph: AtomGraph,
+        comm_dict: dict[str, torch.Tensor] | None,
+        stages: Stages | None = None,
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """Evaluate the network.
 
@@ -46,6 +50,8 @@ class EnergyNetwork(torch.nn.Module):
             Types and edge vectors.
         comm_dict : dict[str, torch.Tensor], optional
             Communication tensors if ghosts are senders of their own; layers 2… then exchange features.
+        stages : Stages, optional
+            Empty: radial weights are read from tables, and :meth:`staged_gradient` differentiates the energy.
 
         Returns
         -------
@@ -53,6 +59,29 @@ class EnergyNetwork(torch.nn.Module):
             Without E0, eV, float64, shape (nnode,).
         features : list[torch.Tensor]
             Node features of each layer, shape (nnode, components, channels); component 0 is a scalar.
+        """
+        raise NotImplementedError
+
+    def tabulated(self) -> bool:
+        """Whether :meth:`forward` can be evaluated in stages; see :class:`~deepmd_gnn.nn.staged_network.StagedNetwork`."""
+        return False
+
+    def staged_gradient(self, energy: torch.Tensor, graph: AtomGraph, stages: Stages) -> torch.Tensor:
+        """Differentiate an energy that was evaluated in stages with respect to the edge vectors.
+
+        Parameters
+        ----------
+        energy : torch.Tensor
+            eV; the sum is differentiated.
+        graph : AtomGraph
+            Whose edge vectors require grad.
+        stages : Stages
+            As :meth:`forward` has filled it.
+
+        Returns
+        -------
+        torch.Tensor
+            eV/Å, shape (nedge, 3).
         """
         raise NotImplementedError
 

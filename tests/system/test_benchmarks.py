@@ -29,6 +29,15 @@ def test_neighbor_search():
     assert "search and network" in out
 
 
+def test_frozen_script():
+    out = run("frozen_script.py", "T", "float32", "1", "--turns", "1")
+    assert re.search(
+        r"^T float32 192 atoms \.pth: \d+ ms, \d+ µs per atom, native / \.pth [\d.]+; first calls",
+        out,
+        re.MULTILINE,
+    )
+
+
 @pytest.mark.lammps
 def test_atomic_virial():
     out = run("atomic_virial.py", "--model", "T", "--steps", "1", "--turns", "1")
