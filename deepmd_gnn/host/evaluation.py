@@ -194,7 +194,7 @@ class Evaluation(HostInterface):
         stages: Stages | None = None,
     ) -> torch.Tensor:
         """Energies of the nodes as the network gives them, eV, float64, shape (nnode,)."""
-        return self.energy_model(graph, comm_dict, stages)[0]  # type: ignore[no-any-return]
+        return self.energy_model.energies(graph, comm_dict, stages)
 
     def lone_energies(self) -> torch.Tensor:
         """Energy of a lone atom of each type, eV, float64, shape (ntypes,)."""

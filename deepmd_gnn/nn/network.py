@@ -37,10 +37,7 @@ class EnergyNetwork(torch.nn.Module):
     scale: torch.Tensor
 
     def forward(
-        self,
-        graph: AtomGraph,
-        comm_dict: dict[str, torch.Tensor] | None,
-        stages: Stages | None = None,
+        self, graph: AtomGraph, comm_dict: dict[str, torch.Tensor] | None
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """Evaluate the network.
 
@@ -50,8 +47,6 @@ class EnergyNetwork(torch.nn.Module):
             Types and edge vectors.
         comm_dict : dict[str, torch.Tensor], optional
             Communication tensors if ghosts are senders of their own; layers 2… then exchange features.
-        stages : Stages, optional
-            Empty: radial weights are read from tables, and :meth:`staged_gradient` differentiates the energy.
 
         Returns
         -------
@@ -62,8 +57,17 @@ class EnergyNetwork(torch.nn.Module):
         """
         raise NotImplementedError
 
+    def energies(
+        self,
+        graph: AtomGraph,
+        comm_dict: dict[str, torch.Tensor] | None,
+        stages: Stages | None,  # noqa: ARG002 - of a subclass
+    ) -> torch.Tensor:
+        """Energies that :meth:`forward` gives; a network that can be evaluated in stages does so where they are given."""
+        return self.forward(graph, comm_dict)[0]
+
     def tabulated(self) -> bool:
-        """Whether :meth:`forward` can be evaluated in stages; see :class:`~deepmd_gnn.nn.staged_network.StagedNetwork`."""
+        """Whether :meth:`energies` can be evaluated in stages; see :class:`~deepmd_gnn.nn.staged_network.StagedNetwork`."""
         return False
 
     def staged_gradient(self, energy: torch.Tensor, graph: AtomGraph, stages: Stages) -> torch.Tensor:
@@ -76,7 +80,7 @@ class EnergyNetwork(torch.nn.Module):
         graph : AtomGraph
             Whose edge vectors require grad.
         stages : Stages
-            As :meth:`forward` has filled it.
+            As :meth:`energies` has filled it.
 
         Returns
         -------

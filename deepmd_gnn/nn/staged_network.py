@@ -22,6 +22,24 @@ class StagedNetwork(EnergyNetwork):
         # Set with the tables, see kernels/tables/scripted.py.
         self.has_tables = False
 
+    def forward(
+        self,
+        graph: AtomGraph,
+        comm_dict: dict[str, torch.Tensor] | None,
+        stages: Stages | None = None,
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """See :meth:`~deepmd_gnn.nn.network.EnergyNetwork.forward`.
+
+        With stages, which are empty, radial weights are read from tables, and :meth:`staged_gradient` differentiates the energy.
+        """
+        raise NotImplementedError
+
+    def energies(
+        self, graph: AtomGraph, comm_dict: dict[str, torch.Tensor] | None, stages: Stages | None
+    ) -> torch.Tensor:
+        """See :meth:`~deepmd_gnn.nn.network.EnergyNetwork.energies`."""
+        return self.forward(graph, comm_dict, stages)[0]
+
     def tabulated(self) -> bool:
         """See :meth:`~deepmd_gnn.nn.network.EnergyNetwork.tabulated`."""
         return self.has_tables
