@@ -68,10 +68,16 @@ def _compiled_for() -> str:
 
 
 @contextlib.contextmanager
-def _for_this_machine(suffix: str) -> Iterator[None]:
-    """Refuse to begin without a compiler; link the C++ library, checks of CPU and input and a pool of memory into a ``.pt2``."""
+def _for_this_machine(suffix: str) -> Iterator[list[Path]]:
+    """Refuse to begin without a compiler; link the C++ library, checks of CPU and input and a pool of memory into a ``.pt2``.
+
+    Yields
+    ------
+    list[Path]
+        Programs of earlier freezes that were taken.
+    """
     if suffix != ".pt2":
-        yield
+        yield []
         return
 
     check_compiler()
@@ -79,7 +85,7 @@ def _for_this_machine(suffix: str) -> Iterator[None]:
     with with_shared_library():
         if _compiled_for() != "cpu":
             with room_for_trials():
-                yield
+                yield []
             return
         with (
             linked_into_models(cpu_guard(this_machine())),
@@ -87,9 +93,9 @@ def _for_this_machine(suffix: str) -> Iterator[None]:
             input_check(),
             product_operator(),
             compiled_once(),
-            programs_once(),
+            programs_once() as taken,
         ):
-            yield
+            yield taken
 
 
 @contextlib.contextmanager
@@ -150,25 +156,44 @@ def whole_exports(original: Callable[..., None]) -> Callable[..., None]:
         import torch._inductor.config as inductor_config  # half a second, for those who compile
 
         # Whatever was asked for: a padded list could truncate neighbours, and has no form for several ranks.
-        def write(path: Path) -> None:
+        def compile_to(path: Path) -> list[Path]:
             with (
                 sound_vectorisation(),
                 plain_nodes(),
                 rare_garbage_collection(),
                 inductor_config.patch({**PLAIN_TAILS, **PLAIN_HEADERS}),
                 dynamo_config.patch(PLAIN_TRACING),
-                _for_this_machine(path.suffix),
+                _for_this_machine(path.suffix) as taken,
                 _with_kernels(data, path.suffix) as content,
             ):
                 enter_stage("building the model")
                 original(str(path), content, model_json_override, True, "graph")
-            if path.suffix == ".pt2":
-                enter_stage("opening the file in a process of its own")
-                check_file(path, data["model"])
+            return taken
 
-        _write_whole(Path(model_file), write)
+        _write_whole(Path(model_file), lambda path: _compiled_and_checked(path, data["model"], compile_to))
 
     return deserialize_to_file
+
+
+def _compiled_and_checked(
+    path: Path, model: dict[str, Any], compile_to: Callable[[Path], list[Path]]
+) -> None:
+    """Write a file and compare it with its model; once more, if it was made of a kept program and differs."""
+    taken = compile_to(path)
+    if path.suffix != ".pt2":
+        return
+    enter_stage("opening the file in a process of its own")
+    try:
+        check_file(path, model)
+    except RuntimeError as error:
+        if not taken:
+            raise
+        log.warning("mace model: the program of an earlier freeze does not fit, it is made anew (%s)", error)
+        for kept in (*taken, path):
+            kept.unlink(missing_ok=True)
+        compile_to(path)
+        enter_stage("opening the file in a process of its own")
+        check_file(path, model)
 
 
 def _write_whole(target: Path, write: Callable[[Path], None]) -> None:

@@ -96,3 +96,29 @@ def test_model_without_finite_energies(monkeypatch, caplog):
     monkeypatch.setattr(frozen_check, "evaluated", None)
     frozen_check.check_file(Path("m.pt2"), model.serialize())
     assert "are not finite" in caplog.text
+
+
+@pytest.mark.parametrize("taken", [True, False])
+def test_a_kept_program_that_does_not_fit_is_made_anew(taken, tmp_path, monkeypatch, caplog):
+    kept, file = tmp_path / "kept", tmp_path / "m.pt2"
+    compiled, checks = [], iter([RuntimeError("other numbers"), None])
+    kept.write_text("program")
+
+    def compile_to(path):
+        path.write_text("file")
+        compiled.append(kept.exists())
+        return [kept] if taken and kept.exists() else []
+
+    def check(path, data):
+        if error := next(checks):
+            raise error
+
+    monkeypatch.setattr(freezing, "check_file", check)
+    if not taken:
+        with pytest.raises(RuntimeError, match="other numbers"):
+            freezing._compiled_and_checked(file, {}, compile_to)
+        return
+    freezing._compiled_and_checked(file, {}, compile_to)
+    assert compiled == [True, False]
+    assert file.read_text() == "file"
+    assert "made anew (other numbers)" in caplog.text

@@ -49,8 +49,15 @@ class _Places(NamedTuple):
 
 
 @contextlib.contextmanager
-def programs_once() -> Iterator[None]:
-    """Keep the programs that AOTInductor compiles inside, and take those that an earlier freeze has kept."""
+def programs_once() -> Iterator[list[Path]]:
+    """Keep the programs that AOTInductor compiles inside, and take those that an earlier freeze has kept.
+
+    Yields
+    ------
+    list[Path]
+        Kept programs that were taken.
+    """
+    used: list[Path] = []
     original, inlined = torch._inductor.aot_compile, GraphLowering.can_inline_constant
 
     folders = contextlib.ExitStack()
@@ -66,6 +73,7 @@ def programs_once() -> Iterator[None]:
             taken = _taken(kept, constants, Path(folder))
             if taken is not None:
                 log.info("mace model: the compiled program of an earlier freeze is taken")
+                used.append(kept)
                 return taken
         with _order_of_constants() as order:
             made = original(gm, args, kwargs, options=options)
@@ -80,7 +88,7 @@ def programs_once() -> Iterator[None]:
     try:
         # The host packs the files inside.
         with folders:
-            yield
+            yield used
     finally:
         torch._inductor.aot_compile = original
         GraphLowering.can_inline_constant = staticmethod(inlined)  # type: ignore[method-assign]
