@@ -61,14 +61,24 @@ def train(system, folder, arguments, seed):
             "disp_freq": arguments.steps, "save_freq": arguments.steps,
         },
     }  # fmt: skip
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "input.json").write_text(json.dumps(config))
-    begin = os.times()
+    begin = time.process_time()
+    return train_here(folder, config), time.process_time() - begin
+
+
+def train_here(folder, config):
+    """Train in this process, which has the imports already, unless the folder has the result; the checkpoint."""
+    from deepmd.main import main as dp
+
     if not (folder / "model.ckpt.pt").exists():
-        command = [sys.executable, "-m", "deepmd", "--pt", "train", "input.json"]
-        subprocess.run(command, cwd=folder, check=True, capture_output=True)
-    end = os.times()
-    return folder / "model.ckpt.pt", end.children_user - begin.children_user
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "input.json").write_text(json.dumps(config))
+        before = Path.cwd()
+        os.chdir(folder)
+        try:
+            dp(["--pt", "train", "--skip-neighbor-stat", "input.json", "--log-path", "train.log"])
+        finally:
+            os.chdir(before)
+    return folder / "model.ckpt.pt"
 
 
 def frames_of(path, count):
