@@ -107,7 +107,7 @@ def training_input(arguments, system, seed):
     """Input of one training; members of a committee differ in their seed."""
     weights = {"start_pref_e": 1, "limit_pref_e": 100, "start_pref_f": 100, "limit_pref_f": 100}
     return {
-        "model": {**NETWORK, "num_channels": arguments.channels, **SYSTEMS["acac"]["model"]},
+        "model": {**NETWORK, "num_channels": arguments.channels, "max_L": arguments.max_L, **SYSTEMS["acac"]["model"]},
         "learning_rate": {"type": "cosine", "start_lr": arguments.rate, "stop_lr": arguments.rate / 1000},
         "optimizer": {"type": "Adam"},
         "loss": {"type": "ener", **weights, "start_pref_v": 0, "limit_pref_v": 0},
@@ -230,6 +230,7 @@ def main():
     parser.add_argument("--members", type=int, default=3, help="of the committee")
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--channels", type=int, default=8)
+    parser.add_argument("--max-L", type=int, default=0, dest="max_L")
     parser.add_argument("--rate", type=float, default=0.01)
     parser.add_argument("--json", type=Path, help="keep all results")
     parser.add_argument("--figure", type=Path)

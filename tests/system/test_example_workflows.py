@@ -1,7 +1,9 @@
 """The workflows of the examples, shortened, and their scripts on inputs with a known answer."""
 
+import argparse
 import json
 import os
+import re
 import runpy
 import subprocess
 import sys
@@ -10,11 +12,15 @@ from unittest.mock import patch
 
 import numpy as np
 import pytest
+from deepmd.infer import DeepPot
 from deepmd.main import main as dp
 from deepmd_run import working_directory
 from documented import blocks
 from helpers import random_frame, tiny_model
 from lammps_cases import STRONG, freeze
+
+from deepmd_gnn import uncertainty
+from deepmd_gnn.cli import main as deepmd_gnn
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
@@ -162,10 +168,8 @@ def test_heat_flux_in_lammps(tmp_path):
 # --- active learning ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
-@pytest.mark.lammps
-def test_active_learning(tmp_path, capsys):
-    """Two rounds of two models: labels are the reference's, and what was selected is trained on."""
+def active_learning(folder, options):
+    """Run the loop with the arguments of the page and these; the programs that it starts."""
     loop = script("active_learning/loop.py")
     (line,) = (b.text for b in blocks(EXAMPLES / "active_learning/README.md") if b.kind == "sh")
     python, name, *shown = line.split()
@@ -173,17 +177,28 @@ def test_active_learning(tmp_path, capsys):
     commands = []
 
     def in_this_process(command, folder):
-        """`dp` without its imports; everything else as it is."""
+        """Python without its imports; everything else as it is."""
         commands.append(command[0])
         if command[0] == "dp":
             with working_directory(folder):
                 dp([*command[1:], "--log-path", "dp.log"])
+        elif command[0] == "deepmd-gnn":
+            with working_directory(folder):
+                assert deepmd_gnn(command[1:]) == 0
         else:
             run(folder, *command)
 
     with patch.dict(loop["main"].__globals__, {"run": in_this_process}):
-        short = "--rounds 2 --models 2 --training-steps 2 --md-steps 20 --new 3 --low 1e-6 --high 1e6"
-        loop["main"]([*shown, *short.split(), "--folder", str(tmp_path)])
+        short = "--training-steps 2 --md-steps 20 --new 3 --low 1e-6 --high 1e6"
+        loop["main"]([*shown, *short.split(), *options.split(), "--folder", str(folder)])
+    return commands
+
+
+@pytest.mark.slow
+@pytest.mark.lammps
+def test_active_learning(tmp_path, capsys):
+    """Two rounds of two models: labels are the reference's, and what was selected is trained on."""
+    commands = active_learning(tmp_path, "--rounds 2 --models 2")
     assert commands == [*["dp"] * 4, "lmp"] * 2
     assert capsys.readouterr().out.count("3 new configurations") == 2
     settings = json.loads((tmp_path / "round_1" / "model_2" / "input.json").read_text())
@@ -204,6 +219,31 @@ def test_active_learning(tmp_path, capsys):
     assert load["energy"][0] == pytest.approx(atoms.get_potential_energy())
     assert load["force"][0] == pytest.approx(atoms.get_forces().ravel())
     assert load["virial"][0] == pytest.approx(-atoms.get_volume() * atoms.get_stress(voigt=False).ravel())
+
+
+@pytest.mark.slow
+@pytest.mark.lammps
+def test_active_learning_by_the_last_layer(tmp_path, capsys):
+    """One model, whose frozen file knows how sure it is: what it selects is within the bounds by `deepmd_gnn.uncertainty`."""
+    commands = active_learning(tmp_path, "--rounds 1 --select llpr")
+    assert commands == ["dp", "deepmd-gnn", "dp", "lmp"]
+    told = re.search(r"largest deviation ([\d.]+) eV/Å, 0 % .* 3 new", capsys.readouterr().out)
+    chosen = np.load(tmp_path / "data_1/set.000/coord.npy")
+    box = np.load(tmp_path / "data_1/set.000/box.npy")
+    model = DeepPot(str(tmp_path / "round_0/model_1/mace.pth"))
+    found = uncertainty(model, chosen, box, np.zeros(32, dtype=int), forces=True)["force_std"]
+    assert found.shape == (3, 32, 1)
+    assert 0 < found.max() <= float(told[1]) + 5e-4
+
+
+def test_selection_at_random():
+    """Without a model's opinion all configurations are candidates, whatever the bounds."""
+    loop = script("active_learning/loop.py")
+    options = argparse.Namespace(select="random", new=3, low=5.0, high=6.0)
+    chosen, told = loop["choose"](options, None, None, list(range(10)), np.random.default_rng(0))
+    assert told == ""
+    assert len(set(chosen)) == 3
+    assert set(chosen) <= set(range(10))
 
 
 def test_selection():
