@@ -4,7 +4,8 @@
 the first one an uncertainty, and prints a Markdown table for each test set: rank correlation (Spearman) of predicted standard deviations
 and absolute errors, root mean square of error over deviation (1 if calibrated), the share of errors within one and two deviations
 (0.68 and 0.95 of a Gaussian), and the cost of an evaluation in units of energy and forces of one model. The committee's deviations are
-also multiplied by a factor fitted to the same validation frames, as LLPR's are. ``water`` is the other system.
+also multiplied by a factor fitted to the same validation frames, as LLPR's are. ``water`` is the other system. ``--seeds 3`` repeats all with
+other weights and orders of the data, and ends with mean and standard deviation; ``--figure`` draws errors against deviations.
 """
 
 import argparse
@@ -17,10 +18,11 @@ import time
 from pathlib import Path
 
 import numpy as np
+from reliability import HEAD, draw, statistics, summary, text
 
 from deepmd_gnn.datasets.sources import read_frames
 from deepmd_gnn.tools.alike_frames import inputs_of
-from deepmd_gnn.tools.error_bars import rms_ratio, spearman
+from deepmd_gnn.tools.error_bars import rms_ratio
 from deepmd_gnn.tools.evaluation import load_potential, quiet
 from deepmd_gnn.tools.uncertainty import uncertainty
 
@@ -122,20 +124,8 @@ def seconds(functions, times):
     return best
 
 
-def line(name, deviations, errors, cost):
-    """One line of the table."""
-    ratio = np.abs(errors) / deviations
-    within = [f"{(ratio < limit).mean():.2f}" for limit in (1.0, 2.0)]
-    return f"| {name} | {spearman(deviations, errors):.2f} | {rms_ratio(deviations, errors):.2f} | {' | '.join(within)} | {cost} |"
-
-
-def force_line(name, deviations, errors, cost):
-    """The same for forces: errors are lengths of vectors, of which a Gaussian has 0.61 and 0.99 within one and two deviations."""
-    return line(name, deviations.ravel(), np.linalg.norm(errors, axis=2).ravel(), cost)
-
-
-def compare(name, models, frames, scales, costs):
-    """Print the table of a test set."""
+def compare(name, models, frames, scales, costs, number):
+    """Print the table of a test set; its statistics by quantity and way, with energies per atom."""
     energies, forces = references(frames)
     members = [predictions(model, frames) for model in models]
     all_energies, all_forces = (np.stack(one) for one in zip(*members, strict=True))
@@ -148,15 +138,32 @@ def compare(name, models, frames, scales, costs):
         f"{1e3 * np.sqrt((force_error**2).mean()):.0f} meV/Å, of the committee's mean {1e3 * np.sqrt((mean_error**2).mean()) / natoms:.2f} "
         f"and {1e3 * np.sqrt((mean_force_error**2).mean()):.0f}\n"
     )
-    print("| | Spearman | RMS of error/σ | within σ | within 2σ | cost |\n|---|---|---|---|---|---|")
     spread = all_energies.std(axis=0)
-    force_spread = np.sqrt(all_forces.var(axis=0).sum(axis=2))
-    print(line("energy, LLPR", energy_std, error, costs["energy"]))
-    print(line("energy, committee", spread, mean_error, costs["committee"]))
-    print(line("energy, committee, scaled", spread * scales[0], mean_error, costs["committee"]))
-    print(force_line("forces, LLPR", force_std, force_error, costs["forces"]))
-    print(force_line("forces, committee", force_spread, mean_force_error, costs["committee"]))
-    print(force_line("forces, committee, scaled", force_spread * scales[1], mean_force_error, costs["committee"]))  # fmt: skip
+    force_spread = np.sqrt(all_forces.var(axis=0).sum(axis=2)).ravel()
+    # Errors of forces are lengths of vectors, of which a Gaussian has 0.61 and 0.99 within one and two deviations.
+    lengths, mean_lengths = (np.linalg.norm(one, axis=2).ravel() for one in (force_error, mean_force_error))
+    pairs = {
+        "energy": {
+            "LLPR": (energy_std / natoms, error / natoms),
+            "committee": (spread / natoms, mean_error / natoms),
+            "committee, scaled": (spread * scales[0] / natoms, mean_error / natoms),
+        },
+        "forces": {
+            "LLPR": (force_std.ravel(), lengths),
+            "committee": (force_spread, mean_lengths),
+            "committee, scaled": (force_spread * scales[1], mean_lengths),
+        },
+    }
+    print(f"{HEAD} cost |\n|---|---|---|---|---|---|")
+    found = {
+        quantity: {way: statistics(*pair, number) for way, pair in ways.items()}
+        for quantity, ways in pairs.items()
+    }
+    for quantity, ways in found.items():
+        for way, one in ways.items():
+            cost = costs[quantity if way == "LLPR" else "committee"]
+            print(f"| {quantity}, {way} | {text([one])} | {cost} |")
+    return found
 
 
 def committee_scales(models, frames):
@@ -182,39 +189,76 @@ def main():
     parser.add_argument("--rate", type=float, default=0.01)
     parser.add_argument("--frames", type=int, default=300, help="of each test set, at most")
     parser.add_argument("--members", type=int, default=4)
+    parser.add_argument(
+        "--seeds", type=int, default=1, help="how many committees, of different weights and order of the data"
+    )
+    parser.add_argument("--bins", type=int, default=10, help="of the calibration plot")
     parser.add_argument("--folder", type=Path, help="keeps the trainings (default: a temporary one)")
+    parser.add_argument("--json", type=Path, help="keep all statistics")
+    parser.add_argument("--figure", type=Path, help="draw the calibration plot")
     arguments = parser.parse_args()
-    chosen = SYSTEMS[arguments.system]
     if arguments.data:
-        chosen["folder"] = arguments.data.resolve()
+        SYSTEMS[arguments.system]["folder"] = arguments.data.resolve()
+    results = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.folder.resolve() if arguments.folder else Path(temporary)
-        trained = [train(arguments.system, folder / f"member{k}", arguments, k + 1) for k in range(arguments.members)]  # fmt: skip
-        print(f"training: {np.mean([one[1] for one in trained]):.0f} s of CPU each")
-        sure = folder / "sure.pt"
-        sure.unlink(missing_ok=True)
-        data = [str(chosen["folder"] / chosen[part]) for part in ("train", "valid")]
-        command = [sys.executable, "-m", "deepmd_gnn", "uncertainty", str(trained[0][0]), data[0], "--valid", data[1], "-o", str(sure)]  # fmt: skip
-        begin = time.perf_counter()
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
-        print(f"{done.stdout}deepmd-gnn uncertainty: {time.perf_counter() - begin:.0f} s")
-        models = [load_potential(path) for path in (sure, *(one[0] for one in trained[1:]))]
-        scales = committee_scales(models, frames_of(chosen["folder"] / chosen["valid"], 10**9))
-        one = frames_of(chosen["folder"] / chosen["valid"], 1)
-        taken = seconds(
-            {
-                "plain": lambda: predictions(models[0], one),
-                "energy": lambda: (predictions(models[0], one), last_layer(models[0], one, False)),
-                "forces": lambda: (predictions(models[0], one), last_layer(models[0], one, True)),
-                "committee": lambda: [predictions(model, one) for model in models],
-            },
-            10,
+        for seed in range(arguments.seeds):
+            results.append(one_committee(folder, seed, arguments))
+            if arguments.json:
+                arguments.json.write_text(json.dumps(results, indent=1) + "\n")
+    if arguments.seeds > 1:
+        print(summary(results))
+    if arguments.figure:
+        draw(results).savefig(arguments.figure)
+
+
+def one_committee(folder, seed, arguments):
+    """Train a committee and evaluate it; statistics of each test set."""
+    chosen = SYSTEMS[arguments.system]
+    first = seed * arguments.members
+    trained = [
+        train(arguments.system, folder / f"member{first + k}", arguments, first + k + 1)
+        for k in range(arguments.members)
+    ]
+    print(f"training: {np.mean([one[1] for one in trained]):.0f} s of CPU each")
+    sure = folder / f"sure{seed}.pt"
+    sure.unlink(missing_ok=True)
+    data = [str(chosen["folder"] / chosen[part]) for part in ("train", "valid")]
+    command = [
+        sys.executable,
+        "-m",
+        "deepmd_gnn",
+        "uncertainty",
+        str(trained[0][0]),
+        data[0],
+        "--valid",
+        data[1],
+        "-o",
+        str(sure),
+    ]
+    begin = time.perf_counter()
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    print(f"{done.stdout}deepmd-gnn uncertainty: {time.perf_counter() - begin:.0f} s")
+    models = [load_potential(path) for path in (sure, *(one[0] for one in trained[1:]))]
+    scales = committee_scales(models, frames_of(chosen["folder"] / chosen["valid"], 10**9))
+    one = frames_of(chosen["folder"] / chosen["valid"], 1)
+    taken = seconds(
+        {
+            "plain": lambda: predictions(models[0], one),
+            "energy": lambda: (predictions(models[0], one), last_layer(models[0], one, False)),
+            "forces": lambda: (predictions(models[0], one), last_layer(models[0], one, True)),
+            "committee": lambda: [predictions(model, one) for model in models],
+        },
+        10,
+    )
+    costs = {name: f"{value / taken['plain']:.1f}" for name, value in taken.items()}
+    print(f"one evaluation of one frame: {1e3 * taken['plain']:.1f} ms of CPU")
+    return {
+        test: compare(
+            test, models, frames_of(chosen["folder"] / test, arguments.frames), scales, costs, arguments.bins
         )
-        costs = {name: f"{value / taken['plain']:.1f}" for name, value in taken.items()}
-        print(f"one evaluation of one frame: {1e3 * taken['plain']:.1f} ms of CPU")
-        for test in chosen["tests"]:
-            frames = frames_of(chosen["folder"] / test, arguments.frames)
-            compare(test, models, frames, scales, costs)
+        for test in chosen["tests"]
+    }
 
 
 if __name__ == "__main__":

@@ -120,6 +120,60 @@ def test_forgetting():
     assert all(float(cell.split()[0]) > 0 for cell in row.split("|")[2:8])
 
 
+def test_uncertainty(tmp_path):
+    """Two committees of two, with the calibration plot."""
+    data = str(copy_example("acac", tmp_path, frames=5) / "data")
+    figure, kept = tmp_path / "plot.png", tmp_path / "kept.json"
+    options = [
+        "--steps",
+        "1",
+        "--channels",
+        "1",
+        "--members",
+        "2",
+        "--frames",
+        "3",
+        "--seeds",
+        "2",
+        "--bins",
+        "2",
+    ]
+    out = run(
+        "uncertainty.py", "acac", "--data", data, *options, "--json", str(kept), "--figure", str(figure)
+    )
+    assert len(re.findall(r"^\| forces, LLPR \| -?[\d.]+ ± [\d.]+ \|", out, re.MULTILINE)) == 2
+    first, second = (one["test_600K"]["forces"]["committee"]["bins"] for one in json.loads(kept.read_text()))
+    assert np.shape(first) == (2, 2)
+    assert first != second
+    assert figure.stat().st_size > 1000
+
+
+def test_active_learning(tmp_path):
+    """One round that chooses by the last layer of one model."""
+    figure, kept = tmp_path / "curves.png", tmp_path / "kept.json"
+    options = [
+        "--seeds",
+        "1",
+        "--ways",
+        "LLPR",
+        "--labels",
+        "5",
+        "6",
+        "--pool",
+        "8",
+        "--tests",
+        "2",
+        "--members",
+        "1",
+    ]
+    short = ["--steps", "1", "--channels", "1", "--json", str(kept), "--figure", str(figure)]
+    out = run("active_learning.py", *options, *short)
+    assert re.findall(r"^\| (\d+) \| LLPR \|", out, re.MULTILINE) == ["5", "6"]
+    rows = json.loads(kept.read_text())
+    assert [(row["labels"], row["hot"] <= row["labels"] - 5) for row in rows] == [(5, True), (6, True)]
+    assert figure.stat().st_size > 1000
+
+
 def test_training(tmp_path, monkeypatch, capsys):
     """Both programs on five frames, and the table of their errors."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
