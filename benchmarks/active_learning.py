@@ -1,7 +1,7 @@
 """What is gained by choosing which frames to label: errors against the number of labels, chosen at random, by a committee, or by LLPR.
 
 ``python benchmarks/active_learning.py --json active.json --figure active.png`` starts, for each seed, with a few labels of AcAc at 300 K. The pool
-has frames at 300 K and at 600 K; in each round a small network is trained from new weights on the labels there are, and the pool's frames with the
+has frames at 300 K and at 600 K; in each round a small network is trained further on all labels there are, and the pool's frames with the
 largest deviation of a force are labelled. Deviations are those of a committee (whose first member is the network), or those of the network's last
 layer (``deepmd-gnn uncertainty``). It prints a Markdown table, mean and standard deviation over the seeds, of root mean square
 errors of the network, one model whatever the way, on other frames at 600 K, and of how many of the labels are at 600 K.
@@ -119,13 +119,16 @@ def training_input(arguments, system, seed):
     }  # fmt: skip
 
 
-def trained(folder, pool, places, seeds, arguments):
-    """Models with these seeds, trained on these frames."""
+def trained(folder, pool, places, seeds, arguments, before=None):
+    """Models with these seeds, trained on these frames; from the weights of the round that is in the folder `before`."""
     pool.write(folder / "data", places)
-    return [
-        load_potential(train_here(folder / f"model_{seed}", training_input(arguments, folder / "data", seed)))
-        for seed in seeds
-    ]
+    models = []
+    for seed in seeds:
+        name = f"model_{seed}"
+        start = ["--init-model", str(before / name / "model.ckpt.pt")] if before else []
+        config = training_input(arguments, folder / "data", seed)
+        models.append(load_potential(train_here(folder / name, config, start)))
+    return models
 
 
 def tested(model, pool, places):
@@ -157,7 +160,7 @@ def one_seed(seed, folder, pool, arguments):
     common = trained(folder / "first", pool, first, members, arguments)
     for way in arguments.ways:
         rng = np.random.default_rng(1000 + seed)
-        places, models = first, common
+        places, models, before = first, common, folder / "first"
         yield {"seed": seed, "way": way, **tested(models[0], pool, places)}
         for number in arguments.labels[1:]:
             left = np.setdiff1d(np.arange(2 * pool.size), places)
@@ -166,7 +169,8 @@ def one_seed(seed, folder, pool, arguments):
             # Nothing is chosen after the last round.
             asked = way == "committee" and number != arguments.labels[-1]
             wanted = members if asked else members[:1]
-            models = trained(folder / f"{way}_{number}", pool, places, wanted, arguments)
+            here = folder / f"{way}_{number}"
+            models, before = trained(here, pool, places, wanted, arguments, before), here
             yield {"seed": seed, "way": way, **tested(models[0], pool, places)}
 
 
@@ -225,13 +229,13 @@ def main():
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--labels", type=int, nargs="+", default=[10, 20, 40, 80], help="after each round")
-    parser.add_argument("--pool", type=int, default=200, help="frames of each temperature")
-    parser.add_argument("--tests", type=int, default=200, help="held-out frames at 600 K")
+    parser.add_argument("--pool", type=int, default=150, help="frames of each temperature")
+    parser.add_argument("--tests", type=int, default=150, help="held-out frames at 600 K")
     parser.add_argument("--members", type=int, default=3, help="of the committee")
-    parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--channels", type=int, default=8)
-    parser.add_argument("--max-L", type=int, default=0, dest="max_L")
-    parser.add_argument("--rate", type=float, default=0.01)
+    parser.add_argument("--max-L", type=int, default=1, dest="max_L")
+    parser.add_argument("--rate", type=float, default=0.03)
     parser.add_argument("--json", type=Path, help="keep all results")
     parser.add_argument("--figure", type=Path)
     arguments = parser.parse_args()

@@ -67,7 +67,7 @@ def train(system, folder, arguments, seed):
     return train_here(folder, config), time.process_time() - begin
 
 
-def train_here(folder, config):
+def train_here(folder, config, options=()):
     """Train in this process, which has the imports already, unless the folder has the result; the checkpoint."""
     from deepmd.main import main as dp
 
@@ -77,7 +77,7 @@ def train_here(folder, config):
         before = Path.cwd()
         os.chdir(folder)
         try:
-            dp(["--pt", "train", "--skip-neighbor-stat", "input.json", "--log-path", "train.log"])
+            dp(["--pt", "train", "--skip-neighbor-stat", "input.json", "--log-path", "train.log", *options])
         finally:
             os.chdir(before)
     return folder / "model.ckpt.pt"
