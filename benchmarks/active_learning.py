@@ -213,10 +213,11 @@ def draw(rows, labels):
                 axis.errorbar(
                     shifted, means, spreads, color=PALETTE[place], label=way, marker="o", ms=4, capsize=2
                 )
-        axis.set(xscale="log", yscale="log", xlabel="labels", ylabel=name)
+        axis.set(xscale="log", xlabel="labels", ylabel=name)
         axis.set_xticks(labels, [str(number) for number in labels])
-        axis.minorticks_off()
+        axis.xaxis.minorticks_off()
         style_axis(axis)
+        axis.set_ylim(bottom=0)
     axis.legend(frameon=False, fontsize=8)
     return figure
 
