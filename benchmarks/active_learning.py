@@ -233,7 +233,7 @@ def main():
     parser.add_argument("--pool", type=int, default=150, help="frames of each temperature")
     parser.add_argument("--tests", type=int, default=150, help="held-out frames at 600 K")
     parser.add_argument("--members", type=int, default=3, help="of the committee")
-    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--steps", type=int, default=80)
     parser.add_argument("--channels", type=int, default=8)
     parser.add_argument("--max-L", type=int, default=1, dest="max_L")
     parser.add_argument("--rate", type=float, default=0.03)
