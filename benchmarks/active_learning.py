@@ -190,7 +190,8 @@ def table(rows, labels):
     for number in labels:
         for way in ways:
             cells = [
-                f"{m:.3g} ± {s:.2g}" for m, s in (statistics(rows, way, number, key) for key in QUANTITIES)
+                f"{m:.0f} ± {s:.0f}" if m >= 100 else f"{m:.1f} ± {s:.1f}"
+                for m, s in (statistics(rows, way, number, key) for key in QUANTITIES)
             ]
             hot = statistics(rows, way, number, "hot")[0]
             lines.append(f"| {number} | {way} | {' | '.join(cells)} | {hot:.0f} |")

@@ -52,4 +52,4 @@ def test_mean_and_spread(benchmark):
     active = benchmark("active_learning")
     rows = [{"way": "LLPR", "labels": 5, "force": value, "energy": 1.0, "hot": 2} for value in (1.0, 3.0)]
     assert active.statistics(rows, "LLPR", 5, "force") == pytest.approx((2.0, 2**0.5))
-    assert active.table(rows, [5]).splitlines()[-1] == "| 5 | LLPR | 2 ± 1.4 | 1 ± 0 | 2 |"
+    assert active.table(rows, [5]).splitlines()[-1] == "| 5 | LLPR | 2.0 ± 1.4 | 1.0 ± 0.0 | 2 |"
