@@ -1,6 +1,7 @@
 """Files of the other plugin with the name deepmd-gnn, 0.1 and 0.2, as plain data.
 
-Such a model keeps native MACE's module: checkpoints hold its weights, frozen files the module with its settings.
+Such a model keeps the module of native MACE or of the package nequip: checkpoints hold its weights, frozen files the module with
+its settings.
 """
 
 import json
@@ -23,11 +24,13 @@ class PluginModel:
     section: dict[str, Any]
     """The model section of the input; empty in a frozen file that was not trained (``mace-off convert``)."""
     module: NativeModule
-    """Native MACE's module: of a checkpoint its weights only, of a frozen file also its settings."""
+    """Native MACE's module, or the package nequip's: of a checkpoint its weights only, of a frozen file also its settings."""
     type_map: list[str]
     """Names of the types, MM types among them."""
     sel: int | None
-    """How many neighbours of an atom are kept, which a model that was not converted divides its messages by."""
+    """How many neighbours of an atom are kept, which a model that was not converted divides its messages by (NequIP: by its root)."""
+    shifts: torch.Tensor | None = None
+    """Of NequIP: what is added to its energies, eV, shape (ntypes,)."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +40,9 @@ class PluginFile:
     kind: str
     """``"pt"`` or ``"pth"``."""
     type: str
-    """``"mace"`` or ``"nequip"``."""
+    """``"mace"``, ``"nequip"``, or what else a checkpoint names."""
     models: dict[str, PluginModel]
-    """By head; ``"Default"`` where there are no heads. Empty for NequIP."""
+    """By head; ``"Default"`` where there are no heads. Empty for other types, and for several in one file."""
 
 
 def read_plugin_file(path: str | Path) -> PluginFile | None:
@@ -79,14 +82,12 @@ def _frozen(file: TorchFile) -> PluginFile:
     module = NativeModule(file.content)
     if "model" not in module.children:
         raise NotConvertible(f"{file.path} has no network of a model of {NAME}. Not converted.")
-    if not module.qualname.startswith("__torch__.deepmd_gnn.mace."):
-        return PluginFile("pth", "nequip", {})
+    kind = "mace" if module.qualname.startswith("__torch__.deepmd_gnn.mace.") else "nequip"
     section = json.loads(module.settings.get("model_def_script") or "{}")
     type_map = [str(name) for name in module.settings.get("type_map") or section.get("type_map") or []]
     module["model"].code = file.code
-    return PluginFile(
-        "pth", "mace", {"Default": PluginModel(section, module["model"], type_map, _sel(module.settings))}
-    )
+    model = PluginModel(section, module["model"], type_map, _sel(module.settings), module.tensors.get("e0"))
+    return PluginFile("pth", kind, {"Default": model})
 
 
 def _checkpoint(path: Path, content: Any) -> PluginFile:
@@ -94,7 +95,7 @@ def _checkpoint(path: Path, content: Any) -> PluginFile:
     params = state["_extra_state"]["model_params"]
     sections = params.get("model_dict") or {"Default": params}
     kinds = {str(section.get("type")) for section in sections.values()}
-    if kinds != {"mace"}:
+    if kinds not in ({"mace"}, {"nequip"}):
         return PluginFile("pt", " and ".join(sorted(kinds)), {})
     models = {
         head: PluginModel(
@@ -102,10 +103,11 @@ def _checkpoint(path: Path, content: Any) -> PluginFile:
             _module(path, _below(state, f"model.{head}.")),
             [str(n) for n in section["type_map"]],
             _sel(section),
+            _below(state, f"model.{head}.").get("e0"),
         )
         for head, section in sections.items()
     }
-    return PluginFile("pt", "mace", models)
+    return PluginFile("pt", kinds.pop(), models)
 
 
 def _sel(settings: dict[str, Any]) -> int | None:

@@ -1,4 +1,4 @@
-"""Native MACE files as files of DeePMD-kit: ``.pt`` to train on, ``.pth`` and ``.pt2`` to run."""
+"""Files of native MACE, and of the other plugin deepmd-gnn, as files of DeePMD-kit: ``.pt`` to train on, ``.pth`` and ``.pt2`` to run."""
 
 import hashlib
 import json
@@ -6,11 +6,14 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from deepmd_gnn.config.mm_types import is_mm
 from deepmd_gnn.files.model_files import read_model_file
 from deepmd_gnn.files.whole_file import refuse_same, whole_file
 from deepmd_gnn.host.freeze import freeze
 from deepmd_gnn.mace import MaceModel
+from deepmd_gnn.native.plugin_nequip import load_plugin_nequip
 from deepmd_gnn.native.reader import load_head
+from deepmd_gnn.nequip import NequipModel
 
 SUFFIXES = (".pt", ".pth", ".pt2")
 
@@ -25,13 +28,13 @@ def convert(
     *,
     trust: bool = False,
     architecture: str | Path | None = None,
-) -> MaceModel:
-    """Convert a native MACE model.
+) -> MaceModel | NequipModel:
+    """Convert a native MACE model, or a MACE or NequIP model of the plugin deepmd-gnn 0.x.
 
     Parameters
     ----------
     source : str or Path
-        A ``.model`` file.
+        A ``.model`` file, or a checkpoint or frozen file of that plugin.
     output : str or Path
         Ends in ``.pt`` (checkpoint for ``dp --pt``; an ``input.json`` to train on is written beside it as
         ``.json``, unless there is one), ``.pth`` or ``.pt2`` (frozen).
@@ -40,7 +43,7 @@ def convert(
 
     Returns
     -------
-    MaceModel
+    MaceModel or NequipModel
         The model that was written.
 
     Raises
@@ -53,7 +56,10 @@ def convert(
     if output.suffix not in SUFFIXES:
         raise ValueError(f"The output '{output}' must end in one of {', '.join(SUFFIXES)}.")
     check_place(output, source, architecture)
-    model, name = load_head(source, head, elements, precision, sel, trust=trust, architecture=architecture)
+    nequip = None if trust else load_plugin_nequip(source, head, elements, precision, sel)
+    model, name = nequip or load_head(
+        source, head, elements, precision, sel, trust=trust, architecture=architecture
+    )
     origin = provenance(source, name)
     if output.suffix == ".pt":
         save_checkpoint(model, output, origin)
@@ -118,12 +124,12 @@ def sha256_of(path: str | Path) -> str:
     return digest.hexdigest()
 
 
-def model_section(model: MaceModel) -> dict[str, Any]:
+def model_section(model: MaceModel | NequipModel) -> dict[str, Any]:
     """The ``model`` section of an ``input.json`` that describes a model, statistics included.
 
     Parameters
     ----------
-    model : MaceModel
+    model : MaceModel or NequipModel
         The model.
 
     Returns
@@ -131,9 +137,10 @@ def model_section(model: MaceModel) -> dict[str, Any]:
     dict[str, Any]
         Plain values.
     """
-    energies = dict(zip(model.type_map, model.out_bias.flatten().tolist(), strict=True))
+    pairs = zip(model.type_map, model.out_bias.flatten().tolist(), strict=True)
+    energies = {name: energy for name, energy in pairs if not is_mm(name)}  # none is given for MM types
     return {
-        "type": "mace",
+        "type": model.config.kind,
         "type_map": list(model.type_map),
         **model.config.to_dict(),
         "avg_num_neighbors": float(model.energy_model.avg_num_neighbors),
@@ -142,12 +149,14 @@ def model_section(model: MaceModel) -> dict[str, Any]:
     }
 
 
-def save_checkpoint(model: MaceModel, path: str | Path, source: dict[str, str] | None = None) -> None:
+def save_checkpoint(
+    model: MaceModel | NequipModel, path: str | Path, source: dict[str, str] | None = None
+) -> None:
     """Write a checkpoint as ``dp --pt train`` does.
 
     Parameters
     ----------
-    model : MaceModel
+    model : MaceModel or NequipModel
         The model.
     path : str or Path
         Of the checkpoint.
@@ -166,14 +175,14 @@ def save_checkpoint(model: MaceModel, path: str | Path, source: dict[str, str] |
         torch.save({"model": state, "optimizer": None}, unfinished)
 
 
-def write_input(model: MaceModel, path: str | Path) -> None:
+def write_input(model: MaceModel | NequipModel, path: str | Path) -> None:
     """Write an input for ``dp --pt train`` that fits a model; an existing file is kept.
 
     The settings are those of gentle fine-tuning: a small learning rate, and forces and energies weighted as in MACE.
 
     Parameters
     ----------
-    model : MaceModel
+    model : MaceModel or NequipModel
         The model.
     path : str or Path
         Of the input.

@@ -44,19 +44,11 @@ def describe_plugin(
     HeadError
         If the head does not exist, or none is named and there are several.
     """
-    if file.type != "mace":
+    if file.type == "nequip":
         raise NotConvertible(
-            f"{path} is a model of type {file.type} of {NAME}; only its MACE models are converted. Train a new one with the "
-            'same input ("type": "nequip" is here, too), or convert the weights of the package nequip. Not converted.'
+            f"{path} is a NequIP model of {NAME}: `deepmd-gnn convert` and deepmd_gnn.convert read it, but it is no MACE model."
         )
-    names = list(file.models)
-    if head is None and len(names) > 1:
-        raise HeadError(
-            f"The file has {len(names)} branches: {', '.join(names)}. Choose one with --head NAME."
-        )
-    if head is not None and head not in names:
-        raise HeadError(f"The file has no branch '{head}'. It has: {', '.join(names)}.")
-    chosen = names[0] if head is None else head
+    chosen = branch(path, file, head)
     model = file.models[chosen]
     _refuse_layout(path, model)
     if file.kind == "pth":
@@ -71,6 +63,44 @@ def describe_plugin(
         )
     options |= energies_and_scale(model.module, 0, model.type_map)
     return model.module, NativeDescription(options, model.type_map, [chosen], 0, neighbors)
+
+
+def branch(path: str | Path, file: PluginFile, head: str | None) -> str:
+    """Choose a branch of a file.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file's name, for messages.
+    file : PluginFile
+        Its content.
+    head : str, optional
+        Its name; needed if there are several.
+
+    Returns
+    -------
+    str
+        Its name.
+
+    Raises
+    ------
+    NotConvertible
+        If the file's models are neither MACE nor NequIP.
+    HeadError
+        If the head does not exist, or none is named and there are several.
+    """
+    names = list(file.models)
+    if not names:
+        raise NotConvertible(
+            f"{path} is a model of type {file.type} of {NAME}; its models of one type, mace or nequip, are converted. Not converted."
+        )
+    if head is None and len(names) > 1:
+        raise HeadError(
+            f"The file has {len(names)} branches: {', '.join(names)}. Choose one with --head NAME."
+        )
+    if head is not None and head not in names:
+        raise HeadError(f"The file has no branch '{head}'. It has: {', '.join(names)}.")
+    return names[0] if head is None else head
 
 
 def _refuse_layout(path: str | Path, model: PluginModel) -> None:

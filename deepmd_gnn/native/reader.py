@@ -177,7 +177,7 @@ def _load(
     sel: int | None,
 ) -> MaceModel:
     wanted = description.type_map if elements is None else list(elements)
-    _check_elements(wanted, description.type_map)
+    check_elements(wanted, description.type_map)
     options = dict(description.options)
     if precision is not None:
         if precision not in PRECISIONS:
@@ -190,7 +190,21 @@ def _load(
     return _build(native, description, config, wanted)
 
 
-def _check_elements(wanted: list[str], known: list[str]) -> None:
+def check_elements(wanted: list[str], known: list[str]) -> None:
+    """Refuse elements to keep that a model does not have.
+
+    Parameters
+    ----------
+    wanted : list[str]
+        What a user asks for.
+    known : list[str]
+        The model's type map.
+
+    Raises
+    ------
+    ValueError
+        If one is not known or named twice, or there is none.
+    """
     missing = [name for name in wanted if name not in known]
     if missing or not wanted or len(set(wanted)) < len(wanted):
         fail("elements", ",".join(wanted), f"a list without repetition from {', '.join(known)}")

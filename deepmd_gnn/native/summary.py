@@ -9,6 +9,7 @@ from deepmd_gnn.files.plugin_file import read_plugin_file
 from deepmd_gnn.files.plugin_marks import NAME
 from deepmd_gnn.native.description import NativeDescription, choose_head, describe
 from deepmd_gnn.native.plugin import describe_plugin
+from deepmd_gnn.native.plugin_nequip import describe_nequip
 from deepmd_gnn.native.reader import explained
 
 _KINDS = {"native": "model of native MACE ({model})", "plugin": "model of another plugin ({model})"}
@@ -69,7 +70,8 @@ def summarise_plugin(path: Path) -> dict[str, Any] | None:
             kind = {"pt": "checkpoint", "pth": "frozen model"}[file.kind]
             found["model"] = f"{NAME}, {kind}, {file.type}"
             branches: list[str | None] = [*file.models] or [None]
-            described = {head: describe_plugin(path, file, head) for head in branches}
+            describe_one = describe_nequip if file.type == "nequip" else describe_plugin
+            described = {head: describe_one(path, file, head) for head in branches}
     except (NotConvertible, FileError) as error:
         return {**found, "convertible": False, "reason": str(error), "next": None}
     heads = {str(head): description for head, (_, description) in described.items()}
@@ -137,12 +139,27 @@ def native_lines(summary: dict[str, Any]) -> dict[str, str]:
     if not summary["convertible"]:
         return {**lines, "Convertible": f"no: {summary['reason']}"}
     options = summary["options"]
-    first = options.get("interaction_first") or options["interaction"]
+    nequip = "feature_irreps_hidden" in options
     lines |= {
         "Convertible": "yes",
         "Heads": " ".join(summary["heads"]),
         "Type map": " ".join(summary["type_map"]),
         "Cutoff (r_max)": f"{summary['r_max']:g} Å",
+        **(_nequip_lines(options) if nequip else _mace_lines(options)),
+        "Precision": summary["precision"],
+        "Numbers in the file": f"{summary['parameters']:,}",
+    }
+    for head, energies in summary["atomic_energies"].items():
+        # A lone atom of NequIP has an energy of its own besides.
+        lines[f"{'Shifts' if nequip else 'E0'} of {head}"] = ", ".join(
+            f"{name} {value:.6f} eV" for name, value in energies.items()
+        )
+    return {**lines, "Next": summary["next"]}
+
+
+def _mace_lines(options: dict[str, Any]) -> dict[str, str]:
+    first = options.get("interaction_first") or options["interaction"]
+    return {
         "Layers": f"{options['num_interactions']}: {first}, {options['interaction']}",
         "Features": str(options["hidden_irreps"]),
         "Messages divided by": f"{options['avg_num_neighbors']:g} (avg_num_neighbors)",
@@ -150,12 +167,16 @@ def native_lines(summary: dict[str, Any]) -> dict[str, str]:
         "Correlation": str(options["correlation"]),
         "ZBL repulsion": "yes" if options["pair_repulsion"] else "no",
         **_embedding_line(options),
-        "Precision": summary["precision"],
-        "Numbers in the file": f"{summary['parameters']:,}",
     }
-    for head, energies in summary["atomic_energies"].items():
-        lines[f"E0 of {head}"] = ", ".join(f"{name} {value:.6f} eV" for name, value in energies.items())
-    return {**lines, "Next": summary["next"]}
+
+
+def _nequip_lines(options: dict[str, Any]) -> dict[str, str]:
+    return {
+        "Layers": f"{options['num_layers']}, {options['nonlinearity_type']}",
+        "Features": str(options["feature_irreps_hidden"]),
+        "Messages divided by": f"the root of {options['avg_num_neighbors']:g} (avg_num_neighbors)",
+        "Edges": str(options["irreps_edge_sh"]),
+    }
 
 
 def _embedding_line(options: dict[str, Any]) -> dict[str, str]:
