@@ -88,7 +88,7 @@ def test_numbers_of_its_nequip(name, tmp_path, caplog):
     assert json.loads((tmp_path / "new.json").read_text())["model"]["type"] == "nequip"
 
 
-def test_nequip_with_fewer_types_and_in_double_precision():
+def test_nequip_with_another_order_and_in_double_precision():
     name = "0.2.0_nequip_mm.pth"
     model, head = load_plugin_nequip(DATA / name, elements=["HW", "H", "O", "OW"])
     assert (model.type_map, head) == (["HW", "H", "O", "OW"], "Default")
