@@ -4,6 +4,7 @@ No torch here: DeePMD-kit reads the schema in every ``dp`` process.
 """
 
 import dataclasses
+import logging
 from typing import Any, ClassVar, NoReturn
 
 from deepmd_gnn.config import checks
@@ -13,6 +14,8 @@ from deepmd_gnn.config.fields import option as _option
 from deepmd_gnn.config.mm_types import is_mm
 
 NONLINEARITIES = ("gate", "norm")
+log = logging.getLogger("deepmd.deepmd_gnn")
+
 # What the simple keys are where neither they nor the irreps are given.
 SIMPLE = {"l_max": 2, "parity": True, "num_features": 32}
 
@@ -178,7 +181,7 @@ class NequipConfig(Options):
         self._set("PolynomialCutoff_p", float(self.PolynomialCutoff_p))
 
     def _resolved_irreps(self) -> dict[str, str]:
-        """One spelling of the irreps: given ones, or those of the simple keys; raise ValueError if they contradict."""
+        """One spelling of the irreps: written ones, else those of the simple keys; the existing plugin goes by the irreps, too."""
         given = {key: getattr(self, key) for key in SIMPLE if getattr(self, key) is not None}
         derived = _irreps(**{**SIMPLE, **given})
         resolved = {}
@@ -187,7 +190,13 @@ class NequipConfig(Options):
             resolved[key] = implied if written is None else spelled(written)
             if given and resolved[key] != implied:
                 names = ", ".join(f"{name} {value}" for name, value in given.items())
-                fail(key, written, f"left out, or '{implied}' as it follows from {names}")
+                log.warning(
+                    "nequip model: '%s' is '%s' as written; from %s would follow '%s', which does not count.",
+                    key,
+                    resolved[key],
+                    names,
+                    implied,
+                )
         return resolved
 
     @property

@@ -44,7 +44,7 @@ def test_input_of_the_existing_plugin():
     assert config == dataclasses.replace(NequipConfig(), precision="float32")
 
 
-def test_simple_keys_and_irreps_are_two_spellings():
+def test_simple_keys_and_irreps_are_two_spellings(caplog):
     simple = NequipConfig(l_max=1, num_features=8, parity=False)
     irreps = {
         "irreps_edge_sh": "0e+1e",
@@ -54,10 +54,10 @@ def test_simple_keys_and_irreps_are_two_spellings():
     }
     assert NequipConfig(**irreps) == simple
     assert NequipConfig(**irreps, l_max=1, parity=False, num_features=8) == simple
-    with pytest.raises(
-        ValueError, match="nequip model: 'irreps_edge_sh' is '0e\\+1e'.*l_max 2, parity False"
-    ):
-        NequipConfig(**irreps, l_max=2, parity=False, num_features=8)
+    assert not caplog.text
+    # As the existing plugin, which goes by the irreps.
+    assert NequipConfig(**irreps, l_max=2, parity=False, num_features=8) == simple
+    assert "'irreps_edge_sh' is '1x0e + 1x1e' as written; from l_max 2, parity False" in caplog.text
     assert NequipConfig(**json.loads(json.dumps(simple.to_dict()))) == simple
     assert spelled("0e+ 4x1o") == "1x0e + 4x1o"
 
