@@ -4,6 +4,7 @@ import pytest
 import torch
 from helpers import random_frame
 
+from deepmd_gnn.graph import atom_graph
 from deepmd_gnn.graph.arrangement import for_compiled_training, for_training_kernels, in_chunks
 from deepmd_gnn.graph.atom_graph import (
     FIELDS,
@@ -75,8 +76,8 @@ def test_a_field_of_another_mode_is_refused():
 
 
 def test_every_optional_field_belongs_to_a_mode():
-    """Or to all of them: quantities of frames."""
-    assert set().union(*FIELDS.values()) == set(AtomGraph._fields[6:]) - {"values", "frames"}
+    """Or to all of them: quantities of frames, and pairs of charges."""
+    assert set().union(*FIELDS.values()) == set(AtomGraph._fields[6:]) - atom_graph._OF_FRAMES
 
 
 def test_what_is_set_for_a_compilation_ends_with_it():

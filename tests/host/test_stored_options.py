@@ -70,7 +70,7 @@ def test_every_option_counts_unless_it_is_known_to_be_free():
     free = {"sel", "seed", "freeze", "enable_cueq", "precision", "num_channels", "max_L"}
     assert stored - {"type_map", "pair_exclude_types", "atom_exclude_types"} == set(
         MaceConfig().to_dict()
-    ) - free | {"edge_irreps", "embeddings"}
+    ) - free | {"edge_irreps", "embeddings", "avg_r_min", "soft_normalization"}
 
 
 def test_both_values_and_the_default_are_in_the_message():

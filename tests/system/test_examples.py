@@ -76,6 +76,10 @@ def test_quickstart(tmp_path):
     _make_figures(tmp_path)
 
 
+# Drawn by a script of benchmarks/ from trainings of several minutes; the page says which.
+MEASURED = {"active_learning.png"}
+
+
 def _make_figures(folder):
     """The command that makes the figures of the site makes all of them, and no others."""
     script = runpy.run_path(str(ROOT / "docs" / "make_figures.py"))
@@ -89,7 +93,7 @@ def _make_figures(folder):
     made = {path.name: path.stat().st_size for path in (folder / "figures").iterdir()}
     shown = {path.name for path in (ROOT / "docs" / "figures").iterdir()}
     pages = "".join(path.read_text() for path in ROOT.glob("docs/*.md"))
-    assert set(made) == shown
+    assert set(made) == shown - MEASURED
     assert min(made.values()) > 5000
     for name in set(re.findall(r"figures/(\w+\.png)", pages)):
         assert name in shown
