@@ -2,6 +2,7 @@
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from deepmd_gnn.tools.error_bars import rms_ratio, spearman
 from deepmd_gnn.tools.plots import GREY, PALETTE, style_axis
@@ -92,4 +93,6 @@ def _panel(axis, found):
     ends = np.concatenate(every).min(), np.concatenate(every).max()
     axis.plot(ends, ends, color=GREY, lw=1, ls="--", zorder=0)
     axis.set(xscale="log", yscale="log")
+    for each in (axis.xaxis, axis.yaxis):
+        each.set_minor_formatter(NullFormatter())
     style_axis(axis)
