@@ -81,6 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
     with quiet():
         model = choose_model(summarise(arguments.model), None)
     structure = _structure(arguments, model["type_map"]).repeated(tuple(arguments.replicate))
+    charged = bool((model["architecture"] or {}).get("use_coulomb_term"))  # one rank only
     what = Run(
         arguments.run,
         arguments.temperature,
@@ -90,9 +91,9 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.seed,
         arguments.relax_cell,
         _values(arguments.fparam, model["architecture"]),
+        one_rank=charged,
     )
     notes = write_lammps_folder(arguments.output, structure, arguments.model, what)
-    charged = (model["architecture"] or {}).get("use_coulomb_term")  # one rank only
     sys.stdout.writelines(f"Note: {note}\n" for note in notes)
     sys.stdout.write(
         f"{arguments.output}: {structure.natoms} atoms, types {' '.join(model['type_map'])}\n"

@@ -76,7 +76,7 @@ def summarise(path: Path) -> dict[str, Any]:
         "kind": stored.kind,
         "kind_name": KINDS[stored.kind],
         "evaluation": _evaluation(stored),
-        "lammps": _lammps(stored.kind, many, stored.with_comm),
+        "lammps": _lammps(stored, many),
         "multi_rank": many,
         "with_comm_artifact": stored.with_comm if stored.kind == "pt2" else None,
         "atomic_virial": bool(stored.metadata.get("do_atomic_virial", stored.kind in ("pt", "pth"))),
@@ -262,7 +262,10 @@ def _is_charged(stored: StoredFile) -> bool:
     )
 
 
-def _lammps(kind: str, many: bool, with_comm: bool) -> str:
+def _lammps(stored: StoredFile, many: bool) -> str:
+    kind = stored.kind
+    if kind == "pt" and _is_charged(stored):
+        return "after `dp --pt freeze` (.pth), on one rank"
     if kind == "pt":
         return "after `dp --pt freeze` (.pth) or `dp --pt-expt freeze` (.pt2)"
     if kind == "pte":
@@ -273,7 +276,7 @@ def _lammps(kind: str, many: bool, with_comm: bool) -> str:
         )
     one = "one rank (with atom_modify map yes)"
     return (
-        f"{one} and many (program with exchange: {'yes' if with_comm else 'not needed'})"
+        f"{one} and many (program with exchange: {'yes' if stored.with_comm else 'not needed'})"
         if many
         else f"{one} only: no library for several ranks inside"
     )

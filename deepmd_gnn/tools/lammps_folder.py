@@ -18,10 +18,9 @@ RUNS = ("nvt", "npt", "nve", "minimize")
 DATA_FILE, INPUT_FILE = "structure.data", "in.lammps"
 _HEAD = """\
 # {what} of {name}: {natoms} atoms
-# Units: Å, eV, ps, K, bar. One rank or several:
+# Units: Å, eV, ps, K, bar. {ranks}:
 #   OMP_NUM_THREADS=1 lmp -in {input}
-#   OMP_NUM_THREADS=1 mpirun -n 2 lmp -in {input}
-units       metal
+{several}units       metal
 atom_style  atomic
 atom_modify map yes          # needed by a .pt2 on one rank, harmless otherwise
 boundary    {boundary}
@@ -74,6 +73,8 @@ class Run:
     """Of a minimisation."""
     values: tuple[float, ...] = ()
     """Quantities of the frame that the energy depends on, such as the charge."""
+    one_rank: bool = False
+    """Whether the model refuses several ranks."""
 
 
 def write_lammps_folder(folder: Path, structure: Structure, model: Path, run: Run) -> list[str]:
@@ -154,6 +155,8 @@ def _script(structure: Structure, model: str, run: Run) -> str:
         name=Path(structure.name).name,
         natoms=structure.natoms,
         input=INPUT_FILE,
+        ranks="One rank" if run.one_rank else "One rank or several",
+        several="" if run.one_rank else f"#   OMP_NUM_THREADS=1 mpirun -n 2 lmp -in {INPUT_FILE}\n",
         boundary="p p p" if structure.periodic else "m m m",
         data=DATA_FILE,
         model=" ".join(

@@ -53,6 +53,14 @@ def test_files(kind, model, tmp_path):
     np.testing.assert_allclose(atoms.get_volume(), np.linalg.det(structure().cell))
 
 
+@pytest.mark.parametrize("one_rank", [True, False])
+def test_how_many_ranks_the_input_speaks_of(one_rank, model, tmp_path):
+    write_lammps_folder(tmp_path / "md", structure(), model, Run(one_rank=one_rank))
+    text = (tmp_path / "md" / "in.lammps").read_text()
+    assert ("mpirun" in text) != one_rank
+    assert "lmp -in in.lammps\n" in text.split("units")[0]
+
+
 def test_a_left_handed_cell_is_not_mirrored(model, tmp_path):
     """Distances and the volume spanned by a molecule's bonds keep their sign."""
     write_lammps_folder(tmp_path / "md", structure(left=True), model, Run())
