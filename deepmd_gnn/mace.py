@@ -151,7 +151,7 @@ class MaceModel(GraphModel):
         uses_cueq = self.trains_with_cueq and self.training and not is_compiled(graph)
         if uses_cueq and not torch.jit.is_scripting():  # type: ignore[attr-defined]
             return self.cuequivariance_energies(graph)
-        return self.energy_model(graph, comm_dict, stages)[0]  # type: ignore[no-any-return]
+        return self.energy_model.energies(graph, comm_dict, stages)
 
     @torch.jit.export
     def forward_charges(

@@ -180,11 +180,8 @@ def _compiled_and_checked(
 ) -> None:
     """Write a file and compare it with its model; once more, if it was made of a kept program and differs."""
     taken = compile_to(path)
-    if path.suffix != ".pt2":
-        return
-    enter_stage("opening the file in a process of its own")
     try:
-        check_file(path, model)
+        _check(path, model)
     except RuntimeError as error:
         if not taken:
             raise
@@ -192,6 +189,12 @@ def _compiled_and_checked(
         for kept in (*taken, path):
             kept.unlink(missing_ok=True)
         compile_to(path)
+        _check(path, model)
+
+
+def _check(path: Path, model: dict[str, Any]) -> None:
+    """Compare a ``.pt2`` with its model; other files are not compiled."""
+    if path.suffix == ".pt2":
         enter_stage("opening the file in a process of its own")
         check_file(path, model)
 
