@@ -10,6 +10,9 @@ os.environ.setdefault("AOT_INDUCTOR_COMPILE_WRAPPER_OPT_LEVEL", "O0")
 # DeePMD-kit's loaders fork this process, with all that was imported, for every training; the training of the quickstart runs with
 # workers, as that of users.
 os.environ.setdefault("NUM_WORKERS", "0")
+# Waiting ranks of MPICH spin; where there are more of them than cores, they keep those from work that have some.
+os.environ.setdefault("MPIR_CVAR_CH4_PROGRESS_THROTTLE", "1")
+os.environ.setdefault("MPIR_CVAR_CH4_PROGRESS_THROTTLE_NO_PROGRESS_COUNT", "200")
 
 import pytest
 import torch

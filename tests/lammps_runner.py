@@ -66,6 +66,7 @@ def lammps_environment():
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     variables, program = json.loads(answer.splitlines()[-1])
     kept = ("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "LD_PRELOAD", "LAMMPS_PLUGIN_PATH")
+    kept += tuple(name for name in variables if name.startswith("MPIR_"))  # see conftest.py
     environment = {name: variables[name] for name in kept if name in variables}
     threads = ("OMP_NUM_THREADS", "DP_INTRA_OP_PARALLELISM_THREADS", "DP_INTER_OP_PARALLELISM_THREADS")
     return {**environment, **dict.fromkeys(threads, "1")}, program
