@@ -96,4 +96,8 @@ def traced_program(
     torch.nn.Module
         Takes the same arguments.
     """
-    return make_fx(program, **options)(*samples)
+    traced = make_fx(program, **options)(*samples)
+    # What kernels replace is traced all the same; the host, torch.export and TorchInductor would each go through it once more.
+    traced.graph.eliminate_dead_code()
+    traced.recompile()
+    return traced

@@ -49,7 +49,7 @@ class AtomGraph(NamedTuple):
     mode: str = "plain"
     """How it is evaluated: a key of :data:`FIELDS`, which says which of the following fields are set."""
     incoming: torch.Tensor | None = None
-    """Edges that arrive at each node, padded with −1, shape (·, nnode); see :func:`~deepmd_gnn.graph.edge_sums.edge_lists`."""
+    """Edges that arrive at each node, see :func:`~deepmd_gnn.graph.edge_sums.edge_groups`; padded with −1, shape (·, nnode), or compressed."""
     outgoing: torch.Tensor | None = None
     """Edges that leave each sender; then senders and output rows are the same."""
     order: torch.Tensor | None = None

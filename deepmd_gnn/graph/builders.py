@@ -3,7 +3,7 @@
 import torch
 
 from deepmd_gnn.graph.atom_graph import AtomGraph
-from deepmd_gnn.graph.edge_sums import edge_lists, rows_between
+from deepmd_gnn.graph.edge_sums import edge_groups, edge_lists, rows_between
 
 
 def guard_distance(r_max: float) -> float:
@@ -289,7 +289,9 @@ def graph_of_edges(
     return AtomGraph(rows_between(types, 0, nowned + 1), types, index, vectors, index)
 
 
-def with_lists(graph: AtomGraph, lists: tuple[torch.Tensor, ...], nowned: int) -> AtomGraph:
+def with_lists(
+    graph: AtomGraph, lists: tuple[torch.Tensor, ...], nowned: int, in_rectangles: bool
+) -> AtomGraph:
     """Add the host's groups of edges to a graph of :func:`graph_of_edges` that is exported.
 
     Parameters
@@ -301,21 +303,24 @@ def with_lists(graph: AtomGraph, lists: tuple[torch.Tensor, ...], nowned: int) -
         neighbour; int64.
     nowned : int
         Owned atoms.
+    in_rectangles : bool
+        Whether `incoming` and `outgoing` are padded lists in any case, as :func:`~deepmd_gnn.graph.padding.in_slots` reads them.
 
     Returns
     -------
     AtomGraph
-        As generated kernels read it; for torch code see :func:`~deepmd_gnn.graph.padding.in_slots`.
+        As generated kernels read it.
     """
     owned = rows_between(lists[1], 0, nowned + 1)
     # The guard's edge in front belongs to no list, because it brings nothing.
     order, begin = lists[0] + 1, torch.cat([owned.new_zeros(1), owned])
     leaving = torch.cat([owned.new_zeros(1), lists[3]])
+    listed = edge_lists if in_rectangles else edge_groups
     return AtomGraph(
         *graph[:5],
         mode="exported kernels",
-        incoming=edge_lists(order, begin),
-        outgoing=edge_lists(lists[2] + 1, leaving),
+        incoming=listed(order, begin),
+        outgoing=listed(lists[2] + 1, leaving),
         order=order,
         begin=begin,
     )

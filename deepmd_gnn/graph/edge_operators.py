@@ -77,6 +77,36 @@ read_rows.register_autograd(_differentiate_reading, setup_context=_keep_index)
 sum_rows.register_autograd(_differentiate_summing, setup_context=_keep_index)
 
 
+@torch.library.custom_op("deepmd_gnn::sum_groups", mutates_args=())
+def sum_groups(values: torch.Tensor, groups: torch.Tensor, nrow: int) -> torch.Tensor:
+    """Sum groups of rows, each in its order; a ``.pt2`` for CPUs has its own function for it, ``kernels/cpu/group_sum.hpp``.
+
+    Parameters
+    ----------
+    values : torch.Tensor
+        float64 or float32, shape (n, k).
+    groups : torch.Tensor
+        Where each group begins, and the last one ends, in what follows: rows of `values`; int64, shape (nrow + 1 + ·,).
+        Rows behind the last group, and such that are in none, are not read.
+    nrow : int
+        Number of groups.
+
+    Returns
+    -------
+    torch.Tensor
+        Shape (nrow, k), contiguous.
+    """
+    begin, members = groups[: nrow + 1], groups[nrow + 1 :]
+    row = torch.repeat_interleave(torch.arange(nrow, device=groups.device), begin.diff())
+    sums = values.new_zeros([nrow, values.shape[1]])
+    return sums.index_add_(0, row, values[members[int(begin[0]) : int(begin[-1])]])
+
+
+@sum_groups.register_fake
+def _(values: torch.Tensor, groups: torch.Tensor, nrow: int) -> torch.Tensor:
+    return values.new_empty([nrow, values.shape[1]])
+
+
 @torch.library.custom_op("deepmd_gnn::pick", mutates_args=())
 def pick(factors: torch.Tensor, index: torch.Tensor, transposed: torch.Tensor) -> torch.Tensor:
     """Read rows in an order that never changes; the derivative is a matrix product.

@@ -5,12 +5,15 @@ instead reads, for every row, the edges in a padded list: no atomic additions, w
 for CPUs cannot always express (an assertion ``index.is_vec`` ends the compilation) and which cost more than the sum.
 """
 
+import math
 from typing import Any
 
 import torch
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from deepmd_gnn.graph.atom_graph import AtomGraph, is_compiled, trains_compiled
-from deepmd_gnn.graph.edge_operators import read_rows, sum_rows
+from deepmd_gnn.graph.compilation import compilation
+from deepmd_gnn.graph.edge_operators import read_rows, sum_groups, sum_rows
 
 
 def rows_between(rows: torch.Tensor, begin: int, end: int) -> torch.Tensor:
@@ -30,6 +33,8 @@ def rows_between(rows: torch.Tensor, begin: int, end: int) -> torch.Tensor:
     """
     if torch.jit.is_scripting() or isinstance(end, int):  # type: ignore[attr-defined]
         return rows[begin:end]
+    if begin == 0 and statically_known_true(end == rows.shape[0]):
+        return rows  # on one rank all atoms are owned
     # torch.export forgets how long a slice is whose end it does not know.
     return rows.index_select(0, torch.arange(begin, end, device=rows.device))
 
@@ -59,6 +64,22 @@ def edge_lists(order: torch.Tensor, row_ptr: torch.Tensor) -> torch.Tensor:
     position = (begin + place).clamp(max=order.shape[0])
     lists = torch.where(place < count, torch.cat([order, order.new_zeros(1)])[position], -1)
     return spaced(lists)
+
+
+def edge_groups(order: torch.Tensor, row_ptr: torch.Tensor) -> torch.Tensor:
+    """Compressed rows as :func:`sum_over_edges` reads them in an exported graph.
+
+    Parameters
+    ----------
+    order, row_ptr : torch.Tensor
+        As of :func:`edge_lists`.
+
+    Returns
+    -------
+    torch.Tensor
+        Both in one, shape (nrow + 1 + nedge,), if the file has an operator for the sums; else :func:`edge_lists`, shape (·, nrow).
+    """
+    return torch.cat([row_ptr, order]) if compilation().sum_operator else edge_lists(order, row_ptr)
 
 
 def spaced(lists: torch.Tensor) -> torch.Tensor:
@@ -132,7 +153,8 @@ def sum_over_edges(
     nrow : int
         Number of rows.
     lists : torch.Tensor, optional
-        Edges of each row from :func:`edge_lists`, where the graph is exported; edges in no list are left out.
+        Edges of each row from :func:`edge_groups` or :func:`edge_lists`, where the graph is exported; edges in no list are
+        left out.
     graph : AtomGraph
         Its mode is read.
 
@@ -142,7 +164,7 @@ def sum_over_edges(
         Shape (nrow, …).
     """
     if is_compiled(graph) and not torch.jit.is_scripting():  # type: ignore[attr-defined]
-        return _operator_sum(values, index, nrow) if lists is None else _listed_sum(values, index, lists)
+        return _operator_sum(values, index, nrow) if lists is None else _listed_sum(values, index, lists, nrow)
     shape = [nrow] + list(values.shape[1:])  # noqa: RUF005 - TorchScript
     return values.new_zeros(shape).index_add(0, index, values)
 
@@ -153,8 +175,8 @@ def _listed_rows(rows: torch.Tensor, index: torch.Tensor, lists: torch.Tensor) -
 
 
 @torch.jit.unused
-def _listed_sum(values: torch.Tensor, index: torch.Tensor, lists: torch.Tensor) -> torch.Tensor:
-    return _Sum.apply(values, index, lists)  # type: ignore[no-untyped-call]
+def _listed_sum(values: torch.Tensor, index: torch.Tensor, lists: torch.Tensor, nrow: int) -> torch.Tensor:
+    return _Sum.apply(values, index, lists, nrow)  # type: ignore[no-untyped-call]
 
 
 @torch.jit.unused
@@ -171,20 +193,26 @@ class _Rows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: torch.Tensor, index: torch.Tensor, lists: torch.Tensor) -> torch.Tensor:
         ctx.save_for_backward(index, lists)
+        ctx.nrow = rows.shape[0]
         return rows.index_select(0, index)
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        return _Sum.apply(gradient, *ctx.saved_tensors), None, None  # type: ignore[no-untyped-call]
+        return _Sum.apply(gradient, *ctx.saved_tensors, ctx.nrow), None, None  # type: ignore[no-untyped-call]
 
 
 class _Sum(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, values: torch.Tensor, index: torch.Tensor, lists: torch.Tensor) -> torch.Tensor:
+    def forward(
+        ctx: Any, values: torch.Tensor, index: torch.Tensor, lists: torch.Tensor, nrow: int
+    ) -> torch.Tensor:
         ctx.save_for_backward(index, lists)
+        if lists.dim() == 1:
+            rows = values.reshape(values.shape[0], math.prod(values.shape[1:]))
+            return sum_groups(rows, lists, nrow).view([nrow, *values.shape[1:]])
         listed = lists.view(*lists.shape, *[1] * (values.dim() - 1)) >= 0
         return torch.where(listed, values[lists.clamp(min=0)], 0.0).sum(dim=0)
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        return _Rows.apply(gradient, *ctx.saved_tensors), None, None  # type: ignore[no-untyped-call]
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
+        return _Rows.apply(gradient, *ctx.saved_tensors), None, None, None  # type: ignore[no-untyped-call]

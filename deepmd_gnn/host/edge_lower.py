@@ -6,8 +6,8 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from deepmd_gnn.config.charges import refuse_export
 from deepmd_gnn.graph.arrangement import for_compiled_training, for_training_kernels, in_chunks
 from deepmd_gnn.graph.atom_graph import AtomGraph, is_exported, with_values
-from deepmd_gnn.graph.builders import graph_of_edges, with_lists
-from deepmd_gnn.graph.edge_sums import edge_lists, rows_between, sum_over_edges
+from deepmd_gnn.graph.builders import graph_of_edges, guard_distance, with_lists
+from deepmd_gnn.graph.edge_sums import edge_groups, rows_between, sum_over_edges
 from deepmd_gnn.graph.padding import in_slots
 from deepmd_gnn.host.evaluation import Evaluation
 from deepmd_gnn.host.results import internal_results
@@ -66,9 +66,7 @@ def evaluate_edges(
         nowned = n_local[0].item()  # type: ignore[assignment]
         torch._check(nowned >= 0)
         torch._check(nowned <= total)
-    kinds, index = _checked(model, atype, n_local, edges, comm_dict is not None, has_energy)
-    allowed = model.graphs.allowed_pairs(atype.device)
-    graph = graph_of_edges(kinds, nowned, index, *edges[1:], model.rcut, allowed)
+    graph = _graph(model, atype, nowned, n_local, edges, comm_dict is not None, has_energy)
     graph = _arranged(graph, nowned, lists, model)
     if model.frame_values.number > 0:
         values = model.frame_values.of_edges(fparam, n_node.shape[0], atype.device)
@@ -87,28 +85,34 @@ def evaluate_edges(
     return result
 
 
-def _checked(
+def _graph(
     model: Evaluation,
     atype: torch.Tensor,
+    nowned: int,
     n_local: torch.Tensor,
     edges: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
     exchanged: bool,
     has_energy: list[bool] | None,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Types and edges that can be used as indices."""
+) -> AtomGraph:
+    """Make the graph, of types and edges that can be used as indices."""
     index, vectors, mask = edges
     ntypes = len(model.type_map)
     if not checks_input() or has_energy is None:
         # The operator runs on CPUs. Elsewhere nothing can be refused: what is wrong stays within the tables, and
         # atoms of unknown types get no number.
-        return atype.clamp(0, ntypes - 1), index.clamp(0, atype.shape[0] - 1)
+        kinds, index = atype.clamp(0, ntypes - 1), index.clamp(0, atype.shape[0] - 1)
+        seen = model.graphs.allowed_pairs(atype.device)
+        return graph_of_edges(kinds, nowned, index, vectors, mask, model.rcut, seen)
     names = torch.tensor(list(", ".join(model.type_map).encode()), dtype=torch.uint8)
     allowed = torch.tensor(model.graphs.pair_allowed, dtype=torch.bool)
     lone = torch.tensor(has_energy, dtype=torch.bool)
     ranks = 2 if exchanged else 1
-    return checked_input(
-        atype, n_local, index, vectors.detach(), mask, names, allowed, lone, ranks, model.rcut
+    guard = guard_distance(model.rcut)
+    found = checked_input(
+        atype, n_local, index, vectors.detach(), mask, names, allowed, lone, ranks, model.rcut, guard
     )
+    kinds, index, vectors = found
+    return AtomGraph(rows_between(kinds, 0, nowned + 1), kinds, index, vectors, index)
 
 
 def _arranged(graph: AtomGraph, nowned: int, lists: Lists | None, model: Evaluation) -> AtomGraph:
@@ -121,8 +125,9 @@ def _arranged(graph: AtomGraph, nowned: int, lists: Lists | None, model: Evaluat
         return arrange(graph, model.graphs.slots)
     if lists is None:
         return graph
-    listed = with_lists(graph, lists, nowned)
-    return listed if calls_kernels() else in_slots(listed)
+    if calls_kernels():
+        return with_lists(graph, lists, nowned, in_rectangles=False)
+    return in_slots(with_lists(graph, lists, nowned, in_rectangles=True))
 
 
 def _frames_of_atoms(total: int, n_node: torch.Tensor) -> torch.Tensor:
@@ -137,7 +142,7 @@ def _frame_sums(values: list[torch.Tensor], n_node: torch.Tensor, graph: AtomGra
     atom = torch.arange(total, device=n_node.device)
     end = torch.cumsum(n_node, dim=0)
     frame = _frames_of_atoms(total, n_node)
-    atoms = edge_lists(atom, torch.cat([torch.zeros_like(end[:1]), end])) if is_exported(graph) else None
+    atoms = edge_groups(atom, torch.cat([torch.zeros_like(end[:1]), end])) if is_exported(graph) else None
     if atoms is not None and not checks_input():
         # What is masked is read all the same, by torch's own evaluation of a program not beyond the last row: frames
         # without atoms need one.

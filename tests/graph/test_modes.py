@@ -40,7 +40,7 @@ def graphs():
     for row in (index[1], index[0]):
         count = torch.bincount(row, minlength=len(atype))
         groups += [torch.argsort(row, stable=True), torch.nn.functional.pad(count.cumsum(0), (1, 0))]
-    listed = with_lists(flat, tuple(groups), len(atype))
+    listed = with_lists(flat, tuple(groups), len(atype), in_rectangles=True)
     return [
         plain,
         in_chunks(plain, 60),

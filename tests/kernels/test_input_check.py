@@ -9,6 +9,7 @@ import torch
 from helpers import random_frame
 
 from deepmd_gnn.config.embeddings import features
+from deepmd_gnn.graph.builders import graph_of_edges, guard_distance
 from deepmd_gnn.graph.neighbor_search import NeighborPairs
 from deepmd_gnn.host.frame_values import FrameValues
 from deepmd_gnn.kernels.cpu.input_check import compiled_check
@@ -75,15 +76,29 @@ class Graph:
 
     def _call(self, library, natom, owned):
         names = torch.tensor(list(b"O, H"), dtype=torch.uint8)
-        kinds, index = torch.full_like(self.types, -9), torch.full_like(self.index, -9)
+        nedge = self.index.shape[1]
+        kinds, index = torch.full((natom + 1,), -9), torch.full((2, nedge + 1), -9)
+        vectors = torch.full((nedge + 1, 3), -9.0, dtype=torch.float64)
         single = self.frames == 1 and owned == natom
         arguments = [self.types, natom, owned, self.index.contiguous(), self.vectors.contiguous(), self.mask]
-        arguments += [self.index.shape[1], names, 4, self.allowed, self.has_energy, 2, int(single), R_MAX]
-        status = library.mace_check_input(*map(as_c, [*arguments, kinds, index]))
-        if natom and status == 0:
-            assert torch.equal(kinds, self.types.clamp(min=0))
-            assert torch.equal(index, self.index)
+        arguments += [nedge, names, 4, self.allowed, self.has_energy, 2, int(single), R_MAX, guard_distance(R_MAX)]
+        status = library.mace_check_input(*map(as_c, [*arguments, kinds, index, vectors]))
+        if status == 0:
+            self._compare(kinds, index, vectors, natom, owned)
         return status
+
+    def _compare(self, kinds, index, vectors, natom, owned):
+        """What the rest of the program reads is what it would make in torch."""
+        if natom == 0:
+            assert kinds.tolist() == [0]
+            assert not index.any()
+            assert (vectors == guard_distance(R_MAX)).all()
+            return
+        known = self.types.clamp(min=0)
+        graph = graph_of_edges(known, owned, self.index, self.vectors, self.mask, R_MAX, self.allowed)
+        assert torch.equal(kinds, graph.sender_types)
+        assert torch.equal(index, graph.edge_index)
+        assert torch.equal(vectors, graph.edge_vec)
 
 
 FRAMES = {

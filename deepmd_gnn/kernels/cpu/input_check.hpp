@@ -4,7 +4,6 @@
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
-#include <cstring>
 #include <mutex>
 #include <new>
 #include <vector>
@@ -280,15 +279,31 @@ class Schedule {
 
 Schedule schedule;
 
+// The guard's edge, then all others. Masked edges, and those that arrive at atoms of other ranks, are beyond the cutoff.
+void write_edges(const Atoms& atoms, const int64_t* kinds, const int64_t* index, const double* vectors,
+                 const bool* mask, long nedge, double guard, int64_t* checked, double* places) {
+  int64_t *sender = checked, *receiver = checked + nedge + 1;
+  sender[0] = receiver[0] = 0;
+  places[0] = places[1] = places[2] = guard;
+  for (long e = 0; e < nedge; ++e) {
+    const int64_t from = atoms.count ? index[e] : -1, to = atoms.count ? index[nedge + e] : -1;
+    const bool owned = to >= 0 && to < atoms.owned;
+    sender[e + 1] = from + 1;
+    receiver[e + 1] = owned ? to + 1 : 0;
+    const bool counts = owned && mask[e] && atoms.allowed[kinds[from] * atoms.ntypes + kinds[to]];
+    for (long k = 0; k < 3; ++k) places[3 * (e + 1) + k] = counts ? vectors[3 * e + k] : guard;
+  }
+}
+
 }  // namespace
 
 // `single`: one frame on one rank, where every atom has its neighbours.
-// Returns 0, or prints a sentence and returns another number. The types and edges that were found good are copied to
-// where the rest of the program reads them, so that nothing runs before the check.
+// Returns 0, or prints a sentence and returns another number. The types and edges that were found good become the graph
+// that the rest of the program reads, as in graph_of_edges of graph/builders.py, so that nothing runs before the check.
 extern "C" __attribute__((visibility("protected"))) int mace_check_input(
     const int64_t* types, long natom, long nowned, const int64_t* index, const double* vectors, const bool* mask,
     long nedge, const char* names, long nname, const bool* allowed, const bool* has_energy, long ntypes,
-    long single, double r_max, int64_t* kinds, int64_t* checked) {
+    long single, double r_max, double guard, int64_t* kinds, int64_t* checked, double* places) {
   // Without atoms the host's guards point at one that is not there.
   const Edges edges{index, index + nedge, vectors, mask, natom ? nedge : 0};
   const Atoms atoms{types, natom, nowned, ntypes, allowed, has_energy};
@@ -306,7 +321,8 @@ extern "C" __attribute__((visibility("protected"))) int mace_check_input(
       if (edges.of_host()) schedule.warn_once(triangles, single, r_max);
     }
   } catch (const std::bad_alloc&) { return 3; }
-  for (long i = 0; i < natom; ++i) kinds[i] = types[i] < 0 ? 0 : types[i];
-  std::memcpy(checked, index, 2 * nedge * sizeof(int64_t));
+  kinds[0] = 0;
+  for (long i = 0; i < natom; ++i) kinds[i + 1] = types[i] < 0 ? 0 : types[i];
+  write_edges(atoms, kinds + 1, index, vectors, mask, nedge, guard, checked, places);
   return 0;
 }

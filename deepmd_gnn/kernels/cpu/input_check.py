@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from deepmd_gnn.graph.builders import graph_of_edges
 from deepmd_gnn.graph.compilation import compilation, compiling
 from deepmd_gnn.kernels.cpu.compiler import TORCH_HEADERS, Compiled, linked, linked_into_models
 
@@ -25,8 +26,9 @@ def checked_input(
     has_energy: torch.Tensor,
     ranks: int,
     r_max: float,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Let types and edges pass that can be used as indices; in a ``.pt2`` others end the evaluation with a sentence.
+    guard: float,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Make a graph of types and edges that can be used as indices; in a ``.pt2`` others end the evaluation with a sentence.
 
     Parameters
     ----------
@@ -50,14 +52,18 @@ def checked_input(
         1, or 2 for any larger number.
     r_max : float
         Cutoff, Å.
+    guard : float
+        :func:`~deepmd_gnn.graph.builders.guard_distance`, Å.
 
     Returns
     -------
-    types, index : torch.Tensor
-        Copies; types of virtual atoms are 0.
+    types, index, vectors : torch.Tensor
+        `sender_types` (N + 1,), `edge_index` (2, E + 1) and `edge_vec` (E + 1, 3) of :func:`~deepmd_gnn.graph.builders.graph_of_edges`.
     """
     # In Python this runs for the host's one look at a traced graph; there deepmd_gnn.host.inference_graphs checks.
-    return types.clamp(min=0), index.clone()
+    nowned = int(owned[0]) if ranks > 1 else types.shape[0]
+    graph = graph_of_edges(types.clamp(min=0), nowned, index, vectors, mask, r_max, allowed)
+    return graph.sender_types, graph.edge_index, graph.edge_vec
 
 
 @checked_input.register_fake
@@ -72,8 +78,10 @@ def _(
     has_energy: Any,
     ranks: int,
     r_max: float,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.empty_like(types), torch.empty_like(index)
+    guard: float,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    edges = index.shape[1] + 1
+    return types.new_empty([types.shape[0] + 1]), index.new_empty([2, edges]), vectors.new_empty([edges, 3])
 
 
 @torch.library.custom_op("deepmd_gnn::mace_checked_values", mutates_args=())
@@ -125,8 +133,8 @@ def input_check() -> Iterator[None]:
     objects = [compiled.object("input_check"), compiled.object("input_check_shim", TORCH_HEADERS)]
     tensors = ", ".join(["AtenTensorHandle"] * 8)
     declaration = (
-        f"AOTITorchError aoti_torch_cpu_mace_checked_input({tensors}, int64_t, double, "
-        "AtenTensorHandle*, AtenTensorHandle*)"
+        f"AOTITorchError aoti_torch_cpu_mace_checked_input({tensors}, int64_t, double, double, "
+        "AtenTensorHandle*, AtenTensorHandle*, AtenTensorHandle*)"
     )
     of_values = (
         "AOTITorchError aoti_torch_cpu_mace_checked_values(AtenTensorHandle, AtenTensorHandle, "
