@@ -1,10 +1,13 @@
 """Sums over edges and the checks of what comes in, against the plain formulas."""
 
+import math
+
 import pytest
 import torch
 
 from deepmd_gnn.graph.atom_graph import AtomGraph
-from deepmd_gnn.graph.edge_sums import edge_lists, rows_of_receivers, sum_at_receivers
+from deepmd_gnn.graph.compilation import compiling
+from deepmd_gnn.graph.edge_sums import edge_groups, edge_lists, rows_of_receivers, sum_at_receivers
 from deepmd_gnn.graph.input_checks import check_coordinates, check_types, farthest
 
 RECEIVERS = torch.tensor([2, 0, 2, 2, 0])
@@ -30,15 +33,26 @@ def graph(mode):
     types = torch.zeros(3, dtype=torch.int64)
     index = torch.stack([RECEIVERS, RECEIVERS])
     plain = AtomGraph(types, types, index, torch.zeros(5, 3), index, mode)
-    return plain._replace(incoming=edge_lists(*lists())) if mode == "exported" else plain
+    if mode == "exported kernels":
+        with compiling(sum_operator=True):
+            return plain._replace(incoming=edge_groups(*lists()))
+    return plain._replace(incoming=edge_groups(*lists())) if mode == "exported" else plain
 
 
-@pytest.mark.parametrize("mode", ["plain", "exported", "compiled training"])
-def test_sums_and_their_inverse(mode):
-    values = torch.arange(10.0).view(5, 2)
-    expected = torch.zeros(3, 2).index_add(0, RECEIVERS, values)
-    assert torch.equal(sum_at_receivers(values, graph(mode)), expected)
-    assert torch.equal(rows_of_receivers(expected, graph(mode)), expected[RECEIVERS])
+@pytest.mark.parametrize("mode", ["plain", "exported", "exported kernels", "compiled training"])
+@pytest.mark.parametrize("shape", [(), (2,), (1, 2)])
+def test_sums_and_their_inverse(mode, shape):
+    values = torch.arange(5.0 * math.prod(shape)).view(5, *shape).requires_grad_()
+    expected = torch.zeros(3, *shape).index_add(0, RECEIVERS, values)
+    sums = sum_at_receivers(values, graph(mode))
+    assert torch.equal(sums, expected)
+    rows = rows_of_receivers(expected, graph(mode))
+    assert torch.equal(rows, expected[RECEIVERS])
+    # Each is the derivative of the other.
+    weights = torch.arange(sums.numel()).view(sums.shape).to(sums.dtype)
+    assert torch.equal(torch.autograd.grad([sums], [values], [weights])[0], weights[RECEIVERS])
+    (back,) = torch.autograd.grad([rows], [expected], [weights[RECEIVERS]])
+    assert torch.equal(back, torch.zeros(3, *shape).index_add(0, RECEIVERS, weights[RECEIVERS]))
 
 
 def test_types_and_coordinates_are_looked_at():

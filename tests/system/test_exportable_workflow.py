@@ -129,7 +129,7 @@ def test_compiled_training_equals_eager_training(data, tmp_path):
         (tmp_path / name).mkdir()
         config = training_input(data[:1], 4, enable_compile=name == "compiled", disp_freq=1, save_freq=4)
         # Every kernel of the graph is a library to compile; test_compiled_step.py has the graphs of other architectures.
-        config["model"].update(max_L=0, max_ell=1, correlation=1)
+        config["model"].update(max_L=0, max_ell=1, correlation=1, num_interactions=1)
         for part in ("training_data", "validation_data"):
             config["training"][part] = {"systems": data[:1], "batch_size": 8}
         run_dp(tmp_path / name, "train", config, backend="--pt-expt")

@@ -13,7 +13,7 @@ from deepmd_gnn.native.conversion import save_checkpoint
 pytestmark = pytest.mark.slow
 KEY = "model.Default."
 # Compiled in seconds.
-SMALL = {"max_L": 0, "max_ell": 1, "correlation": 1}
+SMALL = {"max_L": 0, "max_ell": 1, "correlation": 1, "num_interactions": 1}
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,82 @@
+"""Operators of a ``.pt2`` for products of matrices and sums over groups: any number of rows, any strides, as torch computes them."""
+
+import itertools
+
+import pytest
+import torch
+import torch._inductor
+
+from deepmd_gnn.graph.compilation import compilation
+from deepmd_gnn.graph.edge_operators import sum_groups
+from deepmd_gnn.kernels.cpu.group_sum import sum_operator
+from deepmd_gnn.kernels.cpu.product import product_operator
+from deepmd_gnn.nn.linear import _in_two
+from deepmd_gnn.nn.products import product
+
+ROUNDING = {torch.float64: 1e-13, torch.float32: 1e-5}
+
+
+class Operators(torch.nn.Module):
+    def forward(self, rows, columns, groups, number):
+        """A plain product, and one of transposed matrices, as its derivative has; sums of rows and of columns."""
+        turned = torch.cat([rows.t(), rows.t()], dim=1)[:, : rows.shape[0]].t()
+        sums = sum_groups(rows, groups, number.shape[0]), sum_groups(turned.float(), groups, number.shape[0])
+        return product(rows, columns), product(columns.t(), rows.t()), *sums
+
+
+def inputs(nrow):
+    """Matrices, and groups of the rows' numbers: the first empty, one that has a row twice, the last row in none."""
+    generator = torch.Generator().manual_seed(nrow)
+    matrices = [
+        torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in ((nrow, 5), (5, 3))
+    ]
+    members = torch.randperm(nrow, generator=generator)
+    members = torch.cat([members[:1], members])[:nrow]
+    begin = torch.tensor([0, 0, nrow // 2, max(nrow - 1, 0)])
+    return *matrices, torch.cat([begin, members]), torch.zeros(3)
+
+
+def groups_of(values, groups):
+    """The sums one by one."""
+    begin, members = groups[:4].tolist(), groups[4:]
+    return torch.stack([values[members[i:k]].sum(dim=0) for i, k in itertools.pairwise(begin)])
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_compiled_operators(tmp_path):
+    rows = torch.export.Dim("rows", min=0)
+    sizes = ({0: rows}, None, {0: torch.export.Dim("members", min=0)}, {0: torch.export.Dim("groups", min=1)})
+    exported = torch.export.export(Operators(), inputs(6), dynamic_shapes=sizes)
+    with product_operator(), sum_operator():
+        torch._inductor.aoti_compile_and_package(exported, package_path=str(tmp_path / "p.pt2"))
+    compiled = torch._inductor.aoti_load_package(str(tmp_path / "p.pt2"))
+    for nrow in (0, 1, 2, 3, 8, 101):
+        left, right, groups, _ = inputs(nrow)
+        sums = groups_of(left, groups), groups_of(left.float(), groups)
+        results = left @ right, right.t() @ left.t(), *sums
+        for found in (compiled(*inputs(nrow)), Operators()(*inputs(nrow))):
+            for ours, expected in zip(found, results, strict=True):
+                torch.testing.assert_close(ours, expected, rtol=0, atol=ROUNDING[expected.dtype])
+
+
+def test_graphs_of_a_freeze_have_the_operator():
+    with torch._subclasses.FakeTensorMode():
+        rows, columns = torch.empty(4, 5, dtype=torch.float64), torch.empty(5, 3, dtype=torch.float64)
+        for found in (_in_two(rows, columns), _multiplied_in_a_freeze(rows, columns)):
+            assert (found.shape, found.dtype) == ((4, 3), torch.float64)
+    assert not compilation().product_operator
+
+
+def _multiplied_in_a_freeze(rows, columns):
+    calls = []
+
+    class Watched(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            calls.append(func)
+            return func(*args, **(kwargs or {}))
+
+    with product_operator(), Watched():
+        found = _in_two(rows, columns)
+    assert calls == [product._opoverload]
+    return found
