@@ -14,8 +14,9 @@ VENV ?= .venv
 export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= passive
 
-# Two processes, see tests/conftest.py for what each takes and in which order.
-WORKERS = -n 2 --dist loadfile --no-loadscope-reorder
+# Two processes, see tests/conftest.py for what each takes and in which order. One that ends by itself ends the run, because another in
+# its place may wait for ever for tests.
+WORKERS = -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 .PHONY: quickstart test test-room soak gpu-check lint docs figures dist install clean
 

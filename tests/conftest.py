@@ -1,3 +1,4 @@
+import faulthandler
 import gc
 import hashlib
 import os
@@ -31,9 +32,12 @@ inductor_config.aot_inductor.precompile_headers = False
 gc.set_threshold(50_000, 20, 100)
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_configure(config):
     """Evaluate TorchScript as it is written: to rewrite a graph takes longer than all that a test does with it."""
     torch._C._set_graph_executor_optimize(False)
+    # DeePMD-kit's entry point would send the stack of a crash into the output that pytest captures, and that ends with the process.
+    faulthandler.enable = lambda *arguments, **options: None
     if "PYTEST_XDIST_WORKER" not in os.environ:
         remove_old(config)
 
