@@ -1,8 +1,14 @@
 """DeePMD-kit's operators: features of atoms that live on another rank."""
 
+import ctypes
+import os
+
 import torch
 
 from deepmd_gnn.graph.edge_sums import rows_between
+
+# MPICH's and Open MPI's library, by the names under which they are loaded.
+_MPI_LIBRARIES = ("libmpi.so.12", "libmpi.so.40")
 
 
 class Exchange(torch.nn.Module):
@@ -81,6 +87,30 @@ def check_lists(comm_dict: dict[str, torch.Tensor], nghost: int) -> None:
             f"mace model: the host's communication lists bring {received} ghosts, but this rank has {nghost}. In "
             "LAMMPS use comm_style brick; pair_style deepmd does not support comm_style tiled."
         )
+
+
+def refuse_started_mpi() -> None:
+    """Refuse to trace a program for several ranks in a process that has started MPI: the host's sample names no communicator.
+
+    ``border_op`` takes it for one as soon as MPI is there, and MPI ends the process.
+
+    Raises
+    ------
+    RuntimeError
+        If MPI was started, also if it was ended since.
+    """
+    started = ctypes.c_int(0)
+    for name in _MPI_LIBRARIES:
+        try:
+            library = ctypes.CDLL(name, mode=os.RTLD_NOLOAD | os.RTLD_LAZY)
+        except OSError:
+            continue
+        library.MPI_Initialized(ctypes.byref(started))
+        if started.value:
+            raise RuntimeError(
+                "mace model: this process has started MPI (LAMMPS inside Python, mpi4py), and DeePMD-kit's trial of the exchange between "
+                "ranks would end it. Freeze to .pt2 or .pte in a process of its own: dp --pt-expt freeze, or deepmd-gnn freeze."
+            )
 
 
 def refuse_ranks(comm_dict: dict[str, torch.Tensor]) -> None:

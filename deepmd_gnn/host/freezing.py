@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from deepmd_gnn.config.charges import refuse_export
+from deepmd_gnn.deepmd_ops import refuse_started_mpi
 from deepmd_gnn.files.portable import with_arrays
 from deepmd_gnn.files.progress import Progress, enter_stage
 from deepmd_gnn.files.torch_fixes import (
@@ -152,6 +153,7 @@ def whole_exports(original: Callable[..., None]) -> Callable[..., None]:
             return
 
         refuse_export(bool(data["model"].get("use_coulomb_term")))
+        refuse_started_mpi()
         data = {**data, "model": with_arrays(data["model"])}
 
         import torch._dynamo.config as dynamo_config

@@ -1,6 +1,8 @@
 """What frozen files are made by: traced programs, the exchange between ranks, freezes, and checkpoints on a GPU."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,7 +11,7 @@ import torch
 from helpers import self_send
 from toy_network import ToyModel
 
-from deepmd_gnn.deepmd_ops import Exchange, check_lists
+from deepmd_gnn.deepmd_ops import Exchange, check_lists, refuse_started_mpi
 from deepmd_gnn.export import traced_edge_lower, traced_program
 from deepmd_gnn.graph.compilation import compilation
 from deepmd_gnn.host import device_inference
@@ -82,6 +84,29 @@ def test_lists_that_do_not_bring_every_ghost():
         ValueError, match=r"bring 3 ghosts, but this rank has 4\. In LAMMPS use comm_style brick"
     ):
         check_lists(comm, 4)
+
+
+AFTER_MPI = """
+import ctypes
+import deepmd.pt
+from deepmd_gnn.deepmd_ops import refuse_started_mpi
+ctypes.CDLL("libmpi.so.12").MPI_Init(None, None)
+try:
+    refuse_started_mpi()
+finally:
+    ctypes.CDLL("libmpi.so.12").MPI_Finalize()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.lammps
+def test_a_process_with_mpi_is_refused_and_not_ended():
+    refuse_started_mpi()
+    done = subprocess.run(
+        [sys.executable, "-c", AFTER_MPI], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 1
+    assert "RuntimeError: mace model: this process has started MPI" in done.stderr
 
 
 # --- freezes ----------------------------------------------------------------------------------------------------
