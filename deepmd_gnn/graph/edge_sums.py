@@ -164,7 +164,9 @@ def sum_over_edges(
         Shape (nrow, …).
     """
     if is_compiled(graph) and not torch.jit.is_scripting():  # type: ignore[attr-defined]
-        return _operator_sum(values, index, nrow) if lists is None else _listed_sum(values, index, lists, nrow)
+        return (
+            _operator_sum(values, index, nrow) if lists is None else _listed_sum(values, index, lists, nrow)
+        )
     shape = [nrow] + list(values.shape[1:])  # noqa: RUF005 - TorchScript
     return values.new_zeros(shape).index_add(0, index, values)
 

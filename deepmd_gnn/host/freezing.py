@@ -26,11 +26,11 @@ from deepmd_gnn.host.classes import is_ours, model_of
 from deepmd_gnn.host.frozen_check import check_file
 from deepmd_gnn.kernels.cpu.cache import compiled_once
 from deepmd_gnn.kernels.cpu.compiler import check_compiler, cpu_guard, linked_into_models, this_machine
+from deepmd_gnn.kernels.cpu.group_sum import sum_operator
 from deepmd_gnn.kernels.cpu.input_check import input_check
 from deepmd_gnn.kernels.cpu.kept import remove_broken
 from deepmd_gnn.kernels.cpu.kept_programs import programs_once
 from deepmd_gnn.kernels.cpu.memory import kept_memory
-from deepmd_gnn.kernels.cpu.group_sum import sum_operator
 from deepmd_gnn.kernels.cpu.product import product_operator
 from deepmd_gnn.kernels.cpu.standard_library import with_shared_library
 from deepmd_gnn.kernels.install import described

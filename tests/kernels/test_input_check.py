@@ -81,7 +81,17 @@ class Graph:
         vectors = torch.full((nedge + 1, 3), -9.0, dtype=torch.float64)
         single = self.frames == 1 and owned == natom
         arguments = [self.types, natom, owned, self.index.contiguous(), self.vectors.contiguous(), self.mask]
-        arguments += [nedge, names, 4, self.allowed, self.has_energy, 2, int(single), R_MAX, guard_distance(R_MAX)]
+        arguments += [
+            nedge,
+            names,
+            4,
+            self.allowed,
+            self.has_energy,
+            2,
+            int(single),
+            R_MAX,
+            guard_distance(R_MAX),
+        ]
         status = library.mace_check_input(*map(as_c, [*arguments, kinds, index, vectors]))
         if status == 0:
             self._compare(kinds, index, vectors, natom, owned)

@@ -21,9 +21,7 @@ def sum_operator() -> Iterator[None]:
     source = files("deepmd_gnn.kernels.cpu").joinpath("group_sum.hpp").read_text(encoding="utf-8")
     compiled = Compiled({"group_sum": source}, ())
     archive = compiled.archive(NAME, [compiled.object("group_sum", TORCH_HEADERS)])
-    declaration = (
-        "AOTITorchError aoti_torch_cpu_sum_groups(AtenTensorHandle, AtenTensorHandle, int64_t, AtenTensorHandle*)"
-    )
+    declaration = "AOTITorchError aoti_torch_cpu_sum_groups(AtenTensorHandle, AtenTensorHandle, int64_t, AtenTensorHandle*)"
     shims = {sum_groups._opoverload: [declaration]}
     with compiling(sum_operator=True), linked_into_models(linked(archive), shims):
         yield
