@@ -16,9 +16,11 @@ import torch
 
 from deepmd_gnn.files.whole_file import whole_file
 from deepmd_gnn.host.classes import is_ours
+from deepmd_gnn.host.early_stop import run_until_no_better
 from deepmd_gnn.host.interface import HostInterface
 from deepmd_gnn.host.labels import check_trainer
 from deepmd_gnn.host.stored_uncertainty import forget_uncertainty
+from deepmd_gnn.host.task_gradients import watch_gradients
 
 _NUMBERED = re.compile(r"(.*)-(\d+)\.pt")
 
@@ -122,7 +124,7 @@ def check_order(path: Path, section: dict[str, Any]) -> None:
 
 
 def looking_first(original: Callable[..., None]) -> Callable[..., None]:
-    """Read all data of a training of our models before its first step, and drop what will not fit its weights.
+    """Read all data of a training of our models before its first step, drop what will not fit its weights, and watch its steps.
 
     Parameters
     ----------
@@ -137,14 +139,17 @@ def looking_first(original: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(original)
     def run(self: Any) -> None:
-        if _trains_ours(self):
-            if self.rank == 0:
-                check_trainer(self)
-            for model in _models(self):
-                forget_uncertainty(
-                    model, "it belongs to the weights of the file that the training starts from"
-                )
-        original(self)
+        if not _trains_ours(self):
+            original(self)
+            return
+        if self.rank == 0:
+            check_trainer(self)
+        for model in _models(self):
+            forget_uncertainty(model, "it belongs to the weights of the file that the training starts from")
+        gradients = watch_gradients(self)
+        run_until_no_better(self, lambda: original(self))
+        if gradients is not None:
+            gradients.tell_end()
 
     return run
 

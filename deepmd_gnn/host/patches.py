@@ -99,7 +99,7 @@ PATCHES = (
             ),
             Patch(
                 trainer, "Trainer.run", looking_first,
-                "trains on labels that are no numbers until the loss is none either",
+                "trains on labels that are no numbers until the loss is none either, and has no early stop",
             ),
         )
     ),

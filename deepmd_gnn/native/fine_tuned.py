@@ -14,7 +14,7 @@ from deepmd_gnn.tools.best_checkpoint import Best, best_checkpoint
 from deepmd_gnn.tools.fine_tuning import NEW, REPLAY
 
 
-def load_foundation(source: str | Path, head: str | None, elements: list[str]) -> MaceModel:
+def load_foundation(source: str | Path, head: str | None, elements: list[str]) -> tuple[MaceModel, list[str]]:
     """Load a model, and leave it the elements of the data.
 
     Parameters
@@ -28,24 +28,58 @@ def load_foundation(source: str | Path, head: str | None, elements: list[str]) -
 
     Returns
     -------
-    MaceModel
-        In eval mode.
+    model : MaceModel
+        In eval mode. Elements that it did not know have random weights, drawn from the seed of its options.
+    new : list[str]
+        These elements.
 
     Raises
     ------
     ValueError
-        If it does not know an element, or cannot be read.
+        If it cannot be read.
     """
     model = load_checkpoint(source, head) if Path(source).suffix == ".pt" else load_mace(source, head)
-    unknown = [name for name in elements if name not in model.type_map]
-    if unknown:
-        raise ValueError(
-            f"{source}: does not know {', '.join(unknown)} of the data, only {' '.join(model.type_map)}. Use "
-            "`dp --pt train --finetune`, which starts new elements at random."
-        )
+    new = [name for name in elements if name not in model.type_map]
     whole = MaceModel.deserialize(model.serialize())  # without adapters
     whole.change_type_map(elements)
-    return whole.eval()
+    return whole.eval(), new
+
+
+def check_trained(model: MaceModel, new: list[str], freeze: tuple[str, ...], *, adapters: bool) -> None:
+    """Refuse to leave random weights of new elements as they are.
+
+    Parameters
+    ----------
+    model : MaceModel
+        With the new elements.
+    new : list[str]
+        Which they are.
+    freeze : tuple[str, ...]
+        Parts that are not trained.
+    adapters : bool
+        Whether only adapters are.
+
+    Raises
+    ------
+    ValueError
+        Names the elements and the option.
+    """
+    axes = model.energy_model.element_axes()
+    held = [
+        part
+        for part in freeze
+        if any(f"{name}.".startswith(f"{part}.") and name != "atomic_numbers" for name in axes)
+    ]
+    if new and (adapters or held):
+        option = (
+            "--adapters, which have none of the weights that belong to an element"
+            if adapters
+            else f"--freeze {' '.join(held)}"
+        )
+        raise ValueError(
+            f"The foundation does not know {', '.join(new)} of the data: weights of new elements start at random and have to be trained, "
+            f"which does not go with {option}. Leave the option out."
+        )
 
 
 def sections(model: MaceModel, *, replayed: bool) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Which of a training's checkpoints did best on its validation frames."""
+"""Which of a training's checkpoints did best on its validation frames, and when there will be no better one."""
 
 import re
 from pathlib import Path
@@ -6,7 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from deepmd_gnn.tools.result_files import read_learning_curve
+from deepmd_gnn.tools.result_files import LearningCurve, read_learning_curve
+
+_QUANTITIES = {"f": ("forces", "meV/Å"), "e": ("energies", "meV/atom")}
 
 
 class Best(NamedTuple):
@@ -52,7 +54,7 @@ def best_checkpoint(folder: Path, task: str | None = None) -> Best:
     last = max(steps)
     end = "" if task is None else f"_{task}"
     columns = read_learning_curve(folder / "lcurve.out").columns
-    for name, unit in (("f", "meV/Å"), ("e", "meV/atom")):
+    for name, (quantity, unit) in _QUANTITIES.items():
         column = columns.get(f"rmse_{name}_val{end}")
         if column is None:
             continue
@@ -61,7 +63,54 @@ def best_checkpoint(folder: Path, task: str | None = None) -> Best:
         if not known:
             continue
         step = min(known, key=lambda one: (known[one], -one))
-        quantity = "forces" if name == "f" else "energies"
         reason = f"least validation error of {quantity}, {1e3 * known[step]:.3g} {unit}"
         return Best(steps[step], step, last, reason)
     return Best(steps[last], last, last, "the last one: there are no validation frames")
+
+
+class Stop(NamedTuple):
+    """Where a training ends early, and why."""
+
+    step: int
+    best: int
+    """Step of the least error until then."""
+    reason: str
+
+
+def early_stop(curve: LearningCurve, patience: int) -> Stop | None:
+    """Find the validation after which a training goes on in vain.
+
+    Parameters
+    ----------
+    curve : LearningCurve
+        Until now. The errors that decide are those of :func:`best_checkpoint`, of the first task that has validation frames.
+    patience : int
+        Validations in a row without a smaller error.
+
+    Returns
+    -------
+    Stop or None
+        None while it should go on; also without validation frames.
+    """
+    for name, (quantity, unit) in _QUANTITIES.items():
+        for column, errors in curve.columns.items():
+            known = np.isfinite(errors)
+            if column.startswith(f"rmse_{name}_val") and known.any():
+                steps = curve.columns["step"][known].astype(int).tolist()
+                return _first_in_vain(steps, errors[known].tolist(), patience, quantity, unit)
+    return None
+
+
+def _first_in_vain(
+    steps: list[int], errors: list[float], patience: int, quantity: str, unit: str
+) -> Stop | None:
+    least, best, waited = np.inf, 0, 0
+    for step, error in zip(steps, errors, strict=True):
+        if error < least:
+            least, best, waited = error, step, 0
+            continue
+        waited += 1
+        if waited >= patience:
+            reason = f"the validation error of {quantity} has not fallen for {patience} validations, since step {best} ({1e3 * least:.3g} {unit})"
+            return Stop(step, best, reason)
+    return None

@@ -23,10 +23,13 @@ from deepmd_gnn.datasets.labels import LabelReader
 from deepmd_gnn.datasets.sources import read_frames
 from deepmd_gnn.datasets.summary import DataFolder, Part, summarise_folder
 from deepmd_gnn.tools.batch_evaluation import BatchEvaluation
+from deepmd_gnn.tools.best_checkpoint import Stop, early_stop
+from deepmd_gnn.tools.result_files import read_learning_curve
 from deepmd_gnn.tools.training_input import Choices, recipe, set_steps
 
 NEW, REPLAY = "finetuned", "replay"
 START = "start.pt"
+PATIENCE = "_patience"
 # Frames that E0 are estimated from.
 _MOST = 500
 _EPOCHS = 100
@@ -57,6 +60,8 @@ class Job:
     """Learning rate of the first step."""
     steps: int | None = None
     seed: int = 1
+    patience: int = 5
+    """Validations without a smaller error after which the training ends; 0: never."""
 
 
 def training_frames(part: Part) -> Iterator[Frame]:
@@ -243,6 +248,8 @@ def choices(sections: dict[str, Any], data: DataFolder, replay: DataFolder | Non
         "each with its validation error: the best of these becomes finetuned.pt",
     )
     found.set("training", "max_ckpt_keep", _KEPT + 2)
+    # A comment for DeePMD-kit, which has no such option.
+    found.set("training", PATIENCE, job.patience)
     found.set("training", "change_bias_after_training", False, "E0 are those of start.pt")
     found.set("training", "seed", job.seed)
     found.set("training", "save_ckpt", "model.ckpt")
@@ -274,26 +281,66 @@ def _two_tasks(one: Choices, sections: dict[str, Any], replay: DataFolder, job: 
     return two
 
 
-def replay_frames(data: DataFolder, job: Job) -> list[Frame]:
-    """Structures for the replay: some of the user's files, or training frames that are perturbed."""
+def replay_frames(data: DataFolder, job: Job, new: Iterable[str] = ()) -> list[Frame]:
+    """Structures for the replay: some of the user's files, or training frames that are perturbed.
+
+    Parameters
+    ----------
+    data : DataFolder
+        The user's.
+    job : Job
+        What the user wants.
+    new : Iterable[str]
+        Elements that the foundation does not know, and cannot label.
+
+    Returns
+    -------
+    list[Frame]
+
+    Raises
+    ------
+    DataError
+        If no frame fits.
+    """
+    known = set(data.train.type_map) - set(new)
     if not job.replay_from:
+        if set(new):
+            raise DataError(
+                f"--replay: the foundation does not know {', '.join(new)}, and cannot label training frames. Give --replay-from with "
+                f"structures of {' '.join(sorted(known))}."
+            )
         count = min(job.replay, data.train.frames)
         drawn = set(np.random.default_rng(job.seed).permutation(data.train.frames)[:count].tolist())
         frames = (frame for place, frame in enumerate(training_frames(data.train)) if place in drawn)
         return perturbed(frames, job.replay, job.displacement, job.seed)
     pool = [frame for path in job.replay_from for frame in read_frames(path)]
-    known = set(data.train.type_map)
     fitting = [frame for frame in pool if set(frame_symbols(frame)) <= known and frame.natoms > 1]
     if not fitting:
         raise DataError(
-            f"{', '.join(map(str, job.replay_from))}: none of {len(pool)} frames has only elements of the data, {' '.join(sorted(known))}."
+            f"{', '.join(map(str, job.replay_from))}: none of {len(pool)} frames has only elements of data and foundation, {' '.join(sorted(known))}."
         )
     places = np.random.default_rng(job.seed).permutation(len(fitting))[: job.replay]
     return [fitting[place] for place in sorted(places)]
 
 
+def patience(folder: Path) -> int:
+    """Validations without a smaller error after which the training in a folder ends; 0: never."""
+    found = json.loads((folder / "input.json").read_text())["training"].get(PATIENCE, 0)
+    if not isinstance(found, int) or isinstance(found, bool) or found < 0:
+        raise DataError(
+            f"{folder / 'input.json'}: {PATIENCE} of training is {found!r}, but must be a number of validations."
+        )
+    return found
+
+
+def ended_early(folder: Path) -> Stop | None:
+    """Where the training in a folder ended for want of smaller validation errors, if it did."""
+    wanted, curve = patience(folder), folder / "lcurve.out"
+    return early_stop(read_learning_curve(curve), wanted) if wanted and curve.is_file() else None
+
+
 def is_finished(folder: Path) -> bool:
-    """Whether the training in a folder has done all its steps."""
+    """Whether the training in a folder has done all its steps, or need not do more."""
     import torch
 
     checkpoint = folder / "model.ckpt.pt"
@@ -301,4 +348,6 @@ def is_finished(folder: Path) -> bool:
         return False
     wanted = json.loads((folder / "input.json").read_text())["training"]["numb_steps"]
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)["model"]
-    return int(state["_extra_state"]["train_infos"]["step"]) >= int(wanted)
+    done = int(state["_extra_state"]["train_infos"]["step"])
+    stop = ended_early(folder)
+    return done >= int(wanted) or (stop is not None and done >= stop.step)

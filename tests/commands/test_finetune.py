@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 import shutil
 
 import ase.io
@@ -17,6 +18,7 @@ from training_data import composition_frames, write_system
 from deepmd_gnn.cli import main
 from deepmd_gnn.commands import finetune
 from deepmd_gnn.native.conversion import save_checkpoint
+from deepmd_gnn.tools import fine_tuning
 from deepmd_gnn.tools.best_checkpoint import best_checkpoint
 
 SHIFTS = {"O": -1.5, "H": 0.25}
@@ -132,7 +134,43 @@ def test_structures_of_a_file(folder, tmp_path, capsys):
         )
         == 1
     )
-    assert "none of 1 frames has only elements of the data, H O" in capsys.readouterr().err
+    assert "none of 1 frames has only elements of data and foundation, H O" in capsys.readouterr().err
+
+
+def test_new_elements(folder, tmp_path, capsys):
+    """They are told; the foundation labels structures of its own elements only."""
+    data = tmp_path / "data"
+    shutil.copytree(folder / "data", data)
+    for path in data.rglob("type_map.raw"):
+        path.write_text("O\nC\n")
+    ase.io.write(
+        tmp_path / "pool.xyz",
+        [ase.Atoms("O2", [[0, 0, 0], [0, 0, 1.2]]), ase.Atoms("OC", [[0, 0, 0], [0, 0, 1.2]])],
+    )
+    command = [
+        "finetune",
+        str(folder / "start.pt"),
+        str(data),
+        "-o",
+        str(tmp_path / "x"),
+        "--dry-run",
+        "--replay",
+        "3",
+    ]
+    assert main([*command, "--replay-from", str(tmp_path / "pool.xyz")]) == 0
+    assert "new elements, whose weights start at random: C" in capsys.readouterr().out
+    assert [atoms.get_chemical_formula() for atoms in ase.io.read(tmp_path / "x" / "replay.xyz", ":")] == [
+        "O2"
+    ]
+    command[4] = str(tmp_path / "y")
+    assert main(command) == 1
+    assert "cannot label training frames. Give --replay-from with structures of O." in capsys.readouterr().err
+    assert (
+        main(["finetune", str(folder / "start.pt"), str(data), "-o", str(tmp_path / "z"), "--adapters", "2"])
+        == 1
+    )
+    assert "weights of new elements start at random" in capsys.readouterr().err
+    assert not (tmp_path / "z").exists()
 
 
 def test_frozen_parts_of_both_tasks(folder, tmp_path):
@@ -143,14 +181,37 @@ def test_frozen_parts_of_both_tasks(folder, tmp_path):
     assert model["shared_dict"]["network"]["freeze"] == ["node_embedding", "interactions.0"]
 
 
+def done(output):
+    """Steps of a training."""
+    return tensors(output / "model.ckpt.pt")["_extra_state"]["train_infos"]["step"]
+
+
+def change(output, key, value):
+    """Change an input's section on training."""
+    content = json.loads((output / "input.json").read_text())
+    content["training"][key] = value
+    (output / "input.json").write_text(json.dumps(content))
+
+
 @pytest.mark.slow
 def test_both_tasks_train_and_one_comes_out(folder, tmp_path, capfd):
     output = tmp_path / "tuned"
     arguments = ["finetune", str(folder / "start.pt"), str(folder / "data"), "-o", str(output)]
-    options = ["--replay", "4", "--replay-weight", "0.5", "--steps", "6", "--rate", "0.01"]
+    options = ["--replay", "4", "--replay-weight", "0.5", "--steps", "6", "--rate", "0.01", "--patience", "3"]
     status = main([*arguments, *options])
     out, err = capfd.readouterr()
     assert status == 0, err[-2000:]
+    # These data are the foundation's own, so that the first validation is the best one.
+    assert "has not fallen for 3 validations, since step 1" in out
+    assert "Note: of step 1 there is no checkpoint" in err
+    assert "the training ends with step 4: the validation error of forces has not fallen" in err
+    assert re.search(
+        r"shared weights at the end: finetuned \d+% \(norm [\d.e-]+, 50% of the steps\), replay \d+%", err
+    )
+    assert done(output) == 4
+    # Nothing is left to do.
+    assert main(["finetune", "--restart", str(output)]) == 0
+    assert done(output) == 4
     before, after = tensors(output / "start.pt"), tensors(output / "model.ckpt.pt")
     for task in ("finetuned", "replay"):
         name = f"model.{task}.fitting_net.readouts.0.linear.weight"
@@ -160,7 +221,7 @@ def test_both_tasks_train_and_one_comes_out(folder, tmp_path, capfd):
     assert not torch.equal(before[f"model.replay.{shared}"], after[f"model.replay.{shared}"])
     step, rows = best_checkpoint(output, "finetuned").step, np.loadtxt(output / "lcurve.out")
     assert rows[:, 5][rows[:, 0] == step] == rows[1:, 5].min()  # of the first step there is no checkpoint
-    assert f"finetuned.pt: the model of step {step} of 6 (least validation error of forces, " in out
+    assert f"finetuned.pt: the model of step {step} of 4 (least validation error of forces, " in out
     best = tensors(output / f"model.ckpt-{step}.pt")
     DeepPot(str(output / "finetuned.pt"))
     assert "of the model section is not used" not in capfd.readouterr().err
@@ -169,14 +230,12 @@ def test_both_tasks_train_and_one_comes_out(folder, tmp_path, capfd):
     for name, value in result.items():
         if torch.is_tensor(value) and not name.endswith("options"):  # they say the statistics that it has now
             assert torch.equal(value, best[name.replace("Default", "finetuned")]), name
-    # Interrupted: more steps to do than were done, and none left.
-    content = json.loads((output / "input.json").read_text())
-    content["training"]["numb_steps"] = 8
-    (output / "input.json").write_text(json.dumps(content))
-    for wanted in (8, 8):
+    # It shall not end early: more steps to do than were done, and none left.
+    change(output, fine_tuning.PATIENCE, 0)
+    for _ in range(2):
         (output / "finetuned.pt").unlink()
         assert main(["finetune", "--restart", str(output)]) == 0
-        assert tensors(output / "model.ckpt.pt")["_extra_state"]["train_infos"]["step"] == wanted
+        assert done(output) == 6
         assert (output / "finetuned.pt").is_file()
 
 
@@ -208,6 +267,7 @@ def test_every_option_is_on_the_page():
         (["start.pt", "data", "-o", "data"], "is there already"),
         (["start.pt", "data", "-o", "x", "--adapters", "2", "--replay", "3"], "--adapters cannot be combined with --replay"),
         (["start.pt", "data", "-o", "x", "--adapters", "2", "--freeze", "products"], "--adapters cannot be combined with --freeze"),
+        (["start.pt", "data", "-o", "x", "--patience", "-1"], "--patience -1 must be a number of validations"),
         (["start.pt", "data", "-o", "x", "--replay-from", "a.xyz"], "say with --replay how many"),
         (["start.pt", "data", "-o", "x", "--replay", "3", "--replay-weight", "1"], "a share between 0 and 1"),
         (["--restart", "data"], "no model.ckpt.pt to go on from"),

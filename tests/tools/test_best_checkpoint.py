@@ -2,7 +2,8 @@
 
 import pytest
 
-from deepmd_gnn.tools.best_checkpoint import best_checkpoint
+from deepmd_gnn.tools.best_checkpoint import best_checkpoint, early_stop
+from deepmd_gnn.tools.result_files import read_learning_curve
 
 SINGLE = """\
 # step       rmse_val    rmse_trn    rmse_e_val  rmse_e_trn    rmse_f_val  rmse_f_trn   lr
@@ -61,3 +62,24 @@ def test_energies_of_a_task_without_forces(tmp_path):
 def test_no_checkpoint(tmp_path):
     with pytest.raises(ValueError, match=r"has no model\.ckpt-STEP\.pt"):
         best_checkpoint(tmp_path)
+
+
+def test_early_stop(tmp_path):
+    """After as many validations as were said, counted from the least error; lines without one do not count."""
+    (tmp_path / "lcurve.out").write_text(SINGLE)
+    curve = read_learning_curve(tmp_path / "lcurve.out")
+    assert early_stop(curve, 2) is None
+    stop = early_stop(curve, 1)
+    assert (stop.step, stop.best) == (300, 200)
+    assert (
+        stop.reason
+        == "the validation error of forces has not fallen for 1 validations, since step 200 (100 meV/Å)"
+    )
+    (tmp_path / "lcurve.out").write_text(
+        TASKS.replace("    200      3.0", "    150 nan 1.0 nan nan 1.0 1.0 1e-3\n    200      3.0")
+    )
+    stop = early_stop(read_learning_curve(tmp_path / "lcurve.out"), 1)
+    assert (stop.step, stop.best) == (200, 100)
+    assert "energies" in stop.reason
+    (tmp_path / "lcurve.out").write_text("# step rmse_f_trn lr\n 1 1.0 1e-3\n 2 2.0 1e-3\n")
+    assert early_stop(read_learning_curve(tmp_path / "lcurve.out"), 1) is None
