@@ -11,6 +11,7 @@ from deepmd_gnn import __version__
 # Modules with a function ``add_parsers(subparsers)``; each of their parsers sets ``func``, called with the parsed
 # arguments, whose result is the exit code.
 COMMANDS = (
+    "deepmd_gnn.commands.adapters",
     "deepmd_gnn.commands.bench",
     "deepmd_gnn.commands.check",
     "deepmd_gnn.commands.convert",

@@ -91,6 +91,10 @@ class LowRankAdapters(torch.nn.Module):
         # Random weights that nobody trains are of no use to adapters.
         self.has_weights = False
 
+    def named(self) -> list[tuple[str, str]]:
+        """The network's names of adapted weights, and what stands for each in this module's own names."""
+        return [(name, key_of(name)) for name in self.blocks]
+
     def is_new(self) -> bool:
         """Whether nothing has been trained yet."""
         return not any(bool(right.detach().any()) for right in self.right.values())
