@@ -16,6 +16,7 @@ from ase.data import chemical_symbols
 
 from deepmd_gnn.config.adapters import lora
 from deepmd_gnn.datasets.conversion import Conversion, convert
+from deepmd_gnn.datasets.database import read_database
 from deepmd_gnn.datasets.extxyz import write_extxyz
 from deepmd_gnn.datasets.folders import read_systems
 from deepmd_gnn.datasets.frames import DataError, Frame
@@ -65,11 +66,10 @@ class Job:
 
 
 def training_frames(part: Part) -> Iterator[Frame]:
-    """Frames of a part of a data folder, in order."""
+    """Frames of a part of a data folder, or of its database, in order."""
     if part.is_database:
-        raise DataError(
-            f"{part.systems}: fine-tuning reads folders, not databases; convert with --layout mixed."
-        )
+        yield from read_database(Path(str(part.systems)))
+        return
     for system in part.systems:
         yield from read_systems(Path(system))
 

@@ -35,7 +35,7 @@ def _dropped(why: str, *names: str) -> list[Flag]:
 _PLACES = "`dp` writes into the folder it runs in"
 _POLAR = "PolarMACE (long-range electrostatics) is not supported"
 _DIPOLES = "only energies, forces and virials are learned"
-_REPLAY = "training on the foundation model's own data: multi-task training (docs/training.md) does the same by hand"
+_REPLAY = "training on the foundation model's own data: `deepmd-gnn finetune --replay` (docs/fine_tuning.md) does it, or multi-task training by hand"
 _WANDB = 'tensorboard instead: `"tensorboard": true` in `training`'
 _STAGE_TWO = (
     "the energy weight grows as the learning rate falls, which does what stage two does, without a step"
@@ -87,10 +87,10 @@ _GROUPS: list[list[Flag]] = [
              "pt_valid_file", "skip_evaluate_heads"),
     _replaced("deepmd-gnn convert --elements", "elements of the data are kept", "foundation_filter_elements", "foundation_model_elements"),
     _replaced("multi-task training", "one head each for several data sets: docs/training.md", "heads", "head_key"),
-    _replaced("--finetune", "one head: the converted model is trained on with the new data alone; with the old data too: multi-task training", "multiheads_finetuning"),
+    _replaced("--finetune", "one head: the converted model is trained on with the new data alone; with the old data too: `deepmd-gnn finetune --replay`", "multiheads_finetuning"),
     _translated("deepmd-gnn convert --head", "foundation_head"),
     _dropped("isolated atoms go to e0.json, and the model has exactly these energies", "keep_isolated_atoms"),
-    _replaced("model.adapters", "`\"lora\": {\"rank\": 4, \"alpha\": 4}` in the model section, for `--finetune`; factors of the products differ from native's", "lora", "lora_rank", "lora_alpha"),
+    _replaced("model.adapters", "rank and alpha are the same, factors of the products differ from native's; with a foundation model only", "lora", "lora_rank", "lora_alpha"),
     _translated("deepmd-gnn data --energy-key", "energy_key", why="also energy, if REF_energy is not there"),
     _translated("deepmd-gnn data --forces-key", "forces_key", why="also forces"),
     _translated("deepmd-gnn data --virials-key", "virials_key", why="also virials, virial"),
@@ -130,7 +130,7 @@ _GROUPS: list[list[Flag]] = [
      Flag("ema", TRANSLATED, "training.enable_ema", "the same", switch=True)],
     _translated("training.ema_decay", "ema_decay"),
     _translated("training.numb_steps", "max_num_epochs", why="epochs times batches of an epoch"),
-    _replaced("validating.save_best", "no early stop; the best weights are kept", "patience"),
+    _replaced("DEEPMD_GNN_PATIENCE", "an environment variable of the training, in validations (disp_freq); `deepmd-gnn finetune --patience`", "patience"),
     _translated("deepmd-gnn convert", "foundation_model", why="the file, or the model of that name, is converted, its architecture taken, and its weights are the start of `dp train --finetune`"),
     _dropped("arguments of a calculator, which is not made", "foundation_model_kwargs"),
     _dropped("the readout is always taken over", "foundation_model_readout"),

@@ -19,7 +19,7 @@ DEFAULTS: dict[str, Any] = {
     "forces_weight": 100.0, "virials_weight": 1.0, "stress_weight": 1.0, "swa_energy_weight": 1000.0, "swa_forces_weight": 100.0,
     "swa_virials_weight": 10.0, "swa_stress_weight": 10.0, "clip_grad": 10.0, "ema_decay": 0.99, "loss": "weighted", "optimizer": "adam",
     "model": "MACE", "interaction": "RealAgnosticResidualInteractionBlock",
-    "interaction_first": "RealAgnosticResidualInteractionBlock", "apply_cutoff": True,
+    "interaction_first": "RealAgnosticResidualInteractionBlock", "apply_cutoff": True, "lora": False, "lora_rank": 4, "lora_alpha": 1.0,
 }  # fmt: skip
 # Flags whose value is that of the model's option of the same name.
 _SAME = (
@@ -80,6 +80,8 @@ def translate(options: dict[str, Any], data: DataFolder, section: dict[str, Any]
         step(data)
     if section is not None:
         native.foundation(section)
+    else:
+        native.no_foundation()
     return native.choices, [native.fate(name) for name in options]
 
 
@@ -258,6 +260,12 @@ class _Native:
             self.choices.set("training", "enable_ema", True, self.reason("ema"))
             self.choices.set("training", "ema_decay", self("ema_decay", float), self.reason("ema_decay"))
 
+    def no_foundation(self) -> None:
+        """Adapters change a model that is there already."""
+        for name in ("lora", "lora_rank", "lora_alpha"):
+            if name in self.options:
+                self.changed[name] = (DROPPED, "", "without a foundation model there is nothing to adapt")
+
     def foundation(self, section: dict[str, Any]) -> None:
         """Take the architecture of the model that training starts from; flags that say otherwise are void, as in native MACE."""
         before = self.choices.values["model"]
@@ -266,6 +274,9 @@ class _Native:
         for name in (*_SAME, "num_channels", "max_L", "interaction_first", "apply_cutoff"):
             if name in self.options and section.get(name) != before.get(name):
                 self.changed[name] = (DROPPED, "", "the foundation model has its own architecture")
+        if self("lora", truth):
+            adapters = {"rank": self("lora_rank", int), "alpha": self("lora_alpha", float)}
+            self.choices.set("model", "adapters", adapters, self.reason("lora", "lora_rank", "lora_alpha"))
         given = str(self.options.get("E0s", "")).lower()
         if given not in ("", "foundation", "estimated") and before["atomic_energies"] != "auto":
             self.choices.set("model", "atomic_energies", before["atomic_energies"], self.reason("E0s"))

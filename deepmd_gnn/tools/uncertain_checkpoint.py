@@ -66,26 +66,27 @@ def write_members(
         The files.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    content = torch.load(source, map_location="cpu", weights_only=True)
+    state = content.get("model", content)
+    prefix = _prefix(state, head)
+    for key in [key for key in state if key.startswith(f"{prefix}{_PREFIX}")]:
+        del state[key]  # of other weights
+    if "model" in content:
+        content["optimizer"] = None
+    before = dict(state)
     written = []
     for number, change in enumerate(posterior.members, start=1):
-        content = torch.load(source, map_location="cpu", weights_only=True)
-        state = content.get("model", content)
-        prefix = _prefix(state, head)
         begin = 0
         for name in names:
             key = prefix + stored_name(f"energy_model.{name}")
             key = key if key in state else f"{prefix}energy_model.{name}"
-            weight = state[key]
+            weight = before[key]
             part = np.asarray(change[begin : begin + weight.numel()])
             begin += weight.numel()
             changed = weight.to(torch.float64) + torch.as_tensor(part).view_as(weight)
             state[key] = changed.to(weight.dtype)
-        for key in [key for key in state if key.startswith(f"{prefix}{_PREFIX}")]:
-            del state[key]
-        # Of other weights.
-        content.pop("optimizer", None)
         written.append(folder / f"member_{number}.pt")
-        _write({**content, "optimizer": None} if "model" in content else content, written[-1])
+        _write(content, written[-1])
     return written
 
 

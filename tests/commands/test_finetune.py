@@ -18,6 +18,7 @@ from training_data import composition_frames, write_system
 from deepmd_gnn.cli import main
 from deepmd_gnn.commands import finetune
 from deepmd_gnn.native.conversion import save_checkpoint
+from deepmd_gnn.native.writer import load_checkpoint
 from deepmd_gnn.tools import fine_tuning
 from deepmd_gnn.tools.best_checkpoint import best_checkpoint
 
@@ -66,6 +67,32 @@ def test_energies_of_the_new_level(folder, tmp_path, capsys):
     )
     np.testing.assert_allclose(after - before, list(SHIFTS.values()), atol=1e-9)
     assert not (output / "finetuned.pt").exists()
+
+
+def test_data_in_a_database(folder, tmp_path):
+    """The same energies, and perturbed frames, from an LMDB database."""
+    data = [str(folder / "data" / part) for part in ("train", "valid")]
+    assert main(["data", data[0], "--valid", data[1], "--layout", "lmdb", "-o", str(tmp_path / "data")]) == 0
+    command = [
+        "finetune",
+        str(folder / "start.pt"),
+        str(tmp_path / "data"),
+        "-o",
+        str(tmp_path / "x"),
+        "--replay",
+        "3",
+    ]
+    assert main([*command, "--dry-run"]) == 0
+    content = json.loads((tmp_path / "x" / "input.json").read_text())
+    assert content["training"]["data_dict"]["finetuned"]["training_data"]["systems"].endswith("train.lmdb")
+    bias = tensors(tmp_path / "x" / "start.pt")["model.finetuned.out_bias"].flatten()
+    order = load_checkpoint(tmp_path / "x" / "start.pt", "finetuned").type_map
+    before = dict(
+        zip(["O", "H"], tensors(folder / "start.pt")["model.Default.out_bias"].flatten(), strict=True)
+    )
+    for name, value in zip(order, bias, strict=True):
+        assert abs(float(value - before[name]) - SHIFTS[name]) < 1e-9
+    assert len(ase.io.read(tmp_path / "x" / "replay.xyz", ":")) == 3
 
 
 def test_isolated_atoms_count_first(folder, tmp_path):

@@ -154,6 +154,25 @@ def test_flags_whose_fate_depends_on_others(data):
             translate(options, data)
 
 
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"lora": "True"}, {"rank": 4, "alpha": 1.0}),
+        ({"lora": "True", "lora_rank": "8", "lora_alpha": "2"}, {"rank": 8, "alpha": 2.0}),
+        ({"lora": "False", "lora_rank": "8"}, None),
+    ],
+)
+def test_adapters(options, expected, data):
+    """Native's defaults; of a foundation only."""
+    section = {"type": "mace", "type_map": ["O", "H"], "r_max": 5.0}
+    choices, fates = translate({**options, "foundation_model": "x.model"}, data, section)
+    assert choices.values["model"].get("adapters") == expected
+    assert next(fate for fate in fates if fate.flag == "lora").target == "model.adapters"
+    choices, fates = translate(options, data)
+    assert "adapters" not in choices.values["model"]
+    assert {fate.why for fate in fates} == {"without a foundation model there is nothing to adapt"}
+
+
 def test_architecture_of_a_foundation_model(data):
     section = {"type": "mace", "type_map": ["O", "H"], "r_max": 6.0, "num_channels": 4}
     choices, fates = translate({"r_max": 4.5, "foundation_model": "x.model"}, data, section)
