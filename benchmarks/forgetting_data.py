@@ -9,6 +9,7 @@ from ase.data import atomic_numbers, chemical_symbols
 
 from deepmd_gnn.datasets.conversion import Conversion, convert
 from deepmd_gnn.datasets.extxyz import write_extxyz
+from deepmd_gnn.datasets.folders import find_systems
 from deepmd_gnn.datasets.frames import Frame
 from deepmd_gnn.datasets.labels import LabelReader
 from deepmd_gnn.datasets.sources import read_frames
@@ -56,21 +57,33 @@ def labelled(sources, level, count=None):
     level : Level
         Of the labels.
     count : int, optional
-        At most so many, evenly from all.
+        At most so many: the first ones of each folder of DeePMD-kit, as evenly as there are, and evenly from parts and files.
 
     Returns
     -------
     list[Frame]
     """
-    found = []
+    parts = []
     for source in sources:
         path, _, part = str(source).partition("@")
-        ends = [int(word) if word else None for word in part.split(":")] if part else [None]
-        found += list(read_frames(Path(path)))[slice(*ends)] if part else list(read_frames(Path(path)))
-    found = [frame for frame in found if frame.natoms > 1]
-    if count is not None and len(found) > count:
-        found = [found[k] for k in np.linspace(0, len(found) - 1, count).round().astype(int)]
-    return [level(frame) for frame in found]
+        systems = find_systems(Path(path)) if Path(path).is_dir() else []
+        if part or not systems:
+            ends = [int(word) if word else None for word in part.split(":")] if part else [None]
+            frames = list(read_frames(Path(path)))[slice(*ends)]
+            parts.append(frames if count is None else evenly(frames, count))
+        else:
+            parts += [list(read_frames(Path(system))) for system in systems]
+    if count is not None:
+        parts = [frames[: max(1, count // len(parts))] for frames in parts]
+    found = [frame for frames in parts for frame in frames if frame.natoms > 1]
+    return [level(frame) for frame in (found if count is None else evenly(found, count))]
+
+
+def evenly(frames, count):
+    """At most `count` of them, from all over the list."""
+    if len(frames) <= count:
+        return frames
+    return [frames[k] for k in np.linspace(0, len(frames) - 1, count).round().astype(int)]
 
 
 def write_folder(folder, train, valid):

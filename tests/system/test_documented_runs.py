@@ -151,10 +151,16 @@ def test_import(tmp_path):
 def test_fine_tuning_in_one_command(tmp_path):
     torch.save(native(), tmp_path / "foundation.model")
     export([copy_example("acac", tmp_path, 6) / "data" / "train_300K"], tmp_path / "frames.xyz")
-    rules = {"--replay 200": "--replay 4 --steps 2"}
+    rules = {"--replay 200": "--replay 4 --steps 2", "--adapters 4$": "--adapters 2 --steps 1"}
     freeze = "dp --pt-expt freeze -c tuned/finetuned.pt"
     PageRun(ROOT / "docs/fine_tuning.md", tmp_path, rules, skip=[freeze])()
     assert DeepPot(str(tmp_path / "tuned" / "finetuned.pt")).get_type_map()
+    # One step: the model is that of the only checkpoint, whichever way it is made.
+    first, second = (
+        torch.load(tmp_path / name, weights_only=True)["model"]
+        for name in ("model.pt", "narrow/finetuned.pt")
+    )
+    assert all(torch.equal(value, second[name]) for name, value in first.items() if torch.is_tensor(value))
 
 
 def test_fine_tuning(tmp_path):
