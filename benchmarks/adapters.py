@@ -7,11 +7,9 @@ alternate in one process, which is what the ratios are of; peaks of memory are o
 
 import argparse
 import io
-import json
+import multiprocessing
 import os
 import re
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -99,21 +97,24 @@ class Training:
         return found
 
 
-def peak(variant, args):
-    """MB that the steps of a process add to what it had before its first one."""
-    command = [sys.executable, __file__, "--worker", variant, *args.passed]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
+def peak(training):
+    """MB that the first steps of a process add to what it had before: in a fork, of which nothing comes back but the number."""
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=lambda: sender.send(growth(training)))
+    process.start()
+    found = receiver.recv()
+    process.join()
+    return found
 
 
-def work(variant, args):
-    """In a process of its own."""
-    training = Training(variant, args)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak until now, of imports
+def growth(training):
+    """What the process of this call grows by."""
+    Path("/proc/self/clear_refs").write_text("5")  # the peak until now
     before = resident("VmRSS")
     for _ in range(3):
         training.step()
-    print(json.dumps(resident("VmHWM") - before))
+    return resident("VmHWM") - before
 
 
 def resident(name):
@@ -126,6 +127,9 @@ def compare(args):
     """Measure and print."""
     variants = ["all weights", *(f"rank {rank}" for rank in args.ranks), ONE]
     trainings = {name: Training(name, args) for name in variants}
+    peaks = {
+        name: peak(training) for name, training in trainings.items()
+    }  # before there is memory to hand on
     seconds = {name: [] for name in variants}
     for turn in range(args.turns + 1):
         for name, training in trainings.items():
@@ -143,14 +147,14 @@ def compare(args):
         ratio = own / whole
         trained, *files = trainings[name].sizes()
         print(
-            f"| {name} | {trained} | {np.median(own):.3f} | {np.median(ratio):.2f} ± {ratio.std():.2f} | {peak(name, args):.0f} | "
+            f"| {name} | {trained} | {np.median(own):.3f} | {np.median(ratio):.2f} ± {ratio.std():.2f} | {peaks[name]:.0f} | "
             f"{files[0]:.2f} | {files[1]:.2f} |",
             flush=True,
         )
 
 
 def main():
-    """Compare, or be one of the processes."""
+    """Compare and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--channels", type=int, default=64)
     parser.add_argument("--max-l", type=int, default=1)
@@ -159,19 +163,10 @@ def main():
     parser.add_argument("--frames", type=int, default=2, help="of a batch")
     parser.add_argument("--ranks", type=int, nargs="+", default=[4, 16])
     parser.add_argument("--turns", type=int, default=7)
-    parser.add_argument("--worker", help=argparse.SUPPRESS)
     args = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     torch.set_num_threads(1)
-    args.passed = [
-        word
-        for name in ("channels", "max_l", "precision", "atoms", "frames")
-        for word in (f"--{name.replace('_', '-')}", str(vars(args)[name]))
-    ]
-    if args.worker:
-        work(args.worker, args)
-    else:
-        compare(args)
+    compare(args)
 
 
 if __name__ == "__main__":

@@ -120,6 +120,27 @@ def test_forgetting():
     assert all(float(cell.split()[0]) > 0 for cell in row.split("|")[2:8])
 
 
+def test_adapters():
+    out = run(
+        "adapters.py",
+        "--channels",
+        "2",
+        "--max-l",
+        "0",
+        "--atoms",
+        "8",
+        "--frames",
+        "1",
+        "--ranks",
+        "1",
+        "--turns",
+        "1",
+    )
+    rows = re.findall(r"^\| ([a-z][^|]+) \| (\d+) \| [\d.]+ \| [\d.]+ ± [\d.]+ \| \d+ \|", out, re.MULTILINE)
+    assert [name for name, _ in rows] == ["all weights", "rank 1", "one matrix"]
+    assert int(rows[0][1]) > int(rows[1][1]) > int(rows[2][1])
+
+
 def test_uncertainty(tmp_path):
     """Two committees of two, with the calibration plot."""
     data = str(copy_example("acac", tmp_path, frames=5) / "data")
