@@ -67,7 +67,7 @@ def run_until_no_better(trainer: Any, run: Callable[[], None]) -> None:
         return
     if getattr(trainer, "world_size", 1) > 1:
         raise ValueError(
-            f"mace model: {PATIENCE}, which ends a training early, is for one process. Unset it for a training with several."
+            f"mace model: the environment variable {PATIENCE} ends a training early, which is for one process. Unset it for several."
         )
     hook = trainer.optimizer.register_step_pre_hook(_Watch(Path(trainer.disp_file), wanted))
     try:

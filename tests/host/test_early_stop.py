@@ -57,5 +57,5 @@ def test_refused(tmp_path, monkeypatch):
         patience()
     monkeypatch.setenv(PATIENCE, "2")
     trainer = Trainer(tmp_path, [], world_size=2)
-    with pytest.raises(ValueError, match="is for one process"):
+    with pytest.raises(ValueError, match="PATIENCE ends a training early, which is for one process"):
         run_until_no_better(trainer, trainer.run)
