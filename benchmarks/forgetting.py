@@ -39,7 +39,7 @@ def options(start, args):
         "frozen": ["--freeze", *args.freeze],
         "adapters": ["--adapters", str(args.rank)],
         "replay, perturbed": ["--replay", str(args.replay)],
-        "replay, pool": ["--replay", str(args.replay), "--replay-from", *args.pool],
+        "replay, pool": ["--replay", str(args.replay), "--replay-from", *(args.pool or [])],
     }.get(start, [])
 
 

@@ -136,7 +136,9 @@ def test_adapters():
         "--turns",
         "1",
     )
-    rows = re.findall(r"^\| ([a-z][^|]+) \| (\d+) \| [\d.]+ \| [\d.]+ ± [\d.]+ \| \d+ \|", out, re.MULTILINE)
+    rows = re.findall(
+        r"^\| ([a-z][^|]+) \| (\d+) \| [\d.]+ \| [\d.]+ \| [\d.]+ ± [\d.]+ \| \d+ \|", out, re.MULTILINE
+    )
     assert [name for name, _ in rows] == ["all weights", "rank 1", "one matrix"]
     assert int(rows[0][1]) > int(rows[1][1]) > int(rows[2][1])
 
