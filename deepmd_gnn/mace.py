@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
-import deepmd_gnn.mace_descriptor
-import deepmd_gnn.nequip  # noqa: F401 - who imports this model first has all that are registered
+import deepmd_gnn.mace_descriptor  # noqa: F401 - registered before the model, which has the same type
 from deepmd_gnn.config.adapters import lora
 from deepmd_gnn.config.described import options_of
 from deepmd_gnn.config.mace import MaceConfig, fail

@@ -1,6 +1,5 @@
 """Small NequIP models."""
 
-from deepmd_gnn.mace import MaceModel  # noqa: F401 - first, so that the host knows all networks
 from deepmd_gnn.nequip import NequipModel
 
 TINY = {

@@ -6,11 +6,14 @@ import importlib.util
 import io
 import os
 import sys
+from collections.abc import Callable
 from contextlib import redirect_stdout
 from types import ModuleType
 from typing import Any
 
 import torch
+
+from deepmd_gnn.config.networks import CONFIGS
 
 
 def allow_e3nn_constants() -> None:
@@ -68,6 +71,28 @@ def is_importing_model() -> bool:
 
     DeePMD-kit's model package loads our entry points while it is being imported, and the model needs that package.
     """
-    networks = (("deepmd_gnn.mace", "MaceModel"), ("deepmd_gnn.nequip", "NequipModel"))
-    modules = [(sys.modules.get(module), name) for module, name in networks]
+    modules = [(sys.modules.get(f"deepmd_gnn.{kind}"), f"{kind.capitalize()}Model") for kind in CONFIGS]
     return any(module is not None and not hasattr(module, name) for module, name in modules)
+
+
+_waiting: list[Callable[[], None]] = []
+
+
+def once_imported(action: Callable[[], None]) -> None:
+    """Do something that needs all networks: at once, or if one of them is being imported when it has been registered.
+
+    Parameters
+    ----------
+    action : Callable
+        Without arguments; may import networks.
+    """
+    if is_importing_model():
+        _waiting.append(action)
+    else:
+        action()
+
+
+def run_waiting() -> None:
+    """A network has been registered, whose module was imported first: what :func:`once_imported` has put off follows."""
+    while _waiting:
+        _waiting.pop(0)()

@@ -7,6 +7,7 @@ from typing import TypeVar
 from deepmd.pt.model.descriptor import BaseDescriptor
 from deepmd.pt.model.model.model import BaseModel
 
+from deepmd_gnn.files.import_order import run_waiting
 from deepmd_gnn.host import classes, patches
 from deepmd_gnn.host.descriptor_answers import DescriptorAnswers, NotExported
 from deepmd_gnn.host.interface import HostInterface
@@ -44,6 +45,7 @@ def register(type_name: str) -> Callable[[type[Model]], type[Model]]:
         # The same for what evaluates models, which needs the host's whole model package.
         whole = hasattr(sys.modules.get("deepmd.pt.model.model"), "get_model")
         patches.apply("deepmd.pt" if whole else None)
+        run_waiting()
         return model_class
 
     return enter

@@ -342,3 +342,14 @@ def test_a_model_that_is_being_imported(monkeypatch):
     assert not is_importing_model()
     monkeypatch.delitem(sys.modules, "deepmd_gnn.mace")
     assert not is_importing_model()
+
+
+def test_what_waits_for_an_import(monkeypatch):
+    done = []
+    import_order.once_imported(lambda: done.append(1))
+    monkeypatch.setitem(sys.modules, "deepmd_gnn.nequip", ModuleType("deepmd_gnn.nequip"))
+    import_order.once_imported(lambda: done.append(2))
+    assert done == [1]
+    for _ in range(2):
+        import_order.run_waiting()
+        assert done == [1, 2]

@@ -1,6 +1,7 @@
 """Models are known to the host's backends, and what opens files for it looks at them first."""
 
 import importlib
+import subprocess
 import sys
 import zipfile
 from types import ModuleType
@@ -19,7 +20,9 @@ from deepmd.utils.argcheck import model_args
 from toy_network import ToyModel
 
 from deepmd_gnn import backend, pt, pt_expt
+from deepmd_gnn.config.networks import CONFIGS
 from deepmd_gnn.files.archives import FileError
+from deepmd_gnn.files.import_order import run_waiting
 from deepmd_gnn.host import classes, patches, registry
 from deepmd_gnn.host.descriptor_answers import NotExported
 from deepmd_gnn.host.interface import HostInterface
@@ -121,13 +124,34 @@ def test_entry_point_of_the_exportable_backend(monkeypatch):
     assert ExportableModel.get_class_by_type("mace") is MaceModel
 
 
-@pytest.mark.parametrize("module", [pt, pt_expt])
 @pytest.mark.usefixtures("half_imported")
-def test_an_import_that_is_under_way_is_left_alone(module, monkeypatch):
-    """Else the model would be imported a second time from within itself."""
-    monkeypatch.setattr(patches, "apply", None)
+def test_an_import_that_is_under_way_is_left_alone(monkeypatch):
+    """Else the model would be imported a second time from within itself; the entry point follows its registration."""
+    applied = []
+    monkeypatch.setattr(patches, "apply", applied.append)
     monkeypatch.setattr(registry, "enter_exportable", None)
-    module._register()
+    pt_expt._register()
+    importlib.reload(pt)
+    assert not applied
+    run_waiting()
+    assert applied == ["deepmd.pt"]
+
+
+@pytest.mark.slow
+def test_who_imports_one_network_first_has_all():
+    code = """
+import deepmd_gnn.nequip
+from deepmd.pt.model.model.model import BaseModel
+print(*(BaseModel.get_class_by_type(kind).__name__ for kind in ("mace", "nequip")))
+import deepmd.pt_expt.model.model as exportable
+print(*(exportable.BaseModel.get_class_by_type(kind).__name__ for kind in ("mace", "nequip")))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-2:] == ["MaceModel NequipModel"] * 2
+
+
+def test_every_network_with_options_is_registered():
+    assert set(CONFIGS) <= set(classes.all_classes())
 
 
 @pytest.mark.parametrize("module", [pt, pt_expt])
