@@ -7,35 +7,37 @@ import pytest
 import torch
 from deepmd.infer import DeepPot
 from deepmd_run import base_input, run_dp
+from nequip_models import SIMPLE
+from nequip_models import TINY as NEQUIP
 from training_data import composition_frames, write_system
 
 from deepmd_gnn.host.counts import count_neighbors
 
 pytestmark = pytest.mark.slow
 
-FITTING = ("MLP_irreps",)
+FITTING = ("MLP_irreps", "conv_to_output_hidden_irreps_out")
 
 
 def sections(model):
     """The same model in the spelling with sections."""
     model = copy.deepcopy(model)
-    fitting = {key: model.pop(key) for key in FITTING}
+    fitting = {key: model.pop(key) for key in FITTING if key in model}
     type_map, kind = model.pop("type_map"), model.pop("type")
     return {
         "type": kind,
         "type_map": type_map,
-        "descriptor": {"type": "mace", **model},
+        "descriptor": {"type": kind, **model},
         "fitting_net": fitting,
     }
 
 
-def multitask_input(data, probabilities=(0.5, 0.5), steps=4, **branches):
+def multitask_input(data, probabilities=(0.5, 0.5), steps=4, model=None, **branches):
     """An input with the tasks "a" and "b", which share the descriptor."""
     single = base_input([], None, steps=steps)
-    section = sections(single["model"])
+    section = sections(model or single["model"])
     tasks = {
         name: {
-            "type": "mace",
+            "type": section["type"],
             "type_map": "elements",
             "descriptor": "network",
             "fitting_net": section["fitting_net"],
@@ -89,21 +91,51 @@ def system(path):
     return coord, cell, np.loadtxt(f"{path}/type.raw", dtype=int)
 
 
+def neighbors(path):
+    """Edges and atoms of the frames of a task."""
+    coord, cell, atype = system(path)
+    return count_neighbors([{"coord": coord, "box": cell, "atype": np.tile(atype, (len(coord), 1))}], 4.0)
+
+
 def test_features_are_shared_and_heads_are_not(trained, data):
     state = weights(trained / "model.ckpt.pt")
     for key, value in part(state, "a", "descriptor.").items():
         assert torch.equal(value, state[f"b.{key}"]), key
     for name in ("out_bias", "fitting_net.scale", "fitting_net.readouts.0.linear.weight"):
         assert not torch.equal(state[f"a.{name}"], state[f"b.{name}"]), name
-    counts = []
-    for task in ("a", "b"):
-        coord, cell, atype = system(data[task])
-        counts.append(
-            count_neighbors([{"coord": coord, "box": cell, "atype": np.tile(atype, (len(coord), 1))}], 4.0)
-        )
+    counts = [neighbors(data[task]) for task in ("a", "b")]
     edges, atoms = np.sum(counts, axis=0)
     assert state["a.descriptor.avg_num_neighbors"].item() == pytest.approx(edges / atoms)
     assert abs(counts[0][0] / counts[0][1] - edges / atoms) > 1e-3
+
+
+def test_nequip_tasks_share_the_network(data, tmp_path):
+    """Statistics of both tasks together, one network, two readouts; a frozen head, and one task trained on."""
+    given = ("avg_num_neighbors", "scale", "atomic_energies")
+    model = {k: v for k, v in NEQUIP.items() if k not in given}
+    model = {"type": "nequip", "type_map": ["O", "H"], **model, **SIMPLE}
+    model["conv_to_output_hidden_irreps_out"] = "2x0e"
+    run_dp(tmp_path, "train", multitask_input(data, steps=2, model=model))
+    state = weights(tmp_path / "model.ckpt.pt")
+    for key, value in part(state, "a", "descriptor.").items():
+        assert torch.equal(value, state[f"b.{key}"]), key
+    for name in ("out_bias", "fitting_net.scale", "fitting_net.readouts.conv_to_output_hidden.linear.weight"):
+        assert not torch.equal(state[f"a.{name}"], state[f"b.{name}"]), name
+    edges, atoms = np.sum([neighbors(data[task]) for task in "ab"], axis=0)
+    assert state["a.descriptor.avg_num_neighbors"].item() == pytest.approx(edges / atoms)
+    coord, cell, atype = system(data["b"])
+    run_dp(tmp_path, "freeze", None, "-o", "b.pth", "--head", "b")
+    frozen = DeepPot(str(tmp_path / "b.pth")).eval(coord, cell, atype)
+    checkpoint = DeepPot(str(tmp_path / "model.ckpt.pt"), head="b").eval(coord, cell, atype)
+    for x, y in zip(frozen, checkpoint, strict=True):
+        np.testing.assert_allclose(x, y, atol=1e-9)
+    config = base_input([data["a"]], None, steps=1, lr=1e-12)
+    config["model"] = sections(model)
+    (tmp_path / "tuned").mkdir()
+    arguments = ("--finetune", str(tmp_path / "model.ckpt.pt"), "--model-branch", "RANDOM")
+    run_dp(tmp_path / "tuned", "train", config, *arguments)
+    for key, value in part(weights(tmp_path / "tuned/model.ckpt.pt"), "Default", "descriptor.").items():
+        torch.testing.assert_close(value, state[f"a.{key}"], rtol=0, atol=1e-9)
 
 
 def test_steps_of_one_task_train_the_features_of_the_other(data, tmp_path):
