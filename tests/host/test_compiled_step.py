@@ -6,6 +6,7 @@ import torch
 from architectures import architectures
 from deepmd.pt_expt.train import training
 from helpers import assert_close, random_frame, tiny_model
+from nequip_models import tiny_nequip
 from tolerances import NATIVE
 from torch._inductor import decomposition
 from training_data import loss_of
@@ -14,6 +15,10 @@ from deepmd_gnn.host.compiled_training import OPTIONS as DEFAULTS
 from deepmd_gnn.host.compiled_training import _look_into_picks
 
 OPTIONS = architectures("training")
+NEQUIP = (
+    {"l_max": 2},
+    {"nonlinearity_type": "norm", "parity": False, "use_sc": False},
+)
 
 
 def test_a_freeze_before_does_not_hide_the_operators(monkeypatch):
@@ -66,6 +71,17 @@ def test_graph_equals_the_eager_step(option, precision, monkeypatch):
     """The graph that is handed to the compiler, for batches of several sizes. Compiling takes a minute: see test_exportable_workflow.py."""
     monkeypatch.setattr(torch, "compile", lambda graph, **kwargs: graph)
     model = tiny_model(**OPTIONS[option], precision=precision, atomic_energies=[0.0, 0.0]).train()
+    assert_equal_steps(model, precision)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", NEQUIP, ids=str)
+def test_graph_equals_the_eager_step_of_nequip(options, monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda graph, **kwargs: graph)
+    assert_equal_steps(tiny_nequip(**options).train(), "float64")
+
+
+def assert_equal_steps(model, precision):
     step = compiled(model)
     for batch in (frames(2, 9, 1), frames(3, 12, 4), frames(1, 1, 9), frames(1, 40, 11)):
         expected, actual = gradients(model, model, batch), gradients(step, model, batch)
