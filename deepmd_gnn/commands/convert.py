@@ -17,6 +17,7 @@ examples:
   deepmd-gnn convert MACE.model -o mace.pth --elements H,C,O  a smaller table of elements
   deepmd-gnn convert MACE-MH.model -o heads.pt --all-heads    one task for each head, to go on with several or one
   deepmd-gnn convert mace-mp:small -o mace.pt2                a foundation model by name
+  deepmd-gnn convert results/water -o nequip.pt2              a training of the package nequip 0.6, or its deployed file
   deepmd-gnn convert model.ckpt.pt -o new.pt                  of the plugin deepmd-gnn 0.1 or 0.2, also its .pth
   deepmd-gnn convert --list                                   the names, with licence, elements and size
 """
@@ -42,16 +43,17 @@ def _add_convert(subparsers: "argparse._SubParsersAction[Any]") -> None:
     parser = add_command(
         subparsers,
         "convert",
-        "convert a native MACE model, or one of deepmd-gnn 0.x",
+        "convert a model of native MACE, nequip 0.6 or deepmd-gnn 0.x",
         _CONVERT_EXAMPLES,
-        "Convert a native MACE model, or a checkpoint or frozen model of deepmd-gnn 0.1 or 0.2, the other plugin of this name. "
+        "Convert a native MACE model, a model of the package nequip 0.6 (the folder of a training, or a deployed file), or a "
+        "checkpoint or frozen model of deepmd-gnn 0.1 or 0.2, the other plugin of this name. "
         "Nothing in the file is executed.",
     )
     parser.add_argument(
         "source",
         nargs="?",
-        help=".model of MACE 0.2 to 0.3, pickled or compiled, a training checkpoint, .pt or .pth of deepmd-gnn 0.x, or a "
-        "name (see --list)",
+        help=".model of MACE 0.2 to 0.3, pickled or compiled, a training checkpoint, a training's folder or deployed "
+        ".pth of nequip 0.6, .pt or .pth of deepmd-gnn 0.x, or a name (see --list)",
     )
     parser.add_argument(
         "--list", action="store_true", help="list the models that have names; with --json for programs"

@@ -11,7 +11,7 @@ from deepmd_gnn.commands.parsers import add_command, add_json_argument
 from deepmd_gnn.config.checks import is_unbounded
 from deepmd_gnn.config.mace import MaceConfig
 from deepmd_gnn.config.networks import CONFIGS
-from deepmd_gnn.files.model_files import ModelFileError
+from deepmd_gnn.files.archives import FileError
 from deepmd_gnn.files.summary import summarise
 
 _EXAMPLES = """\
@@ -19,6 +19,7 @@ examples:
   deepmd-gnn info model.ckpt.pt      a checkpoint of dp --pt train or dp --pt-expt train
   deepmd-gnn info mace.pth           a frozen model, also .pt2 and .pte
   deepmd-gnn info MACE.model         a model of native MACE
+  deepmd-gnn info results/water      a training of the package nequip 0.6, or its deployed file
   deepmd-gnn info mace.pt2 --json    for programs
 """
 _WIDTH = 21
@@ -56,10 +57,12 @@ def add_parsers(subparsers: Any) -> None:
         "info",
         "say what a model file holds",
         _EXAMPLES,
-        "Say what a checkpoint, frozen model or native MACE model holds, also one of deepmd-gnn 0.x, without running it.",
+        "Say what a checkpoint, frozen model or native MACE model holds, also one of nequip 0.6 or deepmd-gnn 0.x, without running it.",
     )
     parser.add_argument(
-        "file", type=Path, help="checkpoint (.pt), frozen model (.pth, .pt2, .pte) or native .model"
+        "file",
+        type=Path,
+        help="checkpoint (.pt), frozen model (.pth, .pt2, .pte), native .model, or a training's folder of nequip",
     )
     add_json_argument(parser)
     parser.set_defaults(func=run)
@@ -86,13 +89,18 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _summary(file: Path) -> tuple[dict[str, Any], str]:
-    """Of a file of DeePMD-kit, of native MACE or of the other plugin deepmd-gnn, also as text."""
+    """Of a file of DeePMD-kit, of native MACE, of the package nequip or of the other plugin deepmd-gnn, also as text."""
     try:
         summary = summarise(file)
-    except ModelFileError:
-        from deepmd_gnn.native.summary import native_lines, summarise_native, summarise_plugin
+    except FileError:
+        from deepmd_gnn.native.summary import (
+            native_lines,
+            summarise_native,
+            summarise_package,
+            summarise_plugin,
+        )
 
-        native = summarise_plugin(file) or summarise_native(file)
+        native = summarise_plugin(file) or summarise_package(file) or summarise_native(file)
         if native is None:
             raise
         return native, "\n".join(_line(name, value) for name, value in native_lines(native).items())

@@ -1,4 +1,4 @@
-"""Files of native MACE, and of the other plugin deepmd-gnn, as files of DeePMD-kit: ``.pt`` to train on, ``.pth`` and ``.pt2`` to run."""
+"""Files of native MACE, of the package nequip and of the other plugin deepmd-gnn as files of DeePMD-kit: ``.pt`` to train on, ``.pth`` and ``.pt2`` to run."""
 
 import hashlib
 import json
@@ -8,9 +8,11 @@ from typing import Any
 
 from deepmd_gnn.config.mm_types import is_mm
 from deepmd_gnn.files.model_files import read_model_file
+from deepmd_gnn.files.nequip_package import weights_of
 from deepmd_gnn.files.whole_file import refuse_same, whole_file
 from deepmd_gnn.host.freeze import freeze
 from deepmd_gnn.mace import MaceModel
+from deepmd_gnn.native.package_nequip import load_package_nequip
 from deepmd_gnn.native.plugin_nequip import load_plugin_nequip
 from deepmd_gnn.native.reader import load_head
 from deepmd_gnn.nequip import NequipModel
@@ -29,12 +31,13 @@ def convert(
     trust: bool = False,
     architecture: str | Path | None = None,
 ) -> MaceModel | NequipModel:
-    """Convert a native MACE model, or a MACE or NequIP model of the plugin deepmd-gnn 0.x.
+    """Convert a native MACE model, a model of the package nequip 0.6, or a MACE or NequIP model of the plugin deepmd-gnn 0.x.
 
     Parameters
     ----------
     source : str or Path
-        A ``.model`` file, or a checkpoint or frozen file of that plugin.
+        A ``.model`` file; the folder of a training of nequip or a file of it (see
+        :func:`~deepmd_gnn.files.nequip_package.read_package_file`); or a checkpoint or frozen file of that plugin.
     output : str or Path
         Ends in ``.pt`` (checkpoint for ``dp --pt``; an ``input.json`` to train on is written beside it as
         ``.json``, unless there is one), ``.pth`` or ``.pt2`` (frozen).
@@ -56,7 +59,11 @@ def convert(
     if output.suffix not in SUFFIXES:
         raise ValueError(f"The output '{output}' must end in one of {', '.join(SUFFIXES)}.")
     check_place(output, source, architecture)
-    nequip = None if trust else load_plugin_nequip(source, head, elements, precision, sel)
+    source = weights_of(source)
+    nequip = None
+    if not trust:
+        choices = (source, head, elements, precision, sel)
+        nequip = load_plugin_nequip(*choices) or load_package_nequip(*choices)
     model, name = nequip or load_head(
         source, head, elements, precision, sel, trust=trust, architecture=architecture
     )

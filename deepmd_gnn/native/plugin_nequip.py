@@ -1,29 +1,19 @@
 """NequIP models of the plugin deepmd-gnn 0.x as ours: its irreps, weights of the package nequip, and ``sel``."""
 
-import dataclasses
-import re
 from pathlib import Path
 from typing import Any
 
-import torch
-from ase.data import atomic_numbers
-from deepmd.pt.utils import env
-
 from deepmd_gnn.config.checks import PRECISIONS
-from deepmd_gnn.config.mm_types import element_of, is_mm
 from deepmd_gnn.config.nequip import NequipConfig, fail
-from deepmd_gnn.files.fitting_nequip import nequip_misfit, sizes
 from deepmd_gnn.files.native_file import NativeModule, NotConvertible
 from deepmd_gnn.files.plugin_file import PluginFile, PluginModel, read_plugin_file
 from deepmd_gnn.files.plugin_marks import NAME
-from deepmd_gnn.mace_network import on_cpu
 from deepmd_gnn.native.description import NativeDescription
+from deepmd_gnn.native.nequip_weights import build, check_weights
 from deepmd_gnn.native.plugin import branch, tell_differences
-from deepmd_gnn.native.reader import check_elements, explained
+from deepmd_gnn.native.reader import explained
 from deepmd_gnn.nequip import NequipModel
-from deepmd_gnn.nequip_network import build_energy
-from deepmd_gnn.nn.elements import copy_elements
-from deepmd_gnn.nn.nequip_names import package_name, take_weights
+from deepmd_gnn.nn.nequip_names import ANCHOR
 
 # Keys of the plugin's model section that decide its network. It always has irreps, and l_max, parity and num_features
 # decide nothing there, not even where the input leaves the irreps out.
@@ -32,9 +22,6 @@ _KEYS = (
     "invariant_neurons", "use_sc", "irreps_edge_sh", "feature_irreps_hidden", "chemical_embedding_irreps_out",
     "conv_to_output_hidden_irreps_out",
 )  # fmt: skip
-_ANCHOR = package_name("node_embedding.linear.weight")
-# Names of tensors that are no weights: e3nn's masks and constants, and a rescaling, which is looked for by itself.
-_NO_WEIGHTS = re.compile(r"(^|\.)(output_mask|_[^.]*(\..*)?|scale_by|shift_by|scales|shifts)$")
 
 
 def describe_nequip(
@@ -67,7 +54,7 @@ def describe_nequip(
     chosen = branch(path, file, head)
     model = file.models[chosen]
     config = _config(path, model)
-    _check_weights(path, model, config)
+    check_weights(path, dict(model.module.named_tensors()), len(model.type_map), config)
     neighbors = [float(config.avg_num_neighbors)] * config.num_layers
     options = {key: value for key, value in config.to_dict().items() if key != "seed"}
     return model.module, NativeDescription(options, model.type_map, [chosen], 0, neighbors)
@@ -101,7 +88,7 @@ def load_plugin_nequip(
     ValueError
         If head, elements or precision do not fit the model.
     """
-    with explained(source):
+    with explained(source, f"NequIP models of {NAME}"):
         file = read_plugin_file(source)
         if file is None or file.type != "nequip":
             return None
@@ -113,7 +100,8 @@ def load_plugin_nequip(
         if options["precision"] not in PRECISIONS:
             fail("precision", precision, "one of " + ", ".join(PRECISIONS))
         # New elements of a later fine-tuning start from this seed.
-        return _load(file.models[name], NequipConfig(**options, seed=1), elements), name
+        model, config = file.models[name], NequipConfig(**options, seed=1)
+        return build(dict(model.module.named_tensors()), model.shifts, model.type_map, config, elements), name
 
 
 def _config(path: str | Path, model: PluginModel) -> NequipConfig:
@@ -127,7 +115,7 @@ def _config(path: str | Path, model: PluginModel) -> NequipConfig:
             f"{path} has not got {lacks}, which NequIP models of {NAME} have. Not converted."
         )
     weights = dict(model.module.named_tensors())
-    embedding = [value for name, value in weights.items() if name.endswith(_ANCHOR)]
+    embedding = [value for name, value in weights.items() if name.endswith(ANCHOR)]
     if len(embedding) != 1:
         raise NotConvertible(f"{path} has no weights of a NequIP model of {NAME}. Not converted.")
     try:
@@ -142,57 +130,3 @@ def _config(path: str | Path, model: PluginModel) -> NequipConfig:
         raise NotConvertible(
             f"{path} has options that are not possible here: {error} Not converted."
         ) from error
-
-
-def _check_weights(path: str | Path, model: PluginModel, config: NequipConfig) -> None:
-    """Compare the options with the weights before anything of their size is built, and refuse weights that nothing here reads."""
-    state = dict(model.module.named_tensors())
-    anchor = next(name for name in state if name.endswith(_ANCHOR))
-    prefix = anchor.removesuffix(_ANCHOR)
-    shapes = {name.removeprefix(prefix): tuple(t.shape) for name, t in state.items() if t.numel()}
-    wrong = _miscounted(config, shapes)
-    if wrong is None:
-        names = {package_name(name): name for name in sizes(config, len(model.type_map))}
-        ours = {names[name]: shape for name, shape in shapes.items() if name in names}
-        unread = [name for name in shapes if name not in names and not _NO_WEIGHTS.search(name)]
-        wrong = nequip_misfit(config, len(model.type_map), ours)
-        wrong = wrong or (f"weights '{unread[0]}', which it should not have" if unread else None)
-    if wrong:
-        raise NotConvertible(
-            f"{path}: what the file says of itself does not fit its weights ({wrong}). Not converted."
-        )
-
-
-def _miscounted(config: NequipConfig, shapes: dict[str, tuple[int, ...]]) -> str | None:
-    """Layers that are stated and not there, of which a list must not be made."""
-    for key, stated, pattern in (
-        ("num_layers", config.num_layers, r"(layer\d+)_convnet\."),
-        ("invariant_layers", config.invariant_layers + 1, r"layer0_convnet\.conv\.fc\.(layer\d+)\."),
-    ):
-        found = {match[1] for name in shapes if (match := re.match(pattern, name))}
-        if len(found) != stated:
-            return f"{len(found)} layers, but {key} asks for {stated}"
-    return None
-
-
-def _load(model: PluginModel, config: NequipConfig, elements: list[str] | None) -> NequipModel:
-    """Build the model of the elements that are kept."""
-    known = model.type_map
-    wanted = known if elements is None else list(elements)
-    check_elements(wanted, known)
-    with on_cpu():  # where the tensors of the file are
-        network = build_energy(config, [atomic_numbers[element_of(name)] for name in known])
-        energies = take_weights(network, dict(model.module.named_tensors()))
-    if model.shifts is not None:
-        energies = energies + model.shifts.to(torch.float64)
-    by_name = dict(zip(known, energies.tolist(), strict=True))
-    # Options take none for MM types. Those of the plugin have the constant that its network gives a lone atom; it is kept with
-    # the weights, so that energies are the plugin's.
-    stated = {name: by_name[name] for name in wanted if not is_mm(name)}
-    loaded = NequipModel(type_map=wanted, **dataclasses.replace(config, atomic_energies=stated).to_dict())
-    loaded.set_out_bias(torch.tensor([by_name[name] for name in wanted], dtype=torch.float64))
-    copy_elements(
-        network.to(env.DEVICE), loaded.energy_model, [(known.index(n), i) for i, n in enumerate(wanted)]
-    )
-    loaded.eval()
-    return loaded

@@ -15,7 +15,8 @@ from deepmd_gnn.config.mm_types import element_of
 from deepmd_gnn.files.archives import FileError
 from deepmd_gnn.files.fitting_weights import misfit
 from deepmd_gnn.files.native_file import NativeModule, NotConvertible, read_native
-from deepmd_gnn.files.plugin_file import read_plugin_file
+from deepmd_gnn.files.nequip_package import NAME, read_package_file
+from deepmd_gnn.files.plugin_file import PluginFile, read_plugin_file
 from deepmd_gnn.mace import MaceModel
 from deepmd_gnn.mace_network import build_energy, on_cpu
 from deepmd_gnn.native.description import HeadError, NativeDescription, describe, head_names
@@ -101,7 +102,7 @@ def load_head(
         The model and the name of its head in the file.
     """
     with explained(source):
-        other = None if trust else read_plugin_file(source)
+        other = None if trust else _plugin_file(source)
         if other is not None:
             native, description = describe_plugin(source, other, head)
             tell_differences(source, other.models[description.heads[0]])
@@ -139,7 +140,7 @@ def load_heads(
         If the file cannot be converted, or is not one of native MACE.
     """
     with explained(source):
-        if not trust and read_plugin_file(source) is not None:
+        if not trust and _plugin_file(source) is not None:
             raise NotConvertible(
                 f"{source} is of deepmd-gnn 0.x: convert one branch after the other, with --head."
             )
@@ -150,22 +151,29 @@ def load_heads(
         }
 
 
+def _plugin_file(source: str | Path) -> PluginFile | None:
+    """A file of the other plugin, or None; one of the package nequip is refused."""
+    if read_package_file(source) is not None:
+        raise NotConvertible(
+            f"{source} is a model of {NAME}: `deepmd-gnn convert` and deepmd_gnn.convert read it, but it is no MACE model and has one head."
+        )
+    return read_plugin_file(source)
+
+
 @contextmanager
-def explained(source: str | Path) -> Iterator[None]:
+def explained(source: str | Path, expected: str = "energy models of mace-torch 0.2 to 0.3") -> Iterator[None]:
     """Replace errors of Python, met where a file is not built as expected, by a sentence; ours say what they have to."""
     try:
         yield
     except (NotConvertible, FileError, HeadError):
         raise
     except KeyError as error:
-        raise NotConvertible(
-            f"{source} lacks {error}, which mace-torch's energy models have. Not converted."
-        ) from error
+        raise NotConvertible(f"{source} lacks {error}, which {expected} have. Not converted.") from error
     except _UNEXPECTED as error:
-        if str(error).startswith("mace model:"):
+        if str(error).startswith(("mace model:", "nequip model:")):
             raise
         raise NotConvertible(
-            f"{source} is built otherwise than the energy models of mace-torch 0.2 to 0.3, or damaged. Not converted."
+            f"{source} is built otherwise than the {expected}, or damaged. Not converted."
         ) from error
 
 

@@ -1,18 +1,25 @@
-"""What a file of native MACE or of the other plugin deepmd-gnn holds, without building or running the model."""
+"""What a file of native MACE, of the package nequip or of the other plugin deepmd-gnn holds, without building or running the model."""
 
 from pathlib import Path
 from typing import Any
 
 from deepmd_gnn.files.archives import FileError
 from deepmd_gnn.files.native_file import NativeModule, NotConvertible, named_class, read_native
+from deepmd_gnn.files.nequip_package import NAME as PACKAGE
+from deepmd_gnn.files.nequip_package import read_package_file, weights_of
 from deepmd_gnn.files.plugin_file import read_plugin_file
 from deepmd_gnn.files.plugin_marks import NAME
 from deepmd_gnn.native.description import NativeDescription, choose_head, describe
+from deepmd_gnn.native.package_nequip import HEAD, describe_package
 from deepmd_gnn.native.plugin import describe_plugin
 from deepmd_gnn.native.plugin_nequip import describe_nequip
 from deepmd_gnn.native.reader import explained
 
-_KINDS = {"native": "model of native MACE ({model})", "plugin": "model of another plugin ({model})"}
+_KINDS = {
+    "native": "model of native MACE ({model})",
+    "plugin": "model of another plugin ({model})",
+    "package": "model of the package {model}",
+}
 
 
 def summarise_native(path: Path) -> dict[str, Any] | None:
@@ -45,7 +52,7 @@ def summarise_native(path: Path) -> dict[str, Any] | None:
         return {**found, "convertible": False, "reason": str(error), "next": None}
     if len(heads) > 1 and model.stored_head is None:
         found["next"] += f" --head {next(iter(heads))}"
-    return _described(found, heads, model)
+    return _described(found, heads, _count(model))
 
 
 def summarise_plugin(path: Path) -> dict[str, Any] | None:
@@ -78,7 +85,37 @@ def summarise_plugin(path: Path) -> dict[str, Any] | None:
     if len(heads) > 1:
         found["next"] += f" --head {next(iter(heads))}"
     model = next(iter(described.values()))[0]
-    return {**_described(found, heads, model), "heads": list(heads)}
+    return {**_described(found, heads, _count(model)), "heads": list(heads)}
+
+
+def summarise_package(path: Path) -> dict[str, Any] | None:
+    """Summarise a model of the package nequip 0.6.
+
+    Parameters
+    ----------
+    path : Path
+        Any file, or the folder of a training.
+
+    Returns
+    -------
+    dict[str, Any] or None
+        As :func:`summarise_native`, with ``kind`` ``"package"``. None if it is something else.
+    """
+    found: dict[str, Any] = {}
+    try:
+        with explained(path, f"models of {PACKAGE}"):
+            file = read_package_file(path)
+            if file is None:
+                return None
+            kind = {"weights": "weights of a training", "deployed": "deployed"}[file.kind]
+            found = _found(
+                file.path, "package", f"nequip {file.config.get('nequip_version')}, {kind}", "nequip"
+            )
+            description = describe_package(file)
+    except (NotConvertible, FileError) as error:
+        found = found or _found(weights_of(path), "package", PACKAGE, "nequip")
+        return {**found, "convertible": False, "reason": str(error), "next": None}
+    return _described(found, {HEAD: description}, sum(tensor.numel() for tensor in file.state.values()))
 
 
 def _found(path: Path, kind: str, model: str, stem: str) -> dict[str, Any]:
@@ -93,9 +130,11 @@ def _found(path: Path, kind: str, model: str, stem: str) -> dict[str, Any]:
     }
 
 
-def _described(
-    found: dict[str, Any], heads: dict[str, NativeDescription], model: NativeModule
-) -> dict[str, Any]:
+def _count(model: NativeModule) -> int:
+    return sum(tensor.numel() for _, tensor in model.named_tensors())
+
+
+def _described(found: dict[str, Any], heads: dict[str, NativeDescription], numbers: int) -> dict[str, Any]:
     first = next(iter(heads.values()))
     energies = {name: one.options["atomic_energies"] for name, one in heads.items()}
     options = {key: value for key, value in first.options.items() if key != "atomic_energies"}
@@ -105,7 +144,7 @@ def _described(
         "heads": first.heads,
         "r_max": options["r_max"],
         "precision": options["precision"],
-        "parameters": sum(tensor.numel() for _, tensor in model.named_tensors()),
+        "parameters": numbers,
         "options": options,
         "atomic_energies": energies,
     }

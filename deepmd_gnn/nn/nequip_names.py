@@ -4,7 +4,8 @@ import torch
 
 from deepmd_gnn.nn.nequip import NequipEnergy
 
-_ANCHOR = "chemical_embedding.linear.weight"
+ANCHOR = "chemical_embedding.linear.weight"
+"""Name, without prefix, of a weight of every model."""
 _PARTS = {
     "node_embedding": "chemical_embedding",
     "radial_embedding": "radial_basis",
@@ -44,13 +45,13 @@ def take_weights(network: NequipEnergy, state: dict[str, torch.Tensor]) -> torch
     Raises
     ------
     ValueError
-        If weights are missing or of another shape, or the scale differs between elements.
+        If weights are missing or of another shape, or of what :func:`rescaling` refuses.
     """
-    prefixes = [name.removesuffix(_ANCHOR) for name in state if name.endswith(_ANCHOR)]
+    prefixes = [name.removesuffix(ANCHOR) for name in state if name.endswith(ANCHOR)]
     if len(prefixes) != 1:
         raise ValueError(
             "nequip model: these are no weights of an energy model of nequip 0.6: they have no "
-            f"'{_ANCHOR}'. Give the state_dict of such a model."
+            f"'{ANCHOR}'. Give the state_dict of such a model."
         )
     prefix = prefixes[0]
     ours = {**dict(network.named_parameters()), **dict(network.named_buffers())}
@@ -66,24 +67,65 @@ def take_weights(network: NequipEnergy, state: dict[str, torch.Tensor]) -> torch
     with torch.no_grad():
         for name in names:
             ours[name].copy_(state[prefix + package_name(name)])
-        scale, shifts = _rescaling(network, state, prefix)
+        scale, shifts = rescaling(state, network.ntypes)
         network.scale.fill_(scale)
-        return shifts + network.lone_energies()
+        return shifts.to(network.scale.device) + network.lone_energies()
 
 
-def _rescaling(
-    network: NequipEnergy, state: dict[str, torch.Tensor], prefix: str
-) -> tuple[float, torch.Tensor]:
-    """Scale, and shift of each element in eV, of the package's two rescalings."""
-    factors = [value for name, value in state.items() if name.split(".")[-1] == "scale_by" and value.numel()]
-    outer = float(torch.stack([f.double().reshape(()) for f in factors]).prod()) if factors else 1.0
-    zero = torch.zeros(network.ntypes, dtype=torch.float64, device=network.scale.device)
-    scales, shifts = (
-        state.get(f"{prefix}per_species_rescale.{name}", zero[:0]).to(zero) for name in ("scales", "shifts")
+def rescaling(state: dict[str, torch.Tensor], ntypes: int) -> tuple[float, torch.Tensor]:
+    """Put the package's two rescalings together.
+
+    Parameters
+    ----------
+    state : dict[str, torch.Tensor]
+        As for :func:`take_weights`.
+    ntypes : int
+        Number of elements.
+
+    Returns
+    -------
+    scale : float
+        Of the energies.
+    shifts : torch.Tensor
+        Added to the energy of each element, eV, float64 on the CPU, shape (ntypes,).
+
+    Raises
+    ------
+    ValueError
+        If the scale differs between elements or the energy of a structure is shifted, however many atoms it has.
+    """
+    last: dict[str, list[torch.Tensor]] = {}
+    for name, value in state.items():
+        if value.numel():
+            last.setdefault(name.split(".")[-1], []).append(value.detach().double().cpu())
+    moved = [value for value in last.get("shift_by", []) if value.any()]
+    if moved:
+        raise ValueError(
+            f"nequip model: global_rescale_shift adds {float(moved[0].flatten()[0]):g} eV to every structure, however many atoms it has. Such "
+            "an energy is no sum over atoms; shifts per element (per_species_rescale_shifts) are possible."
+        )
+    outer = float(
+        torch.stack([factor.reshape(()) for factor in last.get("scale_by", [])] or [torch.ones(())]).prod()
     )
-    if scales.numel() and (scales - scales[0]).abs().max() > 0:
+    scales, shifts = (
+        next(
+            (
+                v.to(torch.float64).cpu()
+                for n, v in state.items()
+                if n.endswith(f"per_species_rescale.{kind}")
+            ),
+            torch.zeros(0),
+        )
+        for kind in ("scales", "shifts")
+    )
+    if scales.numel() and (scales - scales.flatten()[0]).abs().max() > 0:
         raise ValueError(
             f"nequip model: per_species_rescale_scales differ between the elements: {scales.tolist()}. One scale for all is needed."
         )
-    inner = float(scales[0]) if scales.numel() else 1.0
-    return outer * inner, outer * (shifts if shifts.numel() else zero)
+    if any(values.numel() not in (0, 1, ntypes) for values in (scales, shifts)):
+        raise ValueError(
+            f"nequip model: per_species_rescale has {max(scales.numel(), shifts.numel())} values, but there are {ntypes} elements."
+        )
+    inner = float(scales.flatten()[0]) if scales.numel() else 1.0
+    shifts = shifts if shifts.numel() else torch.zeros(1)
+    return outer * inner, outer * shifts.double().flatten().expand(ntypes)

@@ -19,7 +19,7 @@ from deepmd.pt_expt.model.model import BaseModel as ExportableModel
 from deepmd.utils.argcheck import model_args
 from toy_network import ToyModel
 
-from deepmd_gnn import backend, pt, pt_expt
+from deepmd_gnn import backend, networks, pt, pt_expt
 from deepmd_gnn.config.networks import CONFIGS
 from deepmd_gnn.files.archives import FileError
 from deepmd_gnn.files.import_order import run_waiting
@@ -152,6 +152,7 @@ print(*(exportable.BaseModel.get_class_by_type(kind).__name__ for kind in ("mace
 
 def test_every_network_with_options_is_registered():
     assert set(CONFIGS) <= set(classes.all_classes())
+    assert all(hasattr(networks.deepmd_gnn, kind) for kind in CONFIGS)
 
 
 @pytest.mark.parametrize("module", [pt, pt_expt])
