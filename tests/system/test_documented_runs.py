@@ -245,7 +245,10 @@ def test_data(tmp_path):
 
 
 def test_nequip(tmp_path):
-    """Weights of the package, stored with the options they belong to; what does not fit would be named."""
+    """Models of the package; weights, stored with the options they belong to; what does not fit would be named."""
+    files = ROOT / "tests/data/nequip/files"
+    shutil.copytree(files / "trained", tmp_path / "results/water")
+    shutil.copy(files / "deployed.pth", tmp_path / "water_deployed.pth")
     with np.load(ROOT / "tests/data/nequip/reference.npz") as file:
         options, prefix = json.loads(str(file["default/options"])), "default/weights/"
         weights = {
@@ -253,4 +256,6 @@ def test_nequip(tmp_path):
         }
     torch.save(weights, tmp_path / "best_model.pth")
     rules = {r"NequipModel\(.*\)": f'NequipModel(["O", "H"], **{options!r})'}
-    assert PageRun(ROOT / "docs/nequip.md", tmp_path, rules)() == {}
+    assert len(PageRun(ROOT / "docs/nequip.md", tmp_path, rules)()) == 3
+    assert json.loads((tmp_path / "nequip.json").read_text())["model"]["type"] == "nequip"
+    assert (tmp_path / "nequip.pth").exists()
