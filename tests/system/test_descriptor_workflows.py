@@ -7,6 +7,7 @@ import pytest
 import torch
 from deepmd.infer import DeepPot
 from deepmd.infer.deep_dipole import DeepDipole
+from deepmd.infer.deep_dos import DeepDOS
 from deepmd.infer.deep_polar import DeepPolar
 from deepmd.infer.deep_property import DeepProperty
 from deepmd_run import run_dp
@@ -41,7 +42,13 @@ def frame(seed=3):
 
 @pytest.mark.parametrize(
     ("name", "reader"),
-    [("energy", DeepPot), ("dipole", DeepDipole), ("polar", DeepPolar), ("property", DeepProperty)],
+    [
+        ("energy", DeepPot),
+        ("dipole", DeepDipole),
+        ("polar", DeepPolar),
+        ("property", DeepProperty),
+        ("dos", DeepDOS),
+    ],
 )
 def test_frozen_files_are_their_checkpoints(page, name, reader):
     results = [reader(str(page / f"{name}.{kind}")).eval(*frame()) for kind in ("pt", "pth")]
