@@ -64,6 +64,7 @@ def programs_once() -> Iterator[list[Path]]:
 
     @functools.wraps(original)
     def aot_compile(gm: Any, args: Any, kwargs: Any = None, *, options: Any = None) -> Any:
+        _put_numbers_together(gm)
         constants = dict(_constants(gm))
         kept = place_here("programs", _key(gm, args, options, constants))
         if kept is None:
@@ -104,6 +105,31 @@ def _constants(gm: Any) -> Iterator[tuple[str, torch.Tensor]]:
         value: Any = functools.reduce(getattr, name.split("."), gm)
         if isinstance(value, torch.Tensor):
             yield name, value.detach()
+
+
+def _put_numbers_together(gm: Any) -> None:
+    """Read single numbers from one list: alone, TorchInductor would write them into the code.
+
+    The mean number of neighbours and the scale differ with every set of data; with them in the code a program is for one of them.
+    """
+    numbers = {
+        name: value for name, value in _constants(gm) if value.dim() == 0 and value.is_floating_point()
+    }
+    for dtype in {value.dtype for value in numbers.values()}:
+        names = [name for name, value in numbers.items() if value.dtype == dtype]
+        # Two that differ: a list of equal numbers is folded.
+        values = [*(numbers[name] for name in names), *torch.tensor([0.0, 1.0], dtype=dtype)]
+        together = f"single_numbers_{dtype}".replace(".", "_")
+        gm.register_buffer(together, torch.stack(values))
+        for node in gm.graph.find_nodes(op="get_attr"):
+            if node.target in names:
+                with gm.graph.inserting_before(node):
+                    place = (gm.graph.get_attr(together), 0, names.index(node.target))
+                    number = gm.graph.call_function(torch.ops.aten.select.int, place)
+                number.meta = dict(node.meta)
+                node.replace_all_uses_with(number)
+                gm.graph.erase_node(node)
+    gm.recompile()
 
 
 def _key(gm: Any, args: Any, options: Any, constants: dict[str, torch.Tensor]) -> str:
