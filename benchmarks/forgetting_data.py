@@ -70,7 +70,7 @@ def labelled(sources, level, count=None):
         if part or not systems:
             ends = [int(word) if word else None for word in part.split(":")] if part else [None]
             frames = list(read_frames(Path(path)))[slice(*ends)]
-            parts.append(frames if count is None else evenly(frames, count))
+            parts.append(frames if count is None else evenly(frames, max(1, count // len(sources))))
         else:
             parts += [list(read_frames(Path(system))) for system in systems]
     if count is not None:

@@ -92,6 +92,8 @@ def run(arguments: argparse.Namespace) -> int:
     source = str(fetched(arguments.foundation)) if is_name(arguments.foundation) else arguments.foundation
     model, new = fine_tuned.load_foundation(source, arguments.head, data.train.type_map)
     fine_tuned.check_trained(model, new, tuple(arguments.freeze), adapters=arguments.adapters is not None)
+    if arguments.replay and not arguments.replay_from:
+        fine_tuning.check_replay(data, new)
     arguments.output.mkdir(parents=True)
     job = fine_tuning.Job(
         arguments.output.resolve(), arguments.replay, tuple(arguments.replay_from), arguments.replay_weight,

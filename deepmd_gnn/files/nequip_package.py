@@ -22,6 +22,8 @@ _KNOWN_VERSION = re.compile(r"0\.6(\.|$)")
 _LONGEST_CONFIG = 2**26
 _MOST_LEVELS = 4
 _SCALARS = tuple(f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int", "float", "str"))
+UNREADABLE = "(an object of Python)"
+"""In the place of a value that is not plain; what reads the setting refuses it."""
 _COLLECTIONS = ("tag:yaml.org,2002:seq", "tag:yaml.org,2002:map")
 
 
@@ -182,9 +184,11 @@ def _plain(node: Any, level: int, known: dict[int, Any]) -> Any:
     """Values of a node; those of one that is repeated are read once, because a few repetitions of repetitions are endlessly many."""
     if id(node) in known:
         return known[id(node)]
-    value: Any = None
+    value: Any = UNREADABLE
     if isinstance(node, yaml.ScalarNode):
-        value = yaml.constructor.SafeConstructor().construct_object(node) if node.tag in _SCALARS else None
+        value = (
+            yaml.constructor.SafeConstructor().construct_object(node) if node.tag in _SCALARS else UNREADABLE
+        )
     elif node.tag in _COLLECTIONS and level < _MOST_LEVELS:
         if isinstance(node, yaml.SequenceNode):
             value = [_plain(part, level + 1, known) for part in node.value]

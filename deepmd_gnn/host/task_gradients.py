@@ -33,8 +33,8 @@ class TaskGradients:
             parameter for key, parameter in parameters.items() if owners[key] > 1 and parameter.requires_grad
         ]
         self.shares = shares
-        self.first: dict[str, list[float]] = {name: [] for name in tasks}
-        self.last: dict[str, deque[float]] = {name: deque(maxlen=_STEPS) for name in tasks}
+        self.first: dict[str, list[torch.Tensor]] = {name: [] for name in tasks}
+        self.last: dict[str, deque[torch.Tensor]] = {name: deque(maxlen=_STEPS) for name in tasks}
         self.task: str | None = None
 
     def note_task(self, module: torch.nn.Module, _: Any, named: dict[str, Any]) -> None:
@@ -46,17 +46,20 @@ class TaskGradients:
         """Before a step of the optimiser."""
         if self.task not in self.first:
             return
-        norms = [parameter.grad.norm() for parameter in self.shared if parameter.grad is not None]
-        norm = float(torch.stack(norms).norm()) if norms else 0.0
+        # Tensors until they are told: a number would make a GPU's steps wait for each other.
+        gradients = [parameter.grad for parameter in self.shared if parameter.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients) if gradients else torch.zeros(())
         self.last[self.task].append(norm)
         if len(self.first[self.task]) < _STEPS:
             self.first[self.task].append(norm)
             if all(len(values) == _STEPS for values in self.first.values()):
                 self.tell("at the beginning", self.first)
 
-    def tell(self, when: str, norms: "dict[str, list[float]] | dict[str, deque[float]]") -> None:
-        """Write a line about the tasks into the log."""
-        means = {name: sum(values) / max(1, len(values)) for name, values in norms.items()}
+    def tell(
+        self, when: str, norms: "dict[str, list[torch.Tensor]] | dict[str, deque[torch.Tensor]]"
+    ) -> None:
+        """Write a line about the tasks into the log, from norms of shape ()."""
+        means = {name: sum(map(float, values)) / max(1, len(values)) for name, values in norms.items()}
         log.info(
             "mace model: gradients of the shared weights %s: %s", when, contributions(means, self.shares)
         )

@@ -86,7 +86,7 @@ def put_on(path: Path, foundation: str | Path, output: Path, head: str | None = 
     """
     refuse_existing(output)
     content = torch.load(path, map_location="cpu", weights_only=True)
-    if content.get(_MARK) != _VERSION:
+    if not isinstance(content, dict) or content.get(_MARK) != _VERSION:
         raise ValueError(
             f"{path}: is no file of adapters that this version knows; `deepmd-gnn adapters` writes them."
         )

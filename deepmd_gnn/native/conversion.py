@@ -58,8 +58,8 @@ def convert(
     output = Path(output)
     if output.suffix not in SUFFIXES:
         raise ValueError(f"The output '{output}' must end in one of {', '.join(SUFFIXES)}.")
-    check_place(output, source, architecture)
     source = weights_of(source)
+    check_place(output, source, architecture)
     nequip = None
     if not trust:
         choices = (source, head, elements, precision, sel)

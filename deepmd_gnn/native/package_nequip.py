@@ -10,7 +10,7 @@ from ase.data import atomic_numbers
 from deepmd_gnn.config.checks import PRECISIONS
 from deepmd_gnn.config.nequip import NequipConfig, fail
 from deepmd_gnn.files.native_file import NotConvertible
-from deepmd_gnn.files.nequip_package import NAME, PackageFile, read_package_file
+from deepmd_gnn.files.nequip_package import NAME, UNREADABLE, PackageFile, read_package_file
 from deepmd_gnn.native.description import HeadError, NativeDescription
 from deepmd_gnn.native.nequip_weights import build, check_weights
 from deepmd_gnn.native.reader import explained
@@ -84,7 +84,7 @@ def describe_package(file: PackageFile) -> NativeDescription:
     type_map = _type_map(path, given)
     options = {key: given.get(key, default) for key, default in _OPTIONS.items()}
     missing = [key for key, value in options.items() if value is None]
-    neighbors = given.get("avg_num_neighbors", 1.0)
+    neighbors = given.get("avg_num_neighbors", UNREADABLE)  # a training writes what it has found
     neighbors = 1.0 if neighbors is None else neighbors  # then nothing is divided
     missing += [] if _is_number(neighbors) else ["a number as avg_num_neighbors"]
     embedding = next((value for name, value in file.state.items() if name.endswith(ANCHOR)), None)

@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from deepmd_gnn.tools.result_files import LearningCurve, read_learning_curve
 
+Array = npt.NDArray[np.float64]
 _QUANTITIES = {"f": ("forces", "meV/Å"), "e": ("energies", "meV/atom")}
 
 
@@ -52,10 +54,9 @@ def best_checkpoint(folder: Path, task: str | None = None) -> Best:
     if not steps:
         raise ValueError(f"{folder}: has no model.ckpt-STEP.pt of a training.")
     last = max(steps)
-    end = "" if task is None else f"_{task}"
     columns = read_learning_curve(folder / "lcurve.out").columns
     for name, (quantity, unit) in _QUANTITIES.items():
-        column = columns.get(f"rmse_{name}_val{end}")
+        column = next((columns[key] for key in _names(name, task) if key in columns), None)
         if column is None:
             continue
         errors = {int(step): float(error) for step, error in zip(columns["step"], column, strict=True)}
@@ -66,6 +67,12 @@ def best_checkpoint(folder: Path, task: str | None = None) -> Best:
         reason = f"least validation error of {quantity}, {1e3 * known[step]:.3g} {unit}"
         return Best(steps[step], step, last, reason)
     return Best(steps[last], last, last, "the last one: there are no validation frames")
+
+
+def _names(quantity: str, task: str | None) -> list[str]:
+    """Columns of a validation error; which of them there is depends on ``loss_func``."""
+    end = "" if task is None else f"_{task}"
+    return [f"{kind}_{quantity}_val{end}" for kind in ("rmse", "mae")]
 
 
 class Stop(NamedTuple):
@@ -92,13 +99,21 @@ def early_stop(curve: LearningCurve, patience: int) -> Stop | None:
     Stop or None
         None while it should go on; also without validation frames.
     """
-    for name, (quantity, unit) in _QUANTITIES.items():
-        for column, errors in curve.columns.items():
-            known = np.isfinite(errors)
-            if column.startswith(f"rmse_{name}_val") and known.any():
-                steps = curve.columns["step"][known].astype(int).tolist()
-                return _first_in_vain(steps, errors[known].tolist(), patience, quantity, unit)
+    for (quantity, unit), errors in validation_errors(curve):
+        known = np.isfinite(errors)
+        steps = curve.columns["step"][known].astype(int).tolist()
+        return _first_in_vain(steps, errors[known].tolist(), patience, quantity, unit)
     return None
+
+
+def validation_errors(curve: LearningCurve) -> list[tuple[tuple[str, str], Array]]:
+    """Quantity and unit of each validation error of a learning curve, and its column, shape (nrow,): forces first, then energies, by task."""
+    return [
+        (of, errors)
+        for name, of in _QUANTITIES.items()
+        for column, errors in curve.columns.items()
+        if column.startswith(tuple(_names(name, None))) and np.isfinite(errors).any()
+    ]
 
 
 def _first_in_vain(
@@ -109,6 +124,8 @@ def _first_in_vain(
         if error < least:
             least, best, waited = error, step, 0
             continue
+        if error == least:  # three digits; best_checkpoint favours the later one
+            best = step
         waited += 1
         if waited >= patience:
             reason = f"the validation error of {quantity} has not fallen for {patience} validations, since step {best} ({1e3 * least:.3g} {unit})"

@@ -281,6 +281,29 @@ def _two_tasks(one: Choices, sections: dict[str, Any], replay: DataFolder, job: 
     return two
 
 
+def check_replay(data: DataFolder, new: Iterable[str]) -> None:
+    """Refuse a replay of training frames with elements that the foundation does not know.
+
+    Parameters
+    ----------
+    data : DataFolder
+        The user's.
+    new : Iterable[str]
+        Such elements.
+
+    Raises
+    ------
+    DataError
+        If there are any.
+    """
+    if set(new):
+        known = sorted(set(data.train.type_map) - set(new))
+        raise DataError(
+            f"--replay: the foundation does not know {', '.join(new)}, and cannot label training frames. Give --replay-from with "
+            f"structures of {' '.join(known)}."
+        )
+
+
 def replay_frames(data: DataFolder, job: Job, new: Iterable[str] = ()) -> list[Frame]:
     """Structures for the replay: some of the user's files, or training frames that are perturbed.
 
@@ -304,11 +327,6 @@ def replay_frames(data: DataFolder, job: Job, new: Iterable[str] = ()) -> list[F
     """
     known = set(data.train.type_map) - set(new)
     if not job.replay_from:
-        if set(new):
-            raise DataError(
-                f"--replay: the foundation does not know {', '.join(new)}, and cannot label training frames. Give --replay-from with "
-                f"structures of {' '.join(sorted(known))}."
-            )
         count = min(job.replay, data.train.frames)
         drawn = set(np.random.default_rng(job.seed).permutation(data.train.frames)[:count].tolist())
         frames = (frame for place, frame in enumerate(training_frames(data.train)) if place in drawn)

@@ -16,10 +16,13 @@ class Trainer:
         self.optimizer = torch.optim.SGD([self.weight], lr=1.0)
         self.disp_file, self.errors, self.world_size = str(folder / "lcurve.out"), errors, world_size
         self.steps = 0
+        self.disp_freq = self.save_freq = 1
+        self.change_bias_after_training = False
 
     def run(self):
         with open(self.disp_file, "a") as file:
             file.write(HEAD)
+            file.flush()
             for error in self.errors:
                 self.weight.grad = -torch.ones(1)
                 self.optimizer.step()
@@ -59,3 +62,29 @@ def test_refused(tmp_path, monkeypatch):
     trainer = Trainer(tmp_path, [], world_size=2)
     with pytest.raises(ValueError, match="PATIENCE ends a training early, which is for one process"):
         run_until_no_better(trainer, trainer.run)
+    trainer.world_size = 1
+    trainer.save_freq, trainer.disp_freq = 2000, 100
+    with pytest.raises(
+        ValueError, match="'save_freq' is 2000, but must be 'disp_freq', 100, or a part of it"
+    ):
+        run_until_no_better(trainer, trainer.run)
+    trainer.save_freq, trainer.change_bias_after_training = 50, True
+    with pytest.raises(ValueError, match="before 'change_bias_after_training' comes"):
+        run_until_no_better(trainer, trainer.run)
+    assert trainer.steps == 0
+
+
+@pytest.mark.parametrize(
+    ("before", "words"),
+    [("# step rmse_e_val lr\n1 1.0 1\n", "cannot be followed"), ("", "has no validation errors")],
+)
+def test_a_curve_without_errors_goes_on(before, words, tmp_path, monkeypatch, caplog):
+    """Columns change after a restart, or there are none of validation: said once."""
+    monkeypatch.setenv(PATIENCE, "1")
+    (tmp_path / "lcurve.out").write_text(before)
+    trainer = Trainer(tmp_path, [2.0, 2.0, 2.0] if before else ["nan"] * 3)
+    run_until_no_better(trainer, trainer.run)
+    assert trainer.steps == 3
+    (record,) = caplog.records
+    assert "the training will not end early" in record.getMessage()
+    assert words in record.getMessage()

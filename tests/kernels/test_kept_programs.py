@@ -21,7 +21,7 @@ class Plain(torch.nn.Module):
         self.weight = torch.nn.Parameter(torch.randn(3, 4, generator=generator, dtype=torch.float64))
         self.few = torch.nn.Parameter(torch.randn(4, generator=generator, dtype=torch.float64))
         self.register_buffer("scale", torch.tensor(1.5 * seed, dtype=torch.float64))
-        self.register_buffer("neighbors", torch.tensor(11.0 - seed, dtype=torch.float64))
+        self.register_buffer("neighbors", torch.tensor([[11.0 - seed]], dtype=torch.float64))
         self.factor = 2.0
 
     def forward(self, rows):
@@ -98,7 +98,6 @@ def changed(**parts):
 F64 = {"dtype": torch.float64}
 DIFFERENT = {
     "number in the graph": lambda: changed(factor=3.0),
-    "single number of any shape": lambda: changed(scale=torch.tensor([[2.5]], **F64)),
     "zeros, which are folded": lambda: changed(few=torch.zeros(4, **F64)),
     "ones, which are folded": lambda: changed(few=torch.ones(4, **F64)),
     "one tensor in two places": lambda: changed(few=Plain(1).weight.detach()[0]),

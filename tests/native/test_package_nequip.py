@@ -15,7 +15,7 @@ from deepmd_gnn import convert, load_mace
 from deepmd_gnn.cli import main
 from deepmd_gnn.config.nequip import NequipConfig
 from deepmd_gnn.files.native_file import NotConvertible
-from deepmd_gnn.files.nequip_package import read_package_file
+from deepmd_gnn.files.nequip_package import UNREADABLE, read_package_file
 from deepmd_gnn.native.description import HeadError
 from deepmd_gnn.native.heads import convert_heads
 from deepmd_gnn.native.nequip_weights import build, check_weights
@@ -150,6 +150,7 @@ BUILDERS = ["SimpleIrrepsConfig", "EnergyModel", "PerSpeciesRescale", "ForceOutp
             "per_species_rescale has 2 values, but there are 3 elements",
         ),
         ({"avg_num_neighbors": "auto"}, "lacks a number as avg_num_neighbors"),
+        ({"avg_num_neighbors": "REMOVED"}, "lacks a number as avg_num_neighbors"),
         ({"r_max": "REMOVED"}, "lacks r_max"),
         ({"num_layers": 10**9}, "2 layers, but num_layers asks for 1000000000"),
         (
@@ -188,13 +189,37 @@ def test_refused_weights(weights, words, tmp_path):
         convert(copied(tmp_path, weights=weights), tmp_path / "new.pt")
 
 
+def test_the_weights_are_not_written_over(tmp_path):
+    """The folder stands for a file in it."""
+    folder = copied(tmp_path)
+    weights = (folder / "best_model.pth").read_bytes()
+    with pytest.raises(ValueError, match="best_model.pth"):
+        convert(folder, folder / "best_model.pth")
+    assert (folder / "best_model.pth").read_bytes() == weights
+
+
+def test_values_that_are_objects_of_python(tmp_path):
+    """Nothing is divided where the number is null; what cannot be read is not taken for that."""
+    folder = copied(tmp_path)
+    text = (folder / "config.yaml").read_text()
+    line = next(part for part in text.splitlines() if part.startswith("avg_num_neighbors:"))
+    for value, possible in (("null", True), ("!!python/tuple [1.0]", False)):
+        (folder / "config.yaml").write_text(text.replace(line, f"avg_num_neighbors: {value}"))
+        file = read_package_file(folder)
+        if possible:
+            assert describe_package(file).options["avg_num_neighbors"] == 1.0
+        else:
+            with pytest.raises(NotConvertible, match="lacks a number as avg_num_neighbors"):
+                describe_package(file)
+
+
 def test_nothing_is_executed(tmp_path):
     """Objects of Python in the configuration and in the weights are no values."""
     target = tmp_path / "ran"
     folder = copied(tmp_path)
     bad = f"\nseed: !!python/object/apply:os.system ['touch {target}']\n"
     (folder / "config.yaml").write_text((folder / "config.yaml").read_text().replace("\nseed: 1\n", bad))
-    assert read_package_file(folder).config["seed"] is None
+    assert read_package_file(folder).config["seed"] == UNREADABLE
 
     class Bad:
         def __reduce__(self):

@@ -81,5 +81,9 @@ def test_early_stop(tmp_path):
     stop = early_stop(read_learning_curve(tmp_path / "lcurve.out"), 1)
     assert (stop.step, stop.best) == (200, 100)
     assert "energies" in stop.reason
+    # Equal errors, of which the later one is the best; the other kind of loss.
+    (tmp_path / "lcurve.out").write_text("# step mae_f_val lr\n 1 1.0 1e-3\n 2 1.0 1e-3\n 3 2.0 1e-3\n")
+    stop = early_stop(read_learning_curve(tmp_path / "lcurve.out"), 2)
+    assert (stop.step, stop.best) == (3, 2)
     (tmp_path / "lcurve.out").write_text("# step rmse_f_trn lr\n 1 1.0 1e-3\n 2 2.0 1e-3\n")
     assert early_stop(read_learning_curve(tmp_path / "lcurve.out"), 1) is None

@@ -110,15 +110,16 @@ def _constants(gm: Any) -> Iterator[tuple[str, torch.Tensor]]:
 def _put_numbers_together(gm: Any) -> None:
     """Read single numbers from one list: alone, TorchInductor would write them into the code.
 
-    The mean number of neighbours and the scale differ with every set of data; with them in the code a program is for one of them.
+    The mean number of neighbours, the scale, and E0 of a single element differ with every set of data; with them in the code a program is
+    for one of them.
     """
     numbers = {
-        name: value for name, value in _constants(gm) if value.dim() == 0 and value.is_floating_point()
+        name: value for name, value in _constants(gm) if value.numel() == 1 and value.is_floating_point()
     }
     for dtype in {value.dtype for value in numbers.values()}:
         names = [name for name, value in numbers.items() if value.dtype == dtype]
         # Two that differ: a list of equal numbers is folded.
-        values = [*(numbers[name] for name in names), *torch.tensor([0.0, 1.0], dtype=dtype)]
+        values = [*(numbers[name].view(()) for name in names), *torch.tensor([0.0, 1.0], dtype=dtype)]
         together = f"single_numbers_{dtype}".replace(".", "_")
         gm.register_buffer(together, torch.stack(values))
         for node in gm.graph.find_nodes(op="get_attr"):
@@ -126,6 +127,9 @@ def _put_numbers_together(gm: Any) -> None:
                 with gm.graph.inserting_before(node):
                     place = (gm.graph.get_attr(together), 0, names.index(node.target))
                     number = gm.graph.call_function(torch.ops.aten.select.int, place)
+                    shape = list(numbers[str(node.target)].shape)
+                    if shape:
+                        number = gm.graph.call_function(torch.ops.aten.view.default, (number, shape))
                 number.meta = dict(node.meta)
                 node.replace_all_uses_with(number)
                 gm.graph.erase_node(node)
