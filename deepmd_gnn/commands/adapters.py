@@ -56,15 +56,14 @@ def run(arguments: argparse.Namespace) -> int:
     for path in (arguments.file, arguments.output):
         if path.suffix != ".pt":
             raise ValueError(f"{path}: must be a .pt file.")
-    from deepmd_gnn.commands.convert import fetched, is_name
+    from deepmd_gnn.commands.convert import located
     from deepmd_gnn.native import adapter_files
 
     if arguments.onto is None:
         adapter_files.take_out(arguments.file, arguments.output, arguments.head)
         told = "the adapters, E0 and options"
     else:
-        source = str(fetched(arguments.onto)) if is_name(arguments.onto) else arguments.onto
-        adapter_files.put_on(arguments.file, source, arguments.output, arguments.head)
+        adapter_files.put_on(arguments.file, located(arguments.onto), arguments.output, arguments.head)
         told = "the model, with whole weights"
     sys.stdout.write(f"{arguments.output}: {told}, {arguments.output.stat().st_size / 1e3:.0f} kB\n")
     return 0

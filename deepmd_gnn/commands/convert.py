@@ -83,6 +83,11 @@ def is_name(source: str) -> bool:
     return re.match(r"mace-[a-z]+:", source) is not None and not Path(source).exists()
 
 
+def located(source: str) -> str:
+    """Path of a source; a model that has a name is fetched."""
+    return str(fetched(source)) if is_name(source) else source
+
+
 def _told_heads(source: str, output: Path, models: "dict[str, Any]") -> str:
     first, model = next(iter(models.items()))
     return (
@@ -128,9 +133,7 @@ def run_convert(args: argparse.Namespace) -> int:
         return _list(args.json)
     if args.source is None or args.output is None:
         raise ValueError("convert needs a SOURCE and -o OUTPUT (or --list).")
-    source = args.source
-    if is_name(source):
-        source = str(fetched(source))
+    source = located(args.source)
     from deepmd_gnn.files.summary import summarise
     from deepmd_gnn.native.conversion import convert
 

@@ -80,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.restart is not None:
         return _train(arguments.restart, "--restart", "model.ckpt.pt")
     _check(arguments)
-    from deepmd_gnn.commands.convert import fetched, is_name
+    from deepmd_gnn.commands.convert import located
     from deepmd_gnn.datasets.summary import summarise_folder
     from deepmd_gnn.host.early_stop import PATIENCE
     from deepmd_gnn.native import fine_tuned
@@ -89,8 +89,9 @@ def run(arguments: argparse.Namespace) -> int:
     from deepmd_gnn.tools.evaluation import load_potential
 
     data = summarise_folder(arguments.data.resolve())
-    source = str(fetched(arguments.foundation)) if is_name(arguments.foundation) else arguments.foundation
-    model, new = fine_tuned.load_foundation(source, arguments.head, data.train.type_map)
+    model, new = fine_tuned.load_foundation(
+        located(arguments.foundation), arguments.head, data.train.type_map
+    )
     fine_tuned.check_trained(model, new, tuple(arguments.freeze), adapters=arguments.adapters is not None)
     if arguments.replay and not arguments.replay_from:
         fine_tuning.check_replay(data, new)

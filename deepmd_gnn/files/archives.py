@@ -18,6 +18,21 @@ class FileError(ValueError):
     """A file that is damaged, hostile or of another kind; the message names it, what was found and what to do."""
 
 
+@contextmanager
+def without_end_refused(path: Path | str) -> Iterator[None]:
+    """Go through the content of a file inside, and refuse one that contains itself.
+
+    Raises
+    ------
+    FileError
+        If there is no end to it.
+    """
+    try:
+        yield
+    except RecursionError as error:
+        raise FileError(f"{path} contains itself; it is damaged.") from error
+
+
 class Archive:
     """An archive whose members have been checked; see :func:`opened`.
 

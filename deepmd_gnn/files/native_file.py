@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from deepmd_gnn.files.archives import FileError, check_regular
+from deepmd_gnn.files.archives import FileError, check_regular, without_end_refused
 from deepmd_gnn.files.safe_pickle import Record, TorchFile, records_in
 
 _MODELS = ("MACE", "ScaleShiftMACE")
@@ -187,11 +187,9 @@ def read_native(
     if not isinstance(content, Record) or not isinstance(content.state, dict):
         raise FileError(f"{path} holds {type(content).__name__}, not a MACE model.")
     content, head = _unwrapped(content)
-    try:
+    with without_end_refused(path):
         refuse(content, path)
         model = NativeModule(content)
-    except RecursionError as error:
-        raise FileError(f"{path} contains itself; it is damaged.") from error
     model.code = file.code
     model.stored_head = head
     return model

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import yaml
 
-from deepmd_gnn.files.archives import Archive, FileError, check_regular, opened
+from deepmd_gnn.files.archives import Archive, FileError, check_regular, opened, without_end_refused
 from deepmd_gnn.files.native_file import NativeModule, NotConvertible
 from deepmd_gnn.files.safe_pickle import Record, TorchFile
 
@@ -101,10 +101,8 @@ def read_package_file(source: str | Path) -> PackageFile | None:
     if kind is None:
         return None
     file = TorchFile(path)
-    try:
+    with without_end_refused(path):
         state = dict(_tensors(path, file.content))
-    except RecursionError as error:
-        raise FileError(f"{path} contains itself; it is damaged.") from error
     config = plain_settings(path, _beside(path) if text is None else text)
     version = str(config.get("nequip_version"))
     if not _KNOWN_VERSION.match(version):

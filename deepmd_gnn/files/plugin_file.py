@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from deepmd_gnn.files.archives import FileError, opened
+from deepmd_gnn.files.archives import FileError, opened, without_end_refused
 from deepmd_gnn.files.native_file import NativeModule, NotConvertible
 from deepmd_gnn.files.plugin_marks import NAME, plugin_kind
 from deepmd_gnn.files.safe_pickle import Record, TorchFile
@@ -72,10 +72,8 @@ def read_plugin_file(path: str | Path) -> PluginFile | None:
     if kind is None:
         return None
     file = TorchFile(path)
-    try:
+    with without_end_refused(path):
         return _frozen(file) if kind == "pth" else _checkpoint(path, file.content)
-    except RecursionError as error:
-        raise FileError(f"{path} contains itself; it is damaged.") from error
 
 
 def _frozen(file: TorchFile) -> PluginFile:

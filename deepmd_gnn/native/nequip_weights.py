@@ -4,13 +4,15 @@ import dataclasses
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from ase.data import atomic_numbers
 from deepmd.pt.utils import env
 
+from deepmd_gnn.config.checks import PRECISIONS
 from deepmd_gnn.config.mm_types import element_of, is_mm
-from deepmd_gnn.config.nequip import NequipConfig
+from deepmd_gnn.config.nequip import NequipConfig, fail
 from deepmd_gnn.files.fitting_nequip import nequip_misfit, sizes
 from deepmd_gnn.files.native_file import NotConvertible
 from deepmd_gnn.mace_network import on_cpu
@@ -71,6 +73,33 @@ def _miscounted(config: NequipConfig, shapes: dict[str, tuple[int, ...]]) -> str
         if len(found) != stated:
             return f"{len(found)} layers, but {key} asks for {stated}"
     return None
+
+
+def chosen_config(options: dict[str, Any], precision: str | None, sel: int | None) -> NequipConfig:
+    """Options of a file, with what the user wants otherwise.
+
+    Parameters
+    ----------
+    options : dict[str, Any]
+        Fields of :class:`~deepmd_gnn.config.nequip.NequipConfig`.
+    precision, sel
+        As for :func:`~deepmd_gnn.native.reader.load_mace`.
+
+    Returns
+    -------
+    NequipConfig
+
+    Raises
+    ------
+    ValueError
+        If there is no such precision.
+    """
+    given: dict[str, Any] = {"precision": precision, "sel": sel}
+    chosen = options | {key: value for key, value in given.items() if value is not None}
+    if chosen["precision"] not in PRECISIONS:
+        fail("precision", precision, "one of " + ", ".join(PRECISIONS))
+    # New elements of a later fine-tuning start from this seed.
+    return NequipConfig(**chosen, seed=1)
 
 
 def build(

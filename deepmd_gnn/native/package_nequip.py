@@ -7,12 +7,11 @@ from typing import Any
 
 from ase.data import atomic_numbers
 
-from deepmd_gnn.config.checks import PRECISIONS
-from deepmd_gnn.config.nequip import NequipConfig, fail
+from deepmd_gnn.config.nequip import NequipConfig
 from deepmd_gnn.files.native_file import NotConvertible
 from deepmd_gnn.files.nequip_package import NAME, UNREADABLE, PackageFile, read_package_file
 from deepmd_gnn.native.description import HeadError, NativeDescription
-from deepmd_gnn.native.nequip_weights import build, check_weights
+from deepmd_gnn.native.nequip_weights import build, check_weights, chosen_config
 from deepmd_gnn.native.reader import explained
 from deepmd_gnn.nequip import NequipModel
 from deepmd_gnn.nn.nequip_names import ANCHOR, rescaling
@@ -152,12 +151,7 @@ def load_package_nequip(
         if head not in (None, HEAD):
             raise HeadError(f"The file has no head '{head}': models of {NAME} have one, without a name.")
         description = describe_package(file)
-        given: dict[str, Any] = {"precision": precision, "sel": sel}
-        options = description.options | {key: value for key, value in given.items() if value is not None}
-        if options["precision"] not in PRECISIONS:
-            fail("precision", precision, "one of " + ", ".join(PRECISIONS))
-        # New elements of a later fine-tuning start from this seed.
-        config = NequipConfig(**options, seed=1)
+        config = chosen_config(description.options, precision, sel)
         return build(file.state, None, description.type_map, config, elements), HEAD
 
 

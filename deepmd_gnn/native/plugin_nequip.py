@@ -1,15 +1,13 @@
 """NequIP models of the plugin deepmd-gnn 0.x as ours: its irreps, weights of the package nequip, and ``sel``."""
 
 from pathlib import Path
-from typing import Any
 
-from deepmd_gnn.config.checks import PRECISIONS
-from deepmd_gnn.config.nequip import NequipConfig, fail
+from deepmd_gnn.config.nequip import NequipConfig
 from deepmd_gnn.files.native_file import NativeModule, NotConvertible
 from deepmd_gnn.files.plugin_file import PluginFile, PluginModel, read_plugin_file
 from deepmd_gnn.files.plugin_marks import NAME
 from deepmd_gnn.native.description import NativeDescription
-from deepmd_gnn.native.nequip_weights import build, check_weights
+from deepmd_gnn.native.nequip_weights import build, check_weights, chosen_config
 from deepmd_gnn.native.plugin import branch, tell_differences
 from deepmd_gnn.native.reader import explained
 from deepmd_gnn.nequip import NequipModel
@@ -95,12 +93,7 @@ def load_plugin_nequip(
         _, description = describe_nequip(source, file, head)
         name = description.heads[0]
         tell_differences(source, file.models[name])
-        given: dict[str, Any] = {"precision": precision, "sel": sel}
-        options = description.options | {key: value for key, value in given.items() if value is not None}
-        if options["precision"] not in PRECISIONS:
-            fail("precision", precision, "one of " + ", ".join(PRECISIONS))
-        # New elements of a later fine-tuning start from this seed.
-        model, config = file.models[name], NequipConfig(**options, seed=1)
+        model, config = file.models[name], chosen_config(description.options, precision, sel)
         return build(dict(model.module.named_tensors()), model.shifts, model.type_map, config, elements), name
 
 

@@ -99,11 +99,13 @@ def early_stop(curve: LearningCurve, patience: int) -> Stop | None:
     Stop or None
         None while it should go on; also without validation frames.
     """
-    for (quantity, unit), errors in validation_errors(curve):
-        known = np.isfinite(errors)
-        steps = curve.columns["step"][known].astype(int).tolist()
-        return _first_in_vain(steps, errors[known].tolist(), patience, quantity, unit)
-    return None
+    found = validation_errors(curve)
+    if not found:
+        return None
+    (quantity, unit), errors = found[0]
+    known = np.isfinite(errors)
+    steps = curve.columns["step"][known].astype(int).tolist()
+    return _first_in_vain(steps, errors[known].tolist(), patience, quantity, unit)
 
 
 def validation_errors(curve: LearningCurve) -> list[tuple[tuple[str, str], Array]]:

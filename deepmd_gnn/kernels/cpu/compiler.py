@@ -199,6 +199,16 @@ def linked(archive: Path) -> str:
     return f"{archive.stem.removeprefix('lib')} -L'{archive.parent}'"
 
 
+def operator_archive(name: str) -> Path:
+    """Compile ``NAME.hpp`` of this folder, which holds operators as C functions of torch's tensor handles, into a static library."""
+    text = files("deepmd_gnn.kernels.cpu")
+    handles, source = (
+        text.joinpath(f"{part}.hpp").read_text(encoding="utf-8") for part in ("tensor_handles", name)
+    )
+    compiled = Compiled({name: handles + source}, ())
+    return compiled.archive(f"deepmd_gnn_{name}", [compiled.object(name, TORCH_HEADERS)])
+
+
 def cpu_guard(machine: Machine) -> str:
     """Make a library that ends the process with a message if the CPU lacks a feature, before any other code runs.
 

@@ -1,16 +1,7 @@
 // Sums over groups of rows, as a C function that AOTInductor's code calls; see group_sum.py for why.
-#include <torch/csrc/inductor/aoti_torch/c/shim.h>
-
 #include <cstdint>
 
 namespace {
-
-template <class X>
-X* pointer(AtenTensorHandle tensor) {
-  void* data = nullptr;
-  aoti_torch_get_data_ptr(tensor, &data);
-  return static_cast<X*>(data);
-}
 
 // A row at a time, so that the members' order is that of the sum.
 template <class X>

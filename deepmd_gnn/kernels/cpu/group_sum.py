@@ -6,22 +6,16 @@ reads as the row with most members has for every row.
 
 import contextlib
 from collections.abc import Iterator
-from importlib.resources import files
 
 from deepmd_gnn.graph.compilation import compiling
 from deepmd_gnn.graph.edge_operators import sum_groups
-from deepmd_gnn.kernels.cpu.compiler import TORCH_HEADERS, Compiled, linked, linked_into_models
-
-NAME = "deepmd_gnn_group_sum"
+from deepmd_gnn.kernels.cpu.compiler import linked, linked_into_models, operator_archive
 
 
 @contextlib.contextmanager
 def sum_operator() -> Iterator[None]:
     """Link the operator into the ``.pt2`` that is frozen inside, whose graph then sums with it."""
-    source = files("deepmd_gnn.kernels.cpu").joinpath("group_sum.hpp").read_text(encoding="utf-8")
-    compiled = Compiled({"group_sum": source}, ())
-    archive = compiled.archive(NAME, [compiled.object("group_sum", TORCH_HEADERS)])
     declaration = "AOTITorchError aoti_torch_cpu_sum_groups(AtenTensorHandle, AtenTensorHandle, int64_t, AtenTensorHandle*)"
     shims = {sum_groups._opoverload: [declaration]}
-    with compiling(sum_operator=True), linked_into_models(linked(archive), shims):
+    with compiling(sum_operator=True), linked_into_models(linked(operator_archive("group_sum")), shims):
         yield

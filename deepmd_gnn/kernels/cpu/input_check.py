@@ -119,11 +119,11 @@ def checks_input() -> bool:
 def compiled_check() -> Compiled:
     """Sources of the check, for this machine's compiler."""
     text = files("deepmd_gnn.kernels.cpu")
-    cover, check, values, shim = (
+    cover, check, values, handles, shim = (
         text.joinpath(f"{name}.hpp").read_text(encoding="utf-8")
-        for name in ("list_cover", "input_check", "value_check", "input_check_shim")
+        for name in ("list_cover", "input_check", "value_check", "tensor_handles", "input_check_shim")
     )
-    return Compiled({"input_check": cover + check + values, "input_check_shim": shim}, ())
+    return Compiled({"input_check": cover + check + values, "input_check_shim": handles + shim}, ())
 
 
 @contextlib.contextmanager

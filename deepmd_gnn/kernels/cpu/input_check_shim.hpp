@@ -1,6 +1,4 @@
 // The operators as C functions that AOTInductor's code calls.
-#include <torch/csrc/inductor/aoti_torch/c/shim.h>
-
 #include <cstdint>
 
 extern "C" int mace_check_input(const int64_t*, long, long, const int64_t*, const double*, const bool*, long,
@@ -9,13 +7,6 @@ extern "C" int mace_check_input(const int64_t*, long, long, const int64_t*, cons
 extern "C" int mace_check_values(const double*, long, long, const double*, const char*, double*);
 
 namespace {
-
-template <class X>
-X* pointer(AtenTensorHandle tensor) {
-  void* data = nullptr;
-  aoti_torch_get_data_ptr(tensor, &data);
-  return static_cast<X*>(data);
-}
 
 int64_t size(AtenTensorHandle tensor, int64_t axis) {
   int64_t value = 0;

@@ -3,15 +3,12 @@
 import contextlib
 import sys
 from collections.abc import Iterator
-from importlib.resources import files
 from typing import Any
 
 import torch
 
 from deepmd_gnn.graph.compilation import compilation, compiling
-from deepmd_gnn.kernels.cpu.compiler import TORCH_HEADERS, Compiled, linked, linked_into_models
-
-NAME = "deepmd_gnn_memory"
+from deepmd_gnn.kernels.cpu.compiler import linked, linked_into_models, operator_archive
 
 
 @torch.library.custom_op("deepmd_gnn::mace_result", mutates_args=())
@@ -49,10 +46,7 @@ def kept_memory() -> Iterator[None]:
     if not sys.platform.startswith("linux"):
         yield
         return
-    source = files("deepmd_gnn.kernels.cpu").joinpath("memory.hpp").read_text(encoding="utf-8")
-    compiled = Compiled({"memory": source}, ())
-    archive = compiled.archive(NAME, [compiled.object("memory", TORCH_HEADERS)])
-    library = f"{linked(archive)} -Wl,--wrap=aoti_torch_empty_strided"
+    library = f"{linked(operator_archive('memory'))} -Wl,--wrap=aoti_torch_empty_strided"
     declaration = "AOTITorchError aoti_torch_cpu_mace_result(AtenTensorHandle, AtenTensorHandle*)"
     with compiling(keeps_memory=True), linked_into_models(library, {result._opoverload: [declaration]}):
         yield

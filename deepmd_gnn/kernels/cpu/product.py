@@ -7,24 +7,18 @@ generated kernels, and with them half of the time of a freeze.
 
 import contextlib
 from collections.abc import Iterator
-from importlib.resources import files
 
 from deepmd_gnn.graph.compilation import compiling
-from deepmd_gnn.kernels.cpu.compiler import TORCH_HEADERS, Compiled, linked, linked_into_models
+from deepmd_gnn.kernels.cpu.compiler import linked, linked_into_models, operator_archive
 from deepmd_gnn.nn.products import product
-
-NAME = "deepmd_gnn_product"
 
 
 @contextlib.contextmanager
 def product_operator() -> Iterator[None]:
     """Link the operator into the ``.pt2`` that is frozen inside, whose graph then has a node for each product."""
-    source = files("deepmd_gnn.kernels.cpu").joinpath("product.hpp").read_text(encoding="utf-8")
-    compiled = Compiled({"product": source}, ())
-    archive = compiled.archive(NAME, [compiled.object("product", TORCH_HEADERS)])
     declaration = (
         "AOTITorchError aoti_torch_cpu_mace_product(AtenTensorHandle, AtenTensorHandle, AtenTensorHandle*)"
     )
     shims = {product._opoverload: [declaration]}
-    with compiling(product_operator=True), linked_into_models(linked(archive), shims):
+    with compiling(product_operator=True), linked_into_models(linked(operator_archive("product")), shims):
         yield
