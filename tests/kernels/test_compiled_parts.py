@@ -11,7 +11,7 @@ from interpreted import interpreted
 
 from deepmd_gnn.graph.atom_graph import with_edge_vec
 from deepmd_gnn.graph.compilation import compilation, compiling
-from deepmd_gnn.kernels.cpu import library, memory
+from deepmd_gnn.kernels.cpu import compiler, library, memory
 from deepmd_gnn.kernels.cpu.compiler import Machine
 from deepmd_gnn.kernels.cpu.library import Library
 from deepmd_gnn.kernels.triton import probe_kernel, replay
@@ -98,7 +98,7 @@ def test_results_leave_the_memory_that_a_file_keeps():
 
 @pytest.mark.parametrize(("platform", "links"), [("linux", True), ("darwin", False)])
 def test_memory_is_linked_where_the_linker_can(platform, links, monkeypatch):
-    monkeypatch.setattr(memory, "Compiled", Compiler)
+    monkeypatch.setattr(compiler, "Compiled", Compiler)
     monkeypatch.setattr(sys, "platform", platform)
     config = inductor_config.aot_inductor
     before = list(config.custom_op_libs or [])
