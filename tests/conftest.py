@@ -171,3 +171,21 @@ def water(tmp_path, water_models):
     folder = copy_example("water", tmp_path)
     shutil.copytree(water_models, folder, dirs_exist_ok=True)
     return folder
+
+
+@pytest.fixture(scope="session")
+def _programs():
+    from preloaded import programs
+
+    with programs() as folder:
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def preloaded(_programs):
+    """Python, `dp`, `deepmd-gnn` and `lmp` that tests of a module start have their imports done, see preloaded/."""
+    beside = str(Path(sys.executable).parent)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "executable", str(_programs / "python"))
+        patch.setenv("PATH", os.pathsep.join([str(_programs), beside, os.environ["PATH"]]))
+        yield

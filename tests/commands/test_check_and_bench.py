@@ -10,6 +10,8 @@ from lammps_cases import STRONG, freeze
 from deepmd_gnn.cli import main
 from deepmd_gnn.tools.structures import Structure
 
+pytestmark = pytest.mark.usefixtures("preloaded")
+
 
 @pytest.fixture(scope="module")
 def water(tmp_path_factory):

@@ -22,6 +22,8 @@ from deepmd_gnn.native.writer import load_checkpoint
 from deepmd_gnn.tools import fine_tuning
 from deepmd_gnn.tools.best_checkpoint import best_checkpoint
 
+pytestmark = pytest.mark.usefixtures("preloaded")
+
 SHIFTS = {"O": -1.5, "H": 0.25}
 
 

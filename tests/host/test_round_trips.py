@@ -22,11 +22,16 @@ def stored(path):
     return model
 
 
-@pytest.mark.parametrize("name", ALL)
-def test_round_trip(name, tmp_path):
+ONE_WAY = ("a.pth", "b.dp", "c.yaml", "d.pth")
+# The host writes and reads YAML in Python: ten seconds for the radial networks of attentive blocks.
+BOTH_WAYS = ("a.pth", "b.yaml", "c.dp", "d.yaml", "e.dp", "f.pth")
+
+
+@pytest.mark.parametrize(("name", "chain"), [("default", BOTH_WAYS), *((name, ONE_WAY) for name in ALL)])
+def test_round_trip(name, chain, tmp_path):
     """Through both formats, and from each to the other."""
     original = tiny_model(**STRONG, **ALL[name])
-    files = [tmp_path / each for each in ("a.pth", "b.dp", "c.yaml", "d.dp", "e.yaml", "f.pth")]
+    files = [tmp_path / each for each in chain]
     first, back = files[0], files[-1]
     # As a freeze does; the last file has tables as well, made anew of the weights.
     tabulate(original)

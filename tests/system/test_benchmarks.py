@@ -11,7 +11,7 @@ import pytest
 from documented import ROOT, copy_example
 from shared_files import once
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("preloaded")]
 BENCHMARKS = ROOT / "benchmarks"
 
 

@@ -22,6 +22,8 @@ from deepmd_gnn.cli import main
 from deepmd_gnn.files.summary import summarise
 from deepmd_gnn.native.conversion import save_checkpoint
 
+pytestmark = pytest.mark.usefixtures("preloaded")
+
 DATA = Path(__file__).parents[1] / "data"
 SOURCE = DATA / "v0.3.6_mace02_com1_swa.model"
 

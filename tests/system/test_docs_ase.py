@@ -68,7 +68,7 @@ def write_system(folder, atoms):
     (folder / "type_map.raw").write_text("H\nC\nO\n")
 
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("preloaded")]
 
 
 def test_one_line_replacement(page):

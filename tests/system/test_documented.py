@@ -11,7 +11,7 @@ import torch
 from deepmd.utils.argcheck import normalize
 from documented import FREEZE, KINDS, ROOT, PageRun, assert_like, blocks, copy_example, is_runnable, pages
 
-pytestmark = [pytest.mark.slow, pytest.mark.lammps]
+pytestmark = [pytest.mark.slow, pytest.mark.lammps, pytest.mark.usefixtures("preloaded")]
 
 TRAINING = {r'"numb_steps": \d+': '"numb_steps": 2'}
 SMALL = {r'"num_channels": \d+': '"num_channels": 2', r'"r_max": \d\.0': '"r_max": 3.0'}

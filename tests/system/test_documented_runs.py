@@ -18,7 +18,7 @@ from native_models import native
 
 from deepmd_gnn.datasets.export import export
 
-pytestmark = [pytest.mark.slow, pytest.mark.lammps]
+pytestmark = [pytest.mark.slow, pytest.mark.lammps, pytest.mark.usefixtures("preloaded")]
 
 
 def shortened_input(folder, training, **model):

@@ -14,6 +14,8 @@ from deepmd.main import main as dp
 from deepmd.utils.argcheck import normalize
 from deepmd_run import working_directory
 
+pytestmark = pytest.mark.usefixtures("preloaded")
+
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
 

@@ -8,6 +8,8 @@ import sys
 import pytest
 from documented import ROOT
 
+pytestmark = pytest.mark.usefixtures("preloaded")
+
 NOTEBOOKS = sorted((ROOT / "examples/notebooks").glob("*.ipynb"))
 
 

@@ -16,6 +16,8 @@ from helpers import tiny_model
 from lammps_cases import freeze
 from scipy.optimize import brentq
 
+pytestmark = pytest.mark.usefixtures("preloaded")
+
 SCRIPTS = ROOT / "examples/other_programs"
 # Script → what must be importable.
 PROGRAMS = {

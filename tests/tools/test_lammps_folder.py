@@ -14,6 +14,8 @@ from deepmd_gnn.tools.lammps import find_programs
 from deepmd_gnn.tools.lammps_folder import RUNS, Run, write_lammps_folder
 from deepmd_gnn.tools.structures import Structure, read_structure
 
+pytestmark = pytest.mark.usefixtures("preloaded")
+
 
 def structure(periodic=True, left=False):
     """Water on a lattice, in a skewed cell; types O and H."""
