@@ -187,9 +187,10 @@ class MaceEnergy(StagedNetwork):
                 stages,
             )
             if interaction.residual:
-                features = product(message, types, one_hot, graph) + interaction.skip(features, one_hot)
+                contracted = product(message, types, one_hot, graph, stages)
+                features = contracted + interaction.skip(features, one_hot)
             else:
-                features = product(interaction.skip(message, one_hot), types, one_hot, graph)
+                features = product(interaction.skip(message, one_hot), types, one_hot, graph, stages)
             all_features.append(features)
         # With use_last_readout_only there is one readout, of the last layer.
         first_read = len(all_features) - len(self.readouts)
@@ -197,6 +198,17 @@ class MaceEnergy(StagedNetwork):
             energy = energy + readout(all_features[first_read + index]).to(torch.float64)
         energy = self.scale * energy + unscaled + self.coulomb_energy(all_features, graph, comm_dict)
         return energy, all_features
+
+    def contraction_gradient(
+        self, layer: int, graph: AtomGraph, stages: Stages, gradient: torch.Tensor
+    ) -> torch.Tensor:
+        """See :meth:`~deepmd_gnn.nn.staged_network.StagedNetwork.contraction_gradient`."""
+        for index, product in enumerate(self.products):
+            if index == layer:
+                gradient = product.symmetric_contractions.gradient_in_stages(
+                    stages.messages[layer], product.kinds(graph.node_types), gradient
+                )
+        return gradient
 
     def coulomb_energy(
         self, features: list[torch.Tensor], graph: AtomGraph, comm_dict: dict[str, torch.Tensor] | None

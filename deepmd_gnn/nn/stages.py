@@ -22,6 +22,10 @@ class Stages(NamedTuple):
     """Of each layer the features of the senders, shape (nsender, components, channels)."""
     sums: list[torch.Tensor]
     """Of each layer the sums over neighbours, leaves, shape (nnode, ·, channels)."""
+    messages: list[torch.Tensor]
+    """Of each layer what the product basis is made of, shape (nnode, ·, channels); of networks without one nothing."""
+    contracted: list[torch.Tensor]
+    """Of each layer the product basis, leaves, shape (nnode, ·, channels)."""
 
 
 def new_stages() -> Stages:
@@ -29,7 +33,9 @@ def new_stages() -> Stages:
     harmonics: list[torch.Tensor] = []
     sent: list[torch.Tensor] = []
     sums: list[torch.Tensor] = []
-    return Stages(harmonics, sent, sums)
+    messages: list[torch.Tensor] = []
+    contracted: list[torch.Tensor] = []
+    return Stages(harmonics, sent, sums, messages, contracted)
 
 
 def keep_memory() -> None:
