@@ -7,7 +7,8 @@ import torch
 from deepmd_gnn.graph.atom_graph import AtomGraph
 from deepmd_gnn.nn.modules import ModuleList
 from deepmd_gnn.nn.network import EnergyNetwork
-from deepmd_gnn.nn.stages import EdgeGradients, Stages, in_pieces
+from deepmd_gnn.nn.radial_reader import EdgeGradients
+from deepmd_gnn.nn.stages import Stages, in_pieces
 
 
 class StagedNetwork(EnergyNetwork):
@@ -71,12 +72,12 @@ class StagedNetwork(EnergyNetwork):
         layer, graph, stages :
             Which, and as of :meth:`staged_gradient`.
         gradient : torch.Tensor
-            With respect to the product basis.
+            With respect to the product basis, shape (nnode, ·, channels).
 
         Returns
         -------
         torch.Tensor
-            With respect to `stages.messages` of the layer.
+            With respect to `stages.messages` of the layer, of its shape.
         """
         return gradient
 
@@ -101,12 +102,9 @@ class StagedNetwork(EnergyNetwork):
             by_sums = torch.autograd.grad(outputs, [stages.sums[layer]], gradients, retain_graph=True)[0]
             assert by_sums is not None
             by_sent = stages.sent[layer]
-            with torch.no_grad():
-                for index, interaction in enumerate(self.interactions):
-                    if index == layer:
-                        by_sent = interaction.conv_tp.tabulated.backward(
-                            stages.sent[layer], graph, harmonics, by_sums, of_edges, layer > 0
-                        )
+            for index, interaction in enumerate(self.interactions):
+                if index == layer:
+                    by_sent = interaction.conv_tp.gradient_in_stages(layer, graph, stages, by_sums, of_edges)
             if layer > 0:
                 outputs.append(stages.sent[layer])
                 gradients.append(by_sent)

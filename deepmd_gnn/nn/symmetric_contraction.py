@@ -218,7 +218,7 @@ class SymmetricContraction(torch.nn.Module):
             if count > 0:
                 for contraction in self.contractions:
                     parts.append(contraction.of_kind(kind))
-            found.append(torch.cat(parts, dim=1) if count > 0 else torch.zeros(0))
+            found.append(torch.cat(parts, dim=1) if count > 0 else torch.zeros(0, device=types.device))
         return found
 
 
