@@ -8,6 +8,8 @@ from deepmd_gnn.graph.edge_sums import rows_of_senders, sum_at_receivers
 from deepmd_gnn.nn.linear import Constant, matmul
 from deepmd_gnn.nn.neighbor_gradients import neighbor_sums
 from deepmd_gnn.nn.neighbor_sums import shape_of_paths, sums_of_chunk
+from deepmd_gnn.nn.radial_reader import EdgeGradients
+from deepmd_gnn.nn.staged_kinds import KindSums
 from deepmd_gnn.nn.stages import Stages, TabulatedSums
 
 
@@ -47,6 +49,8 @@ class Convolution(torch.nn.Module):
         ]
         self.mixing = Constant(torch.block_diag(*blocks).t().contiguous())
         self.tabulated = TabulatedSums(input_dims, self.irreps, self.degrees, self.mixing.value)
+        # For a first layer.
+        self.of_kinds = KindSums(self.tabulated.degrees, self.tabulated.heights)
 
     def forward(
         self,
@@ -102,13 +106,50 @@ class Convolution(torch.nn.Module):
             Shape (nnode, Σ_p d3, channels).
         """
         with torch.no_grad():
-            sums = self.tabulated(sent, graph, stages.harmonics[0])
+            if self.reads_kinds(len(stages.sums), stages):
+                sums = self.of_kinds(stages.kinds[0], stages.kinds[1], graph, stages.harmonics[0])
+            else:
+                sums = self.tabulated(sent, graph, stages.harmonics[0])
         sums.requires_grad_(True)
         stages.sent.append(sent)
         stages.sums.append(sums)
         node_place = graph.node_place
         assert node_place is not None
         return self.tabulated.mixed(sums).index_select(0, node_place)
+
+    def gradient_in_stages(
+        self, layer: int, graph: AtomGraph, stages: Stages, gradient: torch.Tensor, of_edges: EdgeGradients
+    ) -> torch.Tensor:
+        """Differentiate :meth:`in_stages`.
+
+        Parameters
+        ----------
+        layer : int
+            Which.
+        graph, stages :
+            As there.
+        gradient : torch.Tensor
+            With respect to the sums, `stages.sums` of the layer.
+        of_edges : EdgeGradients
+            Derivatives with respect to harmonics and distances are added here.
+
+        Returns
+        -------
+        torch.Tensor
+            With respect to what is sent, zero in the first layer, whose features are no functions of positions.
+        """
+        sent, harmonics = stages.sent[layer], stages.harmonics[0]
+        by_sent = torch.zeros_like(sent)
+        with torch.no_grad():
+            if self.reads_kinds(layer, stages):
+                self.of_kinds.backward(stages.kinds[0], stages.kinds[1], graph, harmonics, gradient, of_edges)
+            else:
+                by_sent = self.tabulated.backward(sent, graph, harmonics, gradient, of_edges, layer > 0)
+        return by_sent
+
+    def reads_kinds(self, layer: int, stages: Stages) -> bool:
+        """Whether a layer sums for each kind of senders."""
+        return layer == 0 and len(stages.kinds) > 0 and self.of_kinds.ready()
 
     def in_chunks(
         self,

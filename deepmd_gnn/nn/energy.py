@@ -13,7 +13,7 @@ from deepmd_gnn.nn.linear import Linear, Weight
 from deepmd_gnn.nn.modules import ModuleList
 from deepmd_gnn.nn.readouts import BiasReadout, Readout
 from deepmd_gnn.nn.staged_network import StagedNetwork
-from deepmd_gnn.nn.stages import Stages
+from deepmd_gnn.nn.stages import Stages, sent_by_kinds
 from deepmd_gnn.nn.symmetric_contraction import Product
 
 
@@ -172,7 +172,7 @@ class MaceEnergy(StagedNetwork):
             zip(self.interactions, self.products)  # noqa: B905 - TorchScript
         ):
             if layer == 0:
-                sent = rows_of_types(interaction.outgoing(embedding, one_hot), kinds, graph)
+                sent = sent_by_kinds(interaction.outgoing(embedding, one_hot), kinds, graph, stages)
             else:
                 sent = self.exchange(interaction.outgoing(features, one_hot), nsender, comm_dict)
             message = interaction.messages(
@@ -187,9 +187,10 @@ class MaceEnergy(StagedNetwork):
                 stages,
             )
             if interaction.residual:
-                features = product(message, types, one_hot, graph) + interaction.skip(features, one_hot)
+                skipped = interaction.skip(features, one_hot)
+                features = product(message, types, one_hot, graph, stages) + skipped
             else:
-                features = product(interaction.skip(message, one_hot), types, one_hot, graph)
+                features = product(interaction.skip(message, one_hot), types, one_hot, graph, stages)
             all_features.append(features)
         # With use_last_readout_only there is one readout, of the last layer.
         first_read = len(all_features) - len(self.readouts)
@@ -197,6 +198,17 @@ class MaceEnergy(StagedNetwork):
             energy = energy + readout(all_features[first_read + index]).to(torch.float64)
         energy = self.scale * energy + unscaled + self.coulomb_energy(all_features, graph, comm_dict)
         return energy, all_features
+
+    def contraction_gradient(
+        self, layer: int, graph: AtomGraph, stages: Stages, gradient: torch.Tensor
+    ) -> torch.Tensor:
+        """See :meth:`~deepmd_gnn.nn.staged_network.StagedNetwork.contraction_gradient`; shape (nnode, ·, channels) → the same."""
+        for index, product in enumerate(self.products):
+            if index == layer:
+                gradient = product.symmetric_contractions.gradient_in_stages(
+                    stages.messages[layer], product.kinds(graph.node_types), gradient
+                )
+        return gradient
 
     def coulomb_energy(
         self, features: list[torch.Tensor], graph: AtomGraph, comm_dict: dict[str, torch.Tensor] | None

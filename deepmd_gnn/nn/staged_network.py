@@ -7,7 +7,8 @@ import torch
 from deepmd_gnn.graph.atom_graph import AtomGraph
 from deepmd_gnn.nn.modules import ModuleList
 from deepmd_gnn.nn.network import EnergyNetwork
-from deepmd_gnn.nn.stages import EdgeGradients, Stages, in_pieces
+from deepmd_gnn.nn.radial_reader import EdgeGradients
+from deepmd_gnn.nn.stages import Stages, in_pieces
 
 
 class StagedNetwork(EnergyNetwork):
@@ -57,6 +58,29 @@ class StagedNetwork(EnergyNetwork):
             stages.harmonics.append(harmonics)
         return harmonics
 
+    def contraction_gradient(
+        self,
+        layer: int,  # noqa: ARG002 - of a subclass
+        graph: AtomGraph,  # noqa: ARG002
+        stages: Stages,  # noqa: ARG002
+        gradient: torch.Tensor,
+    ) -> torch.Tensor:
+        """Differentiate the product basis of a layer, if it was evaluated in stages.
+
+        Parameters
+        ----------
+        layer, graph, stages :
+            Which, and as of :meth:`staged_gradient`.
+        gradient : torch.Tensor
+            With respect to the product basis, shape (nnode, ·, channels).
+
+        Returns
+        -------
+        torch.Tensor
+            With respect to `stages.messages` of the layer, of its shape.
+        """
+        return gradient
+
     def staged_gradient(self, energy: torch.Tensor, graph: AtomGraph, stages: Stages) -> torch.Tensor:
         """See :meth:`~deepmd_gnn.nn.network.EnergyNetwork.staged_gradient`."""
         harmonics = stages.harmonics[0]
@@ -68,16 +92,19 @@ class StagedNetwork(EnergyNetwork):
         nlayer = len(stages.sums)
         for done in range(nlayer):
             layer = nlayer - 1 - done
+            if len(stages.contracted) > 0:
+                contracted = stages.contracted[layer]
+                by_contracted = torch.autograd.grad(outputs, [contracted], gradients, retain_graph=True)[0]
+                assert by_contracted is not None
+                outputs.append(stages.messages[layer])
+                gradients.append(self.contraction_gradient(layer, graph, stages, by_contracted))
             # What is sent later depends on these sums as well, and on the sums in between through the skip connections.
             by_sums = torch.autograd.grad(outputs, [stages.sums[layer]], gradients, retain_graph=True)[0]
             assert by_sums is not None
             by_sent = stages.sent[layer]
-            with torch.no_grad():
-                for index, interaction in enumerate(self.interactions):
-                    if index == layer:
-                        by_sent = interaction.conv_tp.tabulated.backward(
-                            stages.sent[layer], graph, harmonics, by_sums, of_edges, layer > 0
-                        )
+            for index, interaction in enumerate(self.interactions):
+                if index == layer:
+                    by_sent = interaction.conv_tp.gradient_in_stages(layer, graph, stages, by_sums, of_edges)
             if layer > 0:
                 outputs.append(stages.sent[layer])
                 gradients.append(by_sent)

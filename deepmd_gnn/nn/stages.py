@@ -10,7 +10,9 @@ from typing import NamedTuple
 import torch
 
 from deepmd_gnn.graph.atom_graph import AtomGraph
-from deepmd_gnn.nn.linear import Constant, matmul
+from deepmd_gnn.graph.edge_sums import rows_of_types
+from deepmd_gnn.nn.linear import Constant
+from deepmd_gnn.nn.radial_reader import EdgeGradients, RadialReader
 
 
 class Stages(NamedTuple):
@@ -22,6 +24,12 @@ class Stages(NamedTuple):
     """Of each layer the features of the senders, shape (nsender, components, channels)."""
     sums: list[torch.Tensor]
     """Of each layer the sums over neighbours, leaves, shape (nnode, ·, channels)."""
+    messages: list[torch.Tensor]
+    """Of each layer what the product basis is made of, shape (nnode, ·, channels); of networks without one nothing."""
+    contracted: list[torch.Tensor]
+    """Of each layer the product basis, leaves, shape (nnode, ·, channels)."""
+    kinds: list[torch.Tensor]
+    """If the first layer is sent few different features: these, shape (nkind, channels), and which each sender has, (nsender,)."""
 
 
 def new_stages() -> Stages:
@@ -29,7 +37,41 @@ def new_stages() -> Stages:
     harmonics: list[torch.Tensor] = []
     sent: list[torch.Tensor] = []
     sums: list[torch.Tensor] = []
-    return Stages(harmonics, sent, sums)
+    messages: list[torch.Tensor] = []
+    contracted: list[torch.Tensor] = []
+    kinds: list[torch.Tensor] = []
+    return Stages(harmonics, sent, sums, messages, contracted, kinds)
+
+
+def sent_by_kinds(
+    features: torch.Tensor, kinds: torch.Tensor, graph: AtomGraph, stages: Stages | None
+) -> torch.Tensor:
+    """What senders send in the first layer; stages take note of it, if there are few different features.
+
+    Parameters
+    ----------
+    features : torch.Tensor
+        Of all kinds of senders, shape (·, channels).
+    kinds : torch.Tensor
+        Of the senders, int64, shape (nsender,).
+    graph : AtomGraph
+        Its mode is read.
+    stages : Stages, optional
+        Without kinds.
+
+    Returns
+    -------
+    torch.Tensor
+        Shape (nsender, channels).
+    """
+    if stages is not None:
+        there = torch.bincount(kinds, minlength=features.shape[0]) > 0
+        present = there.nonzero().flatten()
+        # Each kind has harmonics of its own, most of them zeros.
+        if present.shape[0] <= 4:
+            stages.kinds.append(features.detach().index_select(0, present))
+            stages.kinds.append((torch.cumsum(there, dim=0) - 1).index_select(0, kinds))
+    return rows_of_types(features, kinds, graph)
 
 
 def keep_memory() -> None:
@@ -48,16 +90,7 @@ def in_pieces(vectors: torch.Tensor) -> list[torch.Tensor]:
     return list(torch.split(vectors, 2048))
 
 
-class EdgeGradients(NamedTuple):
-    """Derivatives of the energy with respect to what belongs to edges; layers add theirs."""
-
-    harmonics: torch.Tensor
-    """Shape (nedge, ·)."""
-    distance: torch.Tensor
-    """float64, shape (nedge,)."""
-
-
-class TabulatedSums(torch.nn.Module):
+class TabulatedSums(RadialReader):
     """Sums over neighbours of harmonics, tabulated radial weights and features, and their derivatives.
 
     Without a table until somebody gives it one (:mod:`~deepmd_gnn.kernels.tables.scripted`).
@@ -78,11 +111,20 @@ class TabulatedSums(torch.nn.Module):
         self, dims: list[int], irreps: list[int], degrees: list[tuple[int, int]], mixing: torch.Tensor
     ) -> None:
         super().__init__()
-        # Paths of one degree side by side: one product per degree.
-        self.order = sorted(range(len(irreps)), key=lambda path: degrees[path])
+        # Paths of one degree side by side, one product per degree; among these the paths of one irrep.
+        self.order = sorted(range(len(irreps)), key=lambda path: (degrees[path], irreps[path]))
         self.degrees = sorted(set(degrees))
         begins = [sum(dims[:irrep]) for irrep in range(len(dims))]
-        self.sources = [(begins[irreps[path]], dims[irreps[path]]) for path in self.order]
+        pairs = [(degrees[path], irreps[path]) for path in self.order]
+        self.runs = [
+            [
+                (begins[irrep], dims[irrep], pairs.count((degree, irrep)))
+                for irrep in range(len(dims))
+                if (degree, irrep) in pairs
+            ]
+            for degree in self.degrees
+        ]
+        """For each degree the first component, the components and the paths of each irrep."""
         sizes = [dims[irreps[path]] for path in range(len(irreps))]
         self.heights = [
             sum(size for size, path_degree in zip(sizes, degrees, strict=True) if path_degree == degree)
@@ -91,12 +133,6 @@ class TabulatedSums(torch.nn.Module):
         self.height = sum(self.heights)
         columns = _columns(sizes, degrees, self.order, self.degrees)
         self.mixing = Constant(mixing[:, columns].contiguous())
-        self.table = Constant(torch.zeros(0))
-        """Shape (kinds, nodes, 4, npath * channels), the paths in the order of `order`."""
-        self.polynomials = Constant(torch.zeros(0))
-        """Factors of what is read from the table, and their slopes per Å, by powers of the place between two nodes; float64."""
-        self.per_angstrom = Constant(torch.zeros(()))
-        """Nodes per Å, float64."""
 
     def forward(self, sent: torch.Tensor, graph: AtomGraph, harmonics: torch.Tensor) -> torch.Tensor:
         """Sum.
@@ -130,19 +166,19 @@ class TabulatedSums(torch.nn.Module):
             features = sent.index_select(0, graph.edge_index[0, edge:end])
             first, place = self.places(graph, edge, end)
             weights = self.weights(first, place)
-            products = self.products(features, weights).view(nodes, width, -1)
             factors = harmonics[edge:end].view(nodes, width, -1).transpose(1, 2)
+            part = sums.narrow(0, node, nodes)
             row = 0
-            column = 0
-            for degree, height in zip(self.degrees, self.heights):  # noqa: B905 - TorchScript
-                columns = height * channels
-                total = torch.bmm(
-                    factors[:, degree[0] : degree[1]], products[:, :, column : column + columns]
-                )
-                size = (degree[1] - degree[0]) * height
-                sums[node : node + nodes, row : row + size] = total.view(nodes, size, channels)
+            path = 0
+            for degree, height, runs in zip(self.degrees, self.heights, self.runs):  # noqa: B905 - TorchScript
+                low, high = degree
+                products = multiplied(features, weights, runs, path, height).view(nodes, width, -1)
+                total = torch.bmm(factors[:, low:high], products)
+                size = (high - low) * height
+                part.narrow(1, row, size).copy_(total.view(nodes, size, channels))
                 row += size
-                column += columns
+                for run in runs:
+                    path += run[2]
             node += nodes
             edge = end
         return sums
@@ -187,28 +223,30 @@ class TabulatedSums(torch.nn.Module):
             features = sent.index_select(0, senders)
             first, place = self.places(graph, edge, end)
             weights = self.weights(first, place)
-            products = self.products(features, weights).view(nodes, width, -1)
+            by_weights = torch.empty_like(weights)
+            by_features = torch.zeros_like(features)
             factors = harmonics[edge:end].view(nodes, width, -1)
-            by_products = torch.empty_like(products)
             of_harmonics = of_edges.harmonics[edge:end].view(nodes, width, -1)
+            part = gradient.narrow(0, node, nodes)
             row = 0
-            column = 0
-            for degree, height in zip(self.degrees, self.heights):  # noqa: B905 - TorchScript
-                columns = height * channels
+            path = 0
+            for degree, height, runs in zip(self.degrees, self.heights, self.runs):  # noqa: B905 - TorchScript
                 low, high = degree
                 size = (high - low) * height
-                part = gradient[node : node + nodes, row : row + size].view(nodes, high - low, columns)
-                those = products[:, :, column : column + columns]
-                of_harmonics[:, :, low:high] += torch.bmm(those, part.transpose(1, 2))
-                by_products[:, :, column : column + columns] = torch.bmm(factors[:, :, low:high], part)
+                by_sums = part.narrow(1, row, size).view(nodes, high - low, height * channels)
+                products = multiplied(features, weights, runs, path, height).view(nodes, width, -1)
+                of_harmonics[:, :, low:high] += torch.bmm(products, by_sums.transpose(1, 2))
+                # In the same memory, which is in the cache.
+                torch.bmm(factors[:, :, low:high], by_sums, out=products)
+                by_products = products.view(end - edge, height, channels)
+                multiplied_by_weights(by_products, features, runs, path, by_weights)
+                if moving:
+                    multiplied_by_features(by_products, weights, runs, path, by_features)
                 row += size
-                column += columns
-            by_products = by_products.view(end - edge, self.height, channels)
-            by_weights = self.products_by_weights(by_products, features)
-            slopes = self.slopes(first, place)
-            of_edges.distance[edge:end] += (by_weights * slopes).sum(dim=1)
+                for run in runs:
+                    path += run[2]
+            of_edges.distance[edge:end] += by_weights.mul_(self.slopes(first, place)).sum(dim=1)
             if moving:
-                by_features = self.products_by_features(by_products, weights, features.shape[1])
                 result.index_add_(0, senders, by_features)
             node += nodes
             edge = end
@@ -219,87 +257,78 @@ class TabulatedSums(torch.nn.Module):
         # In double precision inside LAMMPS only batches of products are fast, see `matmul`.
         return torch.bmm(self.mixing.value.expand(sums.shape[0], -1, -1), sums)
 
-    def places(self, graph: AtomGraph, begin: int, end: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """First row of the table for some edges, and powers of the place between two nodes; shapes (n,) and (n, 6)."""
-        distance = torch.linalg.norm(graph.edge_vec.detach()[begin:end], dim=1)
-        kinds, nodes = self.table.value.shape[0], self.table.value.shape[1]
-        at = distance * self.per_angstrom.value
-        # A distance that is not a number has some row, and weights that are not numbers.
-        bins = at.to(torch.int64).clamp(0, nodes - 2)
-        t = at - bins
-        t2 = t * t
-        t3 = t2 * t
-        powers = torch.stack([torch.ones_like(t), t, t2, t3, t2 * t2, t2 * t3], dim=1)
-        # Beyond the cutoff, where the guard and the padding are, too, all weights vanish.
-        powers = powers.masked_fill_((at >= nodes - 1).unsqueeze(1), 0.0)
-        if kinds > 1:
-            sender, receiver = graph.edge_index[0, begin:end], graph.edge_index[1, begin:end]
-            ntypes = 1
-            while ntypes * ntypes < kinds:
-                ntypes += 1
-            pair = graph.sender_types[sender] * ntypes + graph.sender_types[receiver]
-            bins = bins + pair * nodes
-        return bins * 4, powers
 
-    def weights(self, first: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
-        """Radial weights at :meth:`places`, shape (n, npath * channels)."""
-        return self.read(first, matmul(place, self.polynomials.value[:, :6]))
+def multiplied(
+    features: torch.Tensor, weights: torch.Tensor, runs: list[tuple[int, int, int]], path: int, height: int
+) -> torch.Tensor:
+    """Features times weights for the paths of a degree.
 
-    def slopes(self, first: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
-        """Derivatives of :meth:`weights` per Å."""
-        return self.read(first, matmul(place, self.polynomials.value[:, 6:]))
+    Parameters
+    ----------
+    features : torch.Tensor
+        Shape (n, components, channels).
+    weights : torch.Tensor
+        Shape (n, npath * channels).
+    runs : list[tuple[int, int, int]]
+        First component, components and paths of each irrep.
+    path, height : int
+        First path, and rows of the result.
 
-    def read(self, first: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
-        """Add up rows of the table, shapes (n,) and (n, 6) → (n, npath * channels)."""
-        # A node has its value, slope, curvature and difference to the next value; the next one's value is not read.
-        rows = torch.tensor([0, 1, 2, 3, 5, 6], device=first.device)
-        table = self.table.value
-        return torch.nn.functional.embedding_bag(
-            first.unsqueeze(1) + rows,
-            table.view(-1, table.shape[3]),
-            mode="sum",
-            per_sample_weights=factors.to(table.dtype),
-        )
+    Returns
+    -------
+    torch.Tensor
+        Shape (n, height, channels): irreps, their paths, components.
+    """
+    nedge, _, channels = features.shape
+    products = features.new_empty(nedge, height, channels)
+    row = 0
+    for begin, size, paths in runs:
+        feature = features.narrow(1, begin, size).unsqueeze(1)
+        weight = weights.narrow(1, path * channels, paths * channels).view(nedge, paths, 1, channels)
+        rows = products.narrow(1, row, paths * size).view(nedge, paths, size, channels)
+        torch.mul(feature, weight, out=rows)
+        row += paths * size
+        path += paths
+    return products
 
-    def products(self, features: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        """Features times weights, path by path, shapes (n, components, channels) and (n, ·) → (n, ·, channels)."""
-        channels = features.shape[2]
-        products = features.new_empty(features.shape[0], self.height, channels)
-        column = 0
-        for path, source in enumerate(self.sources):
-            begin, size = source
-            weight = weights[:, path * channels : (path + 1) * channels].unsqueeze(1)
-            torch.mul(features[:, begin : begin + size], weight, out=products[:, column : column + size])
-            column += size
-        return products
 
-    def products_by_weights(self, gradient: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
-        """Derivative of :meth:`products` with respect to the weights, shape (n, ·)."""
-        channels = features.shape[2]
-        result = features.new_empty(features.shape[0], len(self.sources) * channels)
-        column = 0
-        for path, source in enumerate(self.sources):
-            begin, size = source
-            weight = result[:, path * channels : (path + 1) * channels]
-            torch.mul(gradient[:, column], features[:, begin], out=weight)
-            for component in range(1, size):
-                weight.addcmul_(gradient[:, column + component], features[:, begin + component])
-            column += size
-        return result
+def multiplied_by_weights(
+    gradient: torch.Tensor,
+    features: torch.Tensor,
+    runs: list[tuple[int, int, int]],
+    path: int,
+    result: torch.Tensor,
+) -> None:
+    """Derivative of :func:`multiplied` with respect to its weights, written to `result`, shape (n, npath * channels)."""
+    nedge, _, channels = features.shape
+    row = 0
+    for begin, size, paths in runs:
+        rows = gradient.narrow(1, row, paths * size).view(nedge, paths, size, channels)
+        weight = result.narrow(1, path * channels, paths * channels).view(nedge, paths, channels)
+        torch.mul(rows.select(2, 0), features.narrow(1, begin, 1), out=weight)
+        for component in range(1, size):
+            weight.addcmul_(rows.select(2, component), features.narrow(1, begin + component, 1))
+        row += paths * size
+        path += paths
 
-    def products_by_features(
-        self, gradient: torch.Tensor, weights: torch.Tensor, components: int
-    ) -> torch.Tensor:
-        """Derivative of :meth:`products` with respect to the features, shape (n, components, channels)."""
-        channels = gradient.shape[2]
-        result = gradient.new_zeros(gradient.shape[0], components, channels)
-        column = 0
-        for path, source in enumerate(self.sources):
-            begin, size = source
-            weight = weights[:, path * channels : (path + 1) * channels].unsqueeze(1)
-            result[:, begin : begin + size].addcmul_(gradient[:, column : column + size], weight)
-            column += size
-        return result
+
+def multiplied_by_features(
+    gradient: torch.Tensor,
+    weights: torch.Tensor,
+    runs: list[tuple[int, int, int]],
+    path: int,
+    result: torch.Tensor,
+) -> None:
+    """Derivative of :func:`multiplied` with respect to its features, added to `result`, shape (n, components, channels)."""
+    channels = result.shape[2]
+    row = 0
+    for begin, size, paths in runs:
+        feature = result.narrow(1, begin, size)
+        for _ in range(paths):
+            weight = weights.narrow(1, path * channels, channels).unsqueeze(1)
+            feature.addcmul_(gradient.narrow(1, row, size), weight)
+            row += size
+            path += 1
 
 
 def _columns(

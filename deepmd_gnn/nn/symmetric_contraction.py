@@ -9,6 +9,8 @@ from deepmd_gnn.graph.edge_operators import pick
 from deepmd_gnn.graph.edge_sums import rows_of_types
 from deepmd_gnn.nn.linear import Constant, Linear, matmul
 from deepmd_gnn.nn.modules import ModuleList
+from deepmd_gnn.nn.staged_products import StagedPolynomials
+from deepmd_gnn.nn.stages import Stages
 
 
 class Contraction(torch.nn.Module):
@@ -61,6 +63,17 @@ class Contraction(torch.nn.Module):
             coefficients.view(dim * nparam, nmonomial), monomials.view(nmonomial, nnode * channels)
         )
         return (basis.view(dim, nparam, nnode, channels) * per_node).sum(dim=1).transpose(0, 1)
+
+    def of_kind(self, kind: int) -> torch.Tensor:
+        """Multiply the weights of an element and the coefficients: its polynomials, shape (channels, 2L + 1, nmonomial)."""
+        weights: list[torch.Tensor] = [self.weights_max[kind]]
+        for weight in self.weights:
+            weights.append(weight[kind])
+        rows = torch.cat(weights).t()
+        components: list[torch.Tensor] = []
+        for coefficients in self.coefficients.value.unbind():
+            components.append(matmul(rows, coefficients))
+        return torch.stack(components, dim=1)
 
 
 class Factor(torch.nn.Module):
@@ -147,6 +160,9 @@ class SymmetricContraction(torch.nn.Module):
             [Factor(prefix, size) for prefix, size in zip(prefixes, below[:-1], strict=True)]
         )
         self.lasts = ModuleList([Factor(last, ncomponent) for last in lasts])
+        self.staged = StagedPolynomials(
+            ncomponent, [prefix.tolist() for prefix in prefixes], [last.tolist() for last in lasts]
+        )
 
     def forward(self, features: torch.Tensor, types: torch.Tensor, graph: AtomGraph) -> torch.Tensor:
         """Contract.
@@ -176,6 +192,34 @@ class SymmetricContraction(torch.nn.Module):
         for contraction in self.contractions:
             outputs.append(contraction(monomials, types, graph))
         return torch.cat(outputs, dim=1)
+
+    def in_stages(self, features: torch.Tensor, types: torch.Tensor, stages: Stages) -> torch.Tensor:
+        """:meth:`forward` without a graph; what the derivative needs is appended to the stages."""
+        with torch.no_grad():
+            contracted = self.staged(features, self.polynomials(types), types)
+        contracted.requires_grad_(True)
+        stages.messages.append(features)
+        stages.contracted.append(contracted)
+        return contracted
+
+    def gradient_in_stages(
+        self, features: torch.Tensor, types: torch.Tensor, gradient: torch.Tensor
+    ) -> torch.Tensor:
+        """Differentiate :meth:`in_stages`, without a graph; `gradient` is with respect to its result."""
+        with torch.no_grad():
+            return self.staged.in_pieces(features, self.polynomials(types), types, gradient)
+
+    def polynomials(self, types: torch.Tensor) -> list[torch.Tensor]:
+        """Coefficients of all polynomials for each element that there is, shape (channels, components, nmonomial)."""
+        counts: list[int] = torch.bincount(types).tolist()
+        found: list[torch.Tensor] = []
+        for kind, count in enumerate(counts):
+            parts: list[torch.Tensor] = []
+            if count > 0:
+                for contraction in self.contractions:
+                    parts.append(contraction.of_kind(kind))
+            found.append(torch.cat(parts, dim=1) if count > 0 else torch.zeros(0, device=types.device))
+        return found
 
 
 class Product(torch.nn.Module):
@@ -217,7 +261,12 @@ class Product(torch.nn.Module):
         self.limit, self.limited = limit, True  # type: ignore[misc]
 
     def forward(
-        self, message: torch.Tensor, types: torch.Tensor, one_hot: torch.Tensor, graph: AtomGraph
+        self,
+        message: torch.Tensor,
+        types: torch.Tensor,
+        one_hot: torch.Tensor,
+        graph: AtomGraph,
+        stages: Stages | None = None,
     ) -> torch.Tensor:
         """Compute the node features, without skip connection.
 
@@ -229,17 +278,26 @@ class Product(torch.nn.Module):
             Elements, shapes (nnode,) and (nnode, ntypes).
         graph : AtomGraph
             Its mode is read.
+        stages : Stages, optional
+            Where the contraction is differentiated in stages.
 
         Returns
         -------
         torch.Tensor
             Shape (nnode, components, channels).
         """
-        kinds = torch.zeros_like(types) if self.agnostic else types
-        features = self.symmetric_contractions(message, kinds, graph)
+        kinds = self.kinds(types)
+        if stages is None:
+            features = self.symmetric_contractions(message, kinds, graph)
+        else:
+            features = self.symmetric_contractions.in_stages(message, kinds, stages)
         if self.gated:
             features = self.gate(features, one_hot)
         features = self.linear(features, one_hot)
         if self.limited:
             features = self.limit(features)
         return features
+
+    def kinds(self, types: torch.Tensor) -> torch.Tensor:
+        """Which weights of the contraction nodes have, by their elements; shape (nnode,) → (nnode,)."""
+        return torch.zeros_like(types) if self.agnostic else types

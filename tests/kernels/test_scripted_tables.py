@@ -9,7 +9,7 @@ from nequip_models import tiny_nequip
 
 from deepmd_gnn.files.whole_file import host_file
 from deepmd_gnn.graph.compilation import compiling
-from deepmd_gnn.kernels.tables.scripted import tabulate
+from deepmd_gnn.kernels.tables.scripted import combinations, tabulate
 from deepmd_gnn.nn.convolution import Convolution
 
 # What changes the radial weights, the paths or what else an edge brings.
@@ -79,6 +79,29 @@ def test_chunks_do_not_matter():
     model.graphs.slots = 7
     found = model(*inputs, do_atomic_virial=True)
     assert_as_with_networks(found, expected, torch.float64)
+
+
+def test_kinds_do_not_matter():
+    """The first layer sums for each element; with too many elements for every edge."""
+    model = tiny_model(max_L=1)
+    tabulate(model)
+    inputs = frame()
+    expected = model(*inputs, do_atomic_virial=True)
+    of_kinds = model.energy_model.interactions[0].conv_tp.of_kinds
+    assert of_kinds.ready()
+    of_kinds.table.value = torch.zeros(0)
+    found = model(*inputs, do_atomic_virial=True)
+    assert_as_with_networks(found, expected, torch.float64)
+
+
+def test_combinations_of_functions():
+    """As few functions as the tolerance allows, eight at a time."""
+    torch.manual_seed(0)
+    values = torch.einsum("nfk,fw->nwk", torch.randn(40, 5, 4).double(), torch.randn(5, 30).double())
+    basis = combinations(values, torch.float64)
+    assert basis.shape == (8, 30)
+    back = torch.einsum("nwk,fw,fv->nvk", values, basis, basis)
+    assert torch.allclose(back, values, rtol=0, atol=1e-12 * float(values.abs().max()))
 
 
 def test_a_frozen_file_has_tables(tmp_path):

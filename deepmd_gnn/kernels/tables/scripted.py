@@ -7,7 +7,7 @@ import torch
 
 from deepmd_gnn.kernels.cpu.generated import not_covered, radial_tables
 from deepmd_gnn.kernels.tables.probe import compared, probe_atoms
-from deepmd_gnn.kernels.tables.radial import RadialTable, slope_factors, value_factors
+from deepmd_gnn.kernels.tables.radial import TOLERANCE, RadialTable, slope_factors, value_factors
 from deepmd_gnn.nn.staged_network import StagedNetwork
 
 log = logging.getLogger("deepmd.deepmd_gnn")
@@ -72,13 +72,52 @@ def fill(network: Any, tables: list[RadialTable]) -> None:
     for layer, table in enumerate(tables):
         part = network.get_submodule(f"interactions.{layer}.conv_tp.tabulated")
         kinds, nodes, _, _ = table.values.shape
-        weights = table.values.view(kinds, nodes, len(part.order), -1, 4)[:, :, part.order]
-        rows = weights.permute(0, 1, 4, 2, 3).flatten(3)
-        like = part.mixing.value
-        part.table.value = rows.to(like.device, like.dtype).contiguous()
-        part.polynomials.value = polynomials(per_angstrom[layer]).to(like.device)
-        part.per_angstrom.value = torch.tensor(per_angstrom[layer], dtype=torch.float64, device=like.device)
+        weights = table.values.view(kinds, nodes, len(part.order), -1, 4)[:, :, part.order].flatten(2, 3)
+        _fill_reader(part, weights, per_angstrom[layer], part.mixing.value)
+        # Where all senders of an element send the same.
+        if layer == 0 and kinds == 1 and part.height == len(part.order):
+            of_kinds = network.get_submodule("interactions.0.conv_tp.of_kinds")
+            mixing = combinations(weights[0], part.mixing.value.dtype)
+            functions = torch.einsum("nwk,fw->nfk", weights[0], mixing).unsqueeze(0)
+            _fill_reader(of_kinds, functions, per_angstrom[layer], part.mixing.value)
+            of_kinds.weights_of_functions.value = mixing.to(part.mixing.value)
     network.has_tables = True
+
+
+def _fill_reader(reader: Any, values: torch.Tensor, per_angstrom: float, like: torch.Tensor) -> None:
+    """Give a :class:`~deepmd_gnn.nn.radial_reader.RadialReader` a table, shape (kinds, nodes, weights, 4)."""
+    reader.table.value = values.transpose(2, 3).to(like.device, like.dtype).contiguous()
+    reader.polynomials.value = polynomials(per_angstrom).to(like.device)
+    reader.per_angstrom.value = torch.tensor(per_angstrom, dtype=torch.float64, device=like.device)
+
+
+def combinations(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """The fewest functions of the distance of which all radial weights are combinations.
+
+    Parameters
+    ----------
+    values : torch.Tensor
+        Table of one kind of edges, float64, shape (nodes, weights, 4).
+    dtype : torch.dtype
+        Precision of the network.
+
+    Returns
+    -------
+    torch.Tensor
+        Orthonormal rows, shape (nfunction, weights): functions times these are weights within the tolerance of the table, and
+        weights times their transposed are functions.
+    """
+    parts = [values[:, :, column] / values[:, :, column].abs().max().clamp(min=1e-300) for column in (0, 1)]
+    rows = torch.cat(parts)
+    basis = torch.linalg.svd(rows, full_matrices=False)[2]
+    tolerances = TOLERANCE[dtype]
+    number = 8
+    while number < len(basis):
+        errors = (rows @ basis[:number].T @ basis[:number] - rows).abs().split(len(values))
+        if all(float(error.max()) <= most for error, most in zip(errors, tolerances, strict=True)):
+            break
+        number += 8
+    return basis[:number]
 
 
 def polynomials(per_angstrom: float) -> torch.Tensor:
