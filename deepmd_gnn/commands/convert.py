@@ -8,7 +8,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from deepmd_gnn.commands.parsers import add_command, add_json_argument
+from deepmd_gnn.commands.parsers import add_command, add_cpu_argument, add_json_argument, checked_cpu
 
 _CONVERT_EXAMPLES = """\
 examples:
@@ -75,6 +75,7 @@ def _add_convert(subparsers: "argparse._SubParsersAction[Any]") -> None:
         action="store_true",
         help="load with torch's unpickler, which EXECUTES code from the file (needed for older formats of torch)",
     )
+    add_cpu_argument(parser)
     parser.set_defaults(func=run_convert)
 
 
@@ -133,12 +134,13 @@ def run_convert(args: argparse.Namespace) -> int:
         return _list(args.json)
     if args.source is None or args.output is None:
         raise ValueError("convert needs a SOURCE and -o OUTPUT (or --list).")
+    output = Path(args.output)
+    cpu = checked_cpu(args.cpu, output)
     source = located(args.source)
     from deepmd_gnn.files.summary import summarise
     from deepmd_gnn.native.conversion import convert
 
     elements = None if args.elements is None else [name.strip() for name in args.elements.split(",")]
-    output = Path(args.output)
     options = {"trust": args.trust, "architecture": args.architecture}
     if args.all_heads:
         if args.head is not None:
@@ -148,7 +150,7 @@ def run_convert(args: argparse.Namespace) -> int:
         models = convert_heads(source, output, elements, args.precision, args.sel, **options)
         sys.stdout.write(_told_heads(args.source, output, models))
         return 0
-    model = convert(source, output, args.head, elements, args.precision, args.sel, **options)
+    model = convert(source, output, args.head, elements, args.precision, args.sel, cpu=cpu, **options)
     sys.stdout.write(
         f"{args.source} -> {args.output}: elements {' '.join(model.type_map)}, cutoff {model.rcut:g} Å, "
         f"{model.config.precision}\n"

@@ -71,7 +71,8 @@ def _kernels() -> "list[Finding]":
     """The compiler that a ``.pt2`` needs, and whether generated kernels run here."""
     import torch
 
-    from deepmd_gnn.kernels.cpu.compiler import check_compiler, compiler_name, this_machine
+    from deepmd_gnn.kernels.cpu.compiler import check_compiler, compiler_name
+    from deepmd_gnn.kernels.cpu.targets import target_machine
     from deepmd_gnn.kernels.triton.support import works_on
     from deepmd_gnn.tools.machine import Finding
 
@@ -86,10 +87,13 @@ def _kernels() -> "list[Finding]":
                 str(error).removeprefix("mace model: "),
             )
         ]
-    bits = 8 * this_machine().vector_bytes
     findings = [Finding("compiler", True, compiler_name())]
-    if bits >= 256:
-        findings.append(Finding("CPU kernels", True, f"vectors of {bits} bits"))
+    try:
+        machine = target_machine()
+    except ValueError as error:  # of the environment variable
+        return [*findings, Finding("CPU kernels", False, str(error).removeprefix("mace model: "))]
+    if machine.instructions:
+        findings.append(Finding("CPU kernels", True, f"vectors of {8 * machine.vector_bytes} bits"))
     else:
         findings.append(
             Finding(

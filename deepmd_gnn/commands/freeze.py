@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from deepmd_gnn.commands.parsers import add_command
+from deepmd_gnn.commands.parsers import add_command, add_cpu_argument, checked_cpu
 from deepmd_gnn.files.whole_file import refuse_same
 
 _EXAMPLES = """\
@@ -15,6 +15,7 @@ examples:
   deepmd-gnn freeze model.ckpt.pt -o mace.pt2                 a minute or two; the fast file for LAMMPS
   deepmd-gnn freeze model.ckpt.pt -o mace.pt2 --no-kernels    without generated C++
   deepmd-gnn freeze model.ckpt.pt -o mace.pt2 --no-tables     and with the radial networks themselves
+  deepmd-gnn freeze model.ckpt.pt -o mace.pt2 --cpu generic   for every CPU of this architecture
 """
 
 
@@ -46,6 +47,7 @@ def add_parsers(subparsers: "argparse._SubParsersAction[Any]") -> None:
         action="store_true",
         help=".pt2 that runs the radial networks instead of reading tables of them; has no kernels either",
     )
+    add_cpu_argument(parser)
     parser.set_defaults(func=run)
 
 
@@ -77,6 +79,7 @@ def run(args: argparse.Namespace) -> int:
         if getattr(args, name) and output.suffix != ".pt2":
             option, what = f"--{name.replace('_', '-')}", name.removeprefix("no_")
             raise ValueError(f"{output}: {option} is for a .pt2; a {output.suffix} has no {what}")
+    cpu = checked_cpu(args.cpu, output)
     refuse_same(args.model, output)
     summary = summarise(Path(args.model))
     if summary["kind"] != "pt":
@@ -86,6 +89,6 @@ def run(args: argparse.Namespace) -> int:
         )
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     evaluation = "networks" if args.no_tables else "tables" if args.no_kernels else "kernels"
-    freeze(Path(args.model), output, args.head, evaluation)
+    freeze(Path(args.model), output, args.head, evaluation, cpu)
     sys.stdout.write(f"{args.model} -> {output}\n")
     return 0

@@ -94,6 +94,52 @@ def add_periodicity_argument(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+def add_cpu_argument(parser: argparse.ArgumentParser) -> None:
+    """Add ``--cpu``, see :func:`~deepmd_gnn.kernels.cpu.targets.target_machine`.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+        Of a command that writes a ``.pt2``.
+    """
+    parser.add_argument(
+        "--cpu", metavar="NAME",
+        help="which CPUs a .pt2 is for: native (default; those with this one's vectors), x86-64-v4 (AVX-512), x86-64-v3 (AVX2) or "
+        "generic (every CPU of this architecture)",
+    )  # fmt: skip
+
+
+def checked_cpu(cpu: str | None, output: Path) -> str | None:
+    """Look at ``--cpu`` before anything is computed.
+
+    Parameters
+    ----------
+    cpu : str, optional
+        What was given.
+    output : Path
+        The file to write.
+
+    Returns
+    -------
+    str, optional
+        `cpu`.
+
+    Raises
+    ------
+    ValueError
+        If there is no such CPU, or the file is none that is compiled.
+    """
+    if cpu is None:
+        return None
+    if output.suffix != ".pt2":
+        raise ValueError(f"{output}: --cpu is for a .pt2; other files are not compiled")
+    from deepmd_gnn.kernels.cpu.targets import NAMES  # imports torch
+
+    if cpu not in NAMES:
+        raise ValueError(f"--cpu is {cpu!r}; it must be one of {', '.join(NAMES)}")
+    return cpu
+
+
 def watched(frames: Iterable[Any], delay: float) -> Iterator[Any]:
     """Pass frames on, with a bar on a terminal.
 

@@ -14,6 +14,8 @@ class Compilation(NamedTuple):
 
     evaluation: str = "kernels"
     """How a frozen file shall evaluate the network, see :func:`~deepmd_gnn.host.freezing.evaluated_by`."""
+    cpu: str | None = None
+    """What a ``.pt2`` is compiled for, a name of :data:`~deepmd_gnn.kernels.cpu.targets.NAMES`; None: nobody has chosen."""
     progress: Any = None
     """:class:`~deepmd_gnn.files.progress.Progress`, whose stages are told in the log."""
     replacement: Any = None

@@ -9,7 +9,13 @@ from deepmd_gnn.files.whole_file import host_file
 from deepmd_gnn.host.freezing import evaluated_by
 
 
-def freeze(checkpoint: Path, output: Path, head: str | None = None, evaluation: str = "kernels") -> None:
+def freeze(
+    checkpoint: Path,
+    output: Path,
+    head: str | None = None,
+    evaluation: str = "kernels",
+    cpu: str | None = None,
+) -> None:
     """Freeze a checkpoint.
 
     Parameters
@@ -18,7 +24,7 @@ def freeze(checkpoint: Path, output: Path, head: str | None = None, evaluation: 
         The suffix of the output, ``.pth``, ``.pt2`` or ``.pte``, tells the kind.
     head : str, optional
         Branch of a multi-task checkpoint.
-    evaluation : str
+    evaluation, cpu : str
         Of a ``.pt2``, see :func:`~deepmd_gnn.host.freezing.evaluated_by`.
     """
     one_thread: Any = contextlib.nullcontext()
@@ -28,5 +34,5 @@ def freeze(checkpoint: Path, output: Path, head: str | None = None, evaluation: 
         one_thread = scripting
     else:
         from deepmd.pt_expt.entrypoints.main import freeze as host_freeze
-    with evaluated_by(evaluation), one_thread, host_file(output) as unfinished:
+    with evaluated_by(evaluation, cpu), one_thread, host_file(output) as unfinished:
         host_freeze(model=str(checkpoint), output=str(unfinished), head=head)

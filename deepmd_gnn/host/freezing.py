@@ -25,7 +25,7 @@ from deepmd_gnn.graph.compilation import compilation, compiling
 from deepmd_gnn.host.classes import is_ours, model_of
 from deepmd_gnn.host.frozen_check import check_file
 from deepmd_gnn.kernels.cpu.cache import compiled_once
-from deepmd_gnn.kernels.cpu.compiler import check_compiler, cpu_guard, linked_into_models, this_machine
+from deepmd_gnn.kernels.cpu.compiler import check_compiler, cpu_guard, linked_into_models
 from deepmd_gnn.kernels.cpu.group_sum import sum_operator
 from deepmd_gnn.kernels.cpu.input_check import input_check
 from deepmd_gnn.kernels.cpu.kept import remove_broken
@@ -33,6 +33,7 @@ from deepmd_gnn.kernels.cpu.kept_programs import programs_once
 from deepmd_gnn.kernels.cpu.memory import kept_memory
 from deepmd_gnn.kernels.cpu.product import product_operator
 from deepmd_gnn.kernels.cpu.standard_library import with_shared_library
+from deepmd_gnn.kernels.cpu.targets import NAMES, compiled_for, target_machine
 from deepmd_gnn.kernels.install import described
 
 log = logging.getLogger("deepmd.deepmd_gnn")
@@ -40,25 +41,29 @@ EVALUATIONS = ("kernels", "tables", "networks")
 
 
 @contextlib.contextmanager
-def evaluated_by(evaluation: str) -> Iterator[None]:
-    """Choose how a ``.pt2`` that is frozen inside evaluates the network.
+def evaluated_by(evaluation: str, cpu: str | None = None) -> Iterator[None]:
+    """Choose how a ``.pt2`` that is frozen inside evaluates the network, and on which CPUs it runs.
 
     Parameters
     ----------
     evaluation : str
         ``"kernels"``: generated C++ and radial tables, the default; ``"tables"``: the torch code through TorchInductor,
         with radial tables; ``"networks"``: the torch code alone.
+    cpu : str, optional
+        A name of :data:`~deepmd_gnn.kernels.cpu.targets.NAMES`.
 
     Raises
     ------
     ValueError
-        If there is no such evaluation.
+        If there is no such evaluation or CPU.
     """
     if evaluation not in EVALUATIONS:
         raise ValueError(
             f"mace model: evaluation is {evaluation!r}; it must be one of {', '.join(EVALUATIONS)}"
         )
-    with compiling(evaluation=evaluation):
+    if cpu not in (None, *NAMES):
+        raise ValueError(f"mace model: cpu is {cpu!r}; it must be one of {', '.join(NAMES)}")
+    with compiling(evaluation=evaluation, cpu=cpu):
         yield
 
 
@@ -86,11 +91,18 @@ def _for_this_machine(suffix: str) -> Iterator[list[Path]]:
     remove_broken()
     with with_shared_library():
         if _compiled_for() != "cpu":
+            if compilation().cpu:
+                raise ValueError(
+                    f"mace model: --cpu is for files that run on CPUs, but this one would be compiled for {_compiled_for()}; "
+                    "leave the option out, or hide the GPU (CUDA_VISIBLE_DEVICES= )"
+                )
             with room_for_trials():
                 yield []
             return
+        machine = target_machine()
         with (
-            linked_into_models(cpu_guard(this_machine())),
+            compiled_for(machine),
+            linked_into_models(cpu_guard(machine)),
             kept_memory(),
             input_check(),
             product_operator(),

@@ -30,6 +30,7 @@ def convert(
     *,
     trust: bool = False,
     architecture: str | Path | None = None,
+    cpu: str | None = None,
 ) -> MaceModel | NequipModel:
     """Convert a native MACE model, a model of the package nequip 0.6, or a MACE or NequIP model of the plugin deepmd-gnn 0.x.
 
@@ -43,6 +44,8 @@ def convert(
         ``.json``, unless there is one), ``.pth`` or ``.pt2`` (frozen).
     head, elements, precision, sel, trust, architecture
         As for :func:`~deepmd_gnn.native.reader.load_mace`.
+    cpu : str, optional
+        CPUs that a ``.pt2`` is for, see :func:`~deepmd_gnn.host.freezing.evaluated_by`.
 
     Returns
     -------
@@ -75,7 +78,7 @@ def convert(
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Path(folder) / "model.pt"
         save_checkpoint(model, checkpoint, origin)
-        freeze(checkpoint, output)
+        freeze(checkpoint, output, cpu=cpu)
     return model
 
 

@@ -12,8 +12,8 @@ from interpreted import interpreted
 from deepmd_gnn.graph.atom_graph import with_edge_vec
 from deepmd_gnn.graph.compilation import compilation, compiling
 from deepmd_gnn.kernels.cpu import compiler, library, memory
-from deepmd_gnn.kernels.cpu.compiler import Machine
 from deepmd_gnn.kernels.cpu.library import Library
+from deepmd_gnn.kernels.cpu.targets import Machine
 from deepmd_gnn.kernels.triton import probe_kernel, replay
 from deepmd_gnn.kernels.triton.replay import Replay
 

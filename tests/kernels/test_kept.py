@@ -140,10 +140,3 @@ def test_a_compiler_that_does_nothing(cache, monkeypatch):
     monkeypatch.setattr(compiler, "get_cpp_compiler", lambda: "true")
     with pytest.raises(RuntimeError, match="does not compile"):
         library()
-
-
-def test_no_vector_instructions_are_said(monkeypatch, caplog):
-    monkeypatch.setattr(compiler, "pick_vector_instructions", lambda: compiler.invalid_vec_isa)
-    monkeypatch.setattr(compiler.platform, "machine", lambda: "x86_64")
-    assert compiler.this_machine().vector_bytes == 16
-    assert "no code for AVX2" in caplog.text

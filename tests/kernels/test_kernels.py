@@ -20,8 +20,9 @@ from deepmd_gnn.graph.atom_graph import AtomGraph
 from deepmd_gnn.kernels import install as freezing
 from deepmd_gnn.kernels import operators
 from deepmd_gnn.kernels.cpu import generated
-from deepmd_gnn.kernels.cpu.compiler import Compiled, Machine, check_compiler, cpu_guard
+from deepmd_gnn.kernels.cpu.compiler import Compiled, check_compiler, cpu_guard
 from deepmd_gnn.kernels.cpu.contraction_code import contraction_code, monomial_tuples, polynomials
+from deepmd_gnn.kernels.cpu.targets import Machine
 from deepmd_gnn.kernels.install import described
 from deepmd_gnn.kernels.tables import radial as radial_tables
 from deepmd_gnn.kernels.tables.lookup import Tables
@@ -121,13 +122,13 @@ def test_tables_in_chunks(option, slots, chunks):
 @pytest.mark.parametrize("machine", ["256 bits", "128 bits"])
 @pytest.mark.parametrize("precision", ["float64", "float32"])
 def test_other_vectors(monkeypatch, machine, precision):
-    monkeypatch.setattr(generated, "this_machine", lambda: MACHINES[machine])
+    monkeypatch.setattr(generated, "target_machine", lambda: MACHINES[machine])
     assert_match(use_kernels, precision, num_channels=10, max_ell=3)
 
 
 def test_unsuitable_cpu(monkeypatch, capfd):
     # No CPU has these two: the oldest vectors of AMD and of a later Intel.
-    monkeypatch.setattr(generated, "this_machine", lambda: Machine(16, 10, (), ("fma4", "avx512er")))
+    monkeypatch.setattr(generated, "target_machine", lambda: Machine(16, 10, (), ("fma4", "avx512er")))
     model = tiny_model()
     kernels = generated.Kernels(model.energy_model)
     with (

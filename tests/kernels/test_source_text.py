@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from deepmd_gnn.kernels.cpu.compiler import Machine
 from deepmd_gnn.kernels.cpu.contraction_code import monomial_tuples, polynomials
 from deepmd_gnn.kernels.cpu.mixing_code import mixing_code
+from deepmd_gnn.kernels.cpu.targets import Machine
 from deepmd_gnn.kernels.cpu.vectors import in_vectors
 from deepmd_gnn.kernels.triton.contraction_code import contraction_code
 from deepmd_gnn.kernels.triton.geometry_code import (
@@ -58,10 +58,10 @@ extern "C" void run(long count, const T* x, T* y, long nterm, const long* source
 """
 
 
-@pytest.mark.parametrize("vector_bytes", [64, 32])
-def test_loops_of_linear_maps(vector_bytes, tmp_path):
+@pytest.mark.parametrize("registers", [21, 10])
+def test_loops_of_linear_maps(registers, tmp_path):
     """With numbers in the place of vectors: some rows times some columns, summed over irreps of the input."""
-    code = SCALARS + mixing_code(Machine(vector_bytes, 10, (), ())) + CALL
+    code = SCALARS + mixing_code(Machine(32, registers, (), ())) + CALL
     (tmp_path / "a.cpp").write_text(code)
     subprocess.run(["g++", "-shared", "-fPIC", "-o", "a.so", "a.cpp"], cwd=tmp_path, check=True)
     library = ctypes.CDLL(str(tmp_path / "a.so"))

@@ -2,22 +2,21 @@
 
 import contextlib
 import logging
-import platform
 import shlex
 import subprocess
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch._inductor.config as inductor_config
 from torch._inductor.cpp_builder import get_cpp_compiler
-from torch._inductor.cpu_vec_isa import VecISA, invalid_vec_isa
 from torch._inductor.exc import InvalidCxxCompiler
 
-from deepmd_gnn.kernels.cpu.cache import pick_vector_instructions, place_of
+from deepmd_gnn.kernels.cpu.cache import place_of
 from deepmd_gnn.kernels.cpu.kept import is_whole, written
+from deepmd_gnn.kernels.cpu.targets import Machine
 
 log = logging.getLogger("deepmd.deepmd_gnn")
 
@@ -34,39 +33,6 @@ FLAGS = [
 GUARD = "deepmd_gnn_cpu_guard"
 # For sources that use AOTInductor's C interface.
 TORCH_HEADERS = f"-I{Path(torch.__file__).parent / 'include'}"
-
-
-class Machine(NamedTuple):
-    """What the generated code is made for."""
-
-    vector_bytes: int
-    """Width of a vector register."""
-    registers: int
-    """Sums that are kept in registers at a time."""
-    flags: tuple[str, ...]
-    """Options of the compiler."""
-    features: tuple[str, ...]
-    """Features that a CPU must have, in the compiler's names."""
-
-    def supported(self) -> str:
-        """C++ expression that tells whether the CPU has them."""
-        return " && ".join(f'__builtin_cpu_supports("{name}")' for name in self.features) or "true"
-
-
-def this_machine() -> Machine:
-    """The CPU that freezes, which TorchInductor's own code is compiled for as well."""
-    isa: VecISA = pick_vector_instructions()
-    x86 = platform.machine() in ("x86_64", "AMD64")
-    if x86 and isa is invalid_vec_isa:
-        log.warning(
-            "mace model: the compiler makes no code for AVX2 or AVX-512 that runs here; the .pt2 will be slower."
-        )
-    if not x86 or isa is invalid_vec_isa or isa.bit_width() < 256:
-        return Machine(16, 10, (), ())
-    flags = tuple(shlex.split(isa.build_arch_flags()))
-    if isa.bit_width() >= 512:
-        return Machine(64, 21, flags, ("avx512f", "avx512dq", "avx512bw", "avx512vl"))
-    return Machine(32, 10, flags, ("avx2", "fma"))
 
 
 def check_compiler() -> None:

@@ -8,7 +8,7 @@ static bool cpu_is_suitable() {
   static const bool suitable = @SUPPORTED@;
   if (!suitable)
     std::fprintf(stderr, "mace model: this .pt2 was frozen for CPUs with @FEATURES@, which this one lacks. "
-                         "Freeze the model on this machine, or use a .pth.\n");
+                         "Freeze the model on this machine, or with --cpu generic, or use a .pth.\n");
   return suitable;
 }
 

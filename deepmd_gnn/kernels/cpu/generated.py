@@ -9,7 +9,6 @@ import torch
 
 from deepmd_gnn.graph.atom_graph import AtomGraph
 from deepmd_gnn.kernels import operators
-from deepmd_gnn.kernels.cpu.compiler import this_machine
 from deepmd_gnn.kernels.cpu.contraction_code import (
     Polynomials,
     contraction_code,
@@ -20,6 +19,7 @@ from deepmd_gnn.kernels.cpu.convolution_code import convolution_code, convolutio
 from deepmd_gnn.kernels.cpu.library import Library
 from deepmd_gnn.kernels.cpu.mixing import GeneratedLinear, generated_linears, mixes_messages, no_linear
 from deepmd_gnn.kernels.cpu.mixing_code import mixing_code
+from deepmd_gnn.kernels.cpu.targets import target_machine
 from deepmd_gnn.kernels.cpu.vectors import in_vectors
 from deepmd_gnn.kernels.tables.radial import FEWEST, RadialTable, kinds_of_edges, kinds_of_pairs, radial_table
 from deepmd_gnn.nn.interactions import AttentiveInteraction
@@ -260,7 +260,7 @@ class Kernels:
         found = tables or radial_tables(energy_model)
         if isinstance(found, str):
             raise ValueError(f"mace model: no generated kernels: {found}.")
-        dtype, machine = energy_model.dtype, this_machine()
+        dtype, machine = energy_model.dtype, target_machine()
         lanes = machine.vector_bytes // dtype.itemsize
         steps = [step.value.double().numpy() for step in energy_model.spherical_harmonics.steps]
         structs: list[str] = []

@@ -10,7 +10,7 @@ __attribute__((constructor(101))) static void check_cpu() {
   __builtin_cpu_init();
   if (@SUPPORTED@) return;
   std::fputs("mace model: this .pt2 was frozen for CPUs with @FEATURES@, which this one lacks. "
-             "Freeze the model on this machine, or use a .pth.\n", stderr);
+             "Freeze the model on this machine, or with --cpu generic, or use a .pth.\n", stderr);
   std::_Exit(EXIT_FAILURE);
 #endif
 }

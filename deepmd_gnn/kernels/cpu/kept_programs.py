@@ -27,6 +27,7 @@ from torch._inductor.graph import GraphLowering
 import deepmd_gnn
 from deepmd_gnn.kernels.cpu.cache import place_here
 from deepmd_gnn.kernels.cpu.kept import is_whole, written
+from deepmd_gnn.kernels.cpu.targets import target_machine
 
 log = logging.getLogger("deepmd.deepmd_gnn")
 
@@ -158,6 +159,7 @@ def _key(gm: Any, args: Any, options: Any, constants: dict[str, torch.Tensor]) -
             ("files", "torch_fixes.py"),
             ("kernels", "cpu", "cache.py"),
             ("kernels", "cpu", "kept_programs.py"),
+            ("kernels", "cpu", "targets.py"),
         )
     ]
     # AOTInductor notes there what it has found of the machine, from the second program of a process on.
@@ -169,6 +171,7 @@ def _key(gm: Any, args: Any, options: Any, constants: dict[str, torch.Tensor]) -
         *examples,
         repr(sorted((options or {}).items())),
         repr(settings),
+        repr(target_machine()),
         *sources,
         *(version(name) for name in ("torch", "deepmd-kit")),
         platform.python_version(),

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import torch
 
-from deepmd_gnn.kernels.cpu.compiler import TORCH_HEADERS, Compiled, Machine
+from deepmd_gnn.kernels.cpu.compiler import TORCH_HEADERS, Compiled
 from deepmd_gnn.kernels.cpu.standard_library import folder_options
+from deepmd_gnn.kernels.cpu.targets import Machine
 
 NAME = {torch.float32: "float", torch.float64: "double"}
 

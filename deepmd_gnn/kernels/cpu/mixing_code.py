@@ -1,6 +1,6 @@
 """C++ for the innermost loop of linear maps between channels: some rows times a few vectors of a matrix's columns."""
 
-from deepmd_gnn.kernels.cpu.compiler import Machine
+from deepmd_gnn.kernels.cpu.targets import Machine
 
 
 def mixing_code(machine: Machine) -> str:
@@ -18,7 +18,7 @@ def mixing_code(machine: Machine) -> str:
     str
         C++.
     """
-    rows, most = (6, 4) if machine.vector_bytes == 64 else (6, 2)
+    rows, most = (6, 4) if machine.registers > 16 else (6, 2)
     cases = "\n".join(
         f"case {count}: return products_{count}(rows, targets, terms, nterm, inputs, panel, left);"
         for count in range(1, most)
