@@ -14,6 +14,7 @@ units metal
 boundary {boundary}
 atom_style atomic
 atom_modify map yes
+processors {grid}
 read_data system.data
 replicate {copies}
 {masses}
@@ -83,20 +84,39 @@ def _peak_mb(pid):
     return int(re.search(r"VmHWM:\s+(\d+) kB", status).group(1)) / 1024
 
 
+def _of_ranks(pid):
+    """CPU seconds so far of each process that has no children, by its number."""
+    children = _children(pid)
+    if not children:
+        return {pid: _cpu_seconds(pid)}
+    return {rank: seconds for child in children for rank, seconds in _of_ranks(child).items()}
+
+
 def _watch(child):
-    """CPU seconds of every run of a LAMMPS process, set-up excluded, its peak memory, and its output."""
-    runs, lines, begin, peak = [], [], 0.0, 0.0
+    """CPU seconds of every run of a LAMMPS process, set-up excluded; of each rank in the last run; peak memory and output."""
+    runs, lines, begin, peak, before, ranks = [], [], 0.0, 0.0, {}, []
     for line in child.stdout:
         if line.startswith(BEGIN):
-            begin = _cpu_seconds(child.pid)
+            begin, before = _cpu_seconds(child.pid), _of_ranks(child.pid)
         elif line.startswith(END):
             runs.append(_cpu_seconds(child.pid) - begin)
+            ranks = [seconds - before.get(pid, 0.0) for pid, seconds in _of_ranks(child.pid).items()]
             peak = _peak_mb(child.pid)
         lines.append(line)
-    return runs, peak, "".join(lines)
+    return runs, ranks, peak, "".join(lines)
 
 
-def run_lammps(folder, structure, steps, model="model.pth", skin=2.0, copies=(1, 1, 1), ranks=1):
+def run_lammps(
+    folder,
+    structure,
+    steps,
+    model="model.pth",
+    skin=2.0,
+    copies=(1, 1, 1),
+    ranks=1,
+    environment=None,
+    grid=None,
+):
     """Run three warm-up steps and `steps` measured ones, one thread per rank.
 
     Parameters
@@ -115,11 +135,15 @@ def run_lammps(folder, structure, steps, model="model.pth", skin=2.0, copies=(1,
         Copies of the cell along its axes.
     ranks : int
         Processes; while one waits for another, it consumes CPU time.
+    environment : dict[str, str], optional
+        More variables.
+    grid : tuple[int, ...], optional
+        Ranks along x, y, z (default: LAMMPS' choice).
 
     Returns
     -------
     dict
-        ``seconds``: CPU seconds of all ranks per measured step, one value; ``first_seconds``: per warm-up step;
+        ``seconds``: CPU seconds of all ranks per measured step, one value, and ``rank_seconds`` of each rank; ``first_seconds``: per warm-up step;
         ``peak_mb`` of the largest rank; ``energy`` of the starting structure in eV.
     """
     write_data(structure, folder / "system.data")
@@ -131,6 +155,7 @@ def run_lammps(folder, structure, steps, model="model.pth", skin=2.0, copies=(1,
         steps=steps,
         warm_up=WARM_UP,
         copies=copies,
+        grid=" ".join(map(str, grid or "***")),
         boundary="p p p" if structure.periodic else "f f f",
         masses="\n".join(f"mass {i} {mass}" for i, mass in enumerate(masses, start=1)),
         elements=" ".join(structure.type_map),
@@ -146,15 +171,16 @@ def run_lammps(folder, structure, steps, model="model.pth", skin=2.0, copies=(1,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={**os.environ, **dict.fromkeys(threads, "1")},
+        env={**os.environ, **dict.fromkeys(threads, "1"), **(environment or {})},
     )
-    runs, peak, output = _watch(child)
+    runs, of_ranks, peak, output = _watch(child)
     child.wait()
     (folder / "lammps.out").write_text(output)
     if child.returncode != 0 or len(runs) != 2:
         raise RuntimeError(f"LAMMPS failed ({child.returncode}):\n{output[-3000:]}")
     return {
         "seconds": [runs[1] / steps],
+        "rank_seconds": [seconds / steps for seconds in of_ranks],
         "first_seconds": [runs[0] / WARM_UP],
         "peak_mb": peak,
         "energy": float(STEP_0.search(output).group(1)),

@@ -129,7 +129,9 @@ def _file_lines(summary: dict[str, Any]) -> list[str]:
         _line("Per-atom virial", _yes(summary["atomic_virial"])),
     ]
     if summary["compiled_for"]:
-        lines.append(_line("Compiled for", ", ".join(summary["compiled_for"].values())))
+        # torch's name for no vectors in particular
+        parts = (value.replace("INVALID_VEC_ISA", "generic") for value in summary["compiled_for"].values())
+        lines.append(_line("Compiled for", ", ".join(parts)))
     tables = summary["radial_tables"]
     if tables:
         nodes = ", ".join(str(table["nodes"]) for table in tables)

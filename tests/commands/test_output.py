@@ -165,7 +165,10 @@ def test_converting_gets_what_was_asked_for(stand_in, monkeypatch, capsys):
         "--trust",
     ]
     assert convert.run_convert(parsed(convert, *words)) == 0
-    expected = ("a.model", Path("b.pth"), "x", ["H", "O"], None, 9), {"trust": True, "architecture": None}
+    expected = (
+        ("a.model", Path("b.pth"), "x", ["H", "O"], None, 9),
+        {"trust": True, "architecture": None, "cpu": None},
+    )
     assert calls == [expected]
     assert capsys.readouterr().out == (
         "a.model -> b.pth: elements H O, cutoff 4.5 Å, float32\nfrom a.model, head x, sha256 12ab\n"
@@ -178,16 +181,16 @@ def test_converting_gets_what_was_asked_for(stand_in, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    ("options", "evaluation"),
-    [([], "kernels"), (["--no-kernels"], "tables"), (["--no-tables"], "networks"),
-     (["--no-kernels", "--no-tables"], "networks")],
+    ("options", "evaluation", "cpu"),
+    [([], "kernels", None), (["--no-kernels"], "tables", None), (["--no-tables"], "networks", None),
+     (["--no-kernels", "--no-tables"], "networks", None), (["--cpu", "x86-64-v3"], "kernels", "x86-64-v3")],
 )  # fmt: skip
-def test_freezing_with_a_choice_of_evaluation(options, evaluation, stand_in, tmp_path, capsys):
+def test_freezing_with_a_choice_of_evaluation(options, evaluation, cpu, stand_in, tmp_path, capsys):
     calls = []
     stand_in("host.freeze", freeze=lambda *arguments: calls.append(arguments))
     words = ["freeze", tmp_path / "a.pt", "-o", tmp_path / "b.pt2", "--head", "w", *options]
     assert freeze.run(parsed(freeze, *words)) == 0
-    assert calls == [(tmp_path / "a.pt", tmp_path / "b.pt2", "w", evaluation)]
+    assert calls == [(tmp_path / "a.pt", tmp_path / "b.pt2", "w", evaluation, cpu)]
     assert capsys.readouterr().out == f"{tmp_path / 'a.pt'} -> {tmp_path / 'b.pt2'}\n"
 
 
@@ -197,6 +200,14 @@ def test_freezing_with_a_choice_of_evaluation(options, evaluation, stand_in, tmp
         (["a.pt", "-o", "b.pb"], r"b.pb: the output must be named .pth, .pt2 or .pte"),
         (["a.pt", "-o", "b.pth", "--no-tables"], r"b.pth: --no-tables is for a .pt2; a .pth has no tables"),
         (["a.pt", "-o", "b.pte", "--no-kernels"], r"--no-kernels is for a .pt2; a .pte has no kernels"),
+        (
+            ["a.pt", "-o", "b.pth", "--cpu", "generic"],
+            r"b.pth: --cpu is for a .pt2; other files are not compiled",
+        ),
+        (
+            ["a.pt", "-o", "b.pt2", "--cpu", "haswell"],
+            r"--cpu is 'haswell'; it must be one of native, generic, x86-64-v3, x86",
+        ),
     ],
 )
 def test_freezes_that_cannot_be(words, message, stand_in):

@@ -1,7 +1,10 @@
 """A converted native model does what a model of DeePMD-kit does: ASE, training, freezing, LAMMPS on ranks."""
 
 import json
+import platform
 import re
+import subprocess
+import zipfile
 from pathlib import Path
 
 import ase.io
@@ -196,10 +199,23 @@ def described(path, kernels, layers=2):
     assert [table["nodes"] >= 128 for table in summary["radial_tables"]] == [True] * layers
 
 
+def assert_for_any_cpu(path):
+    """Neither kernels nor TorchInductor's part of a file touch registers wider than those that every x86-64 CPU has."""
+    with zipfile.ZipFile(path) as archive:
+        (program,) = (name for name in archive.namelist() if name.endswith(".so"))
+        library = path.with_suffix(".so")
+        library.write_bytes(archive.read(program))
+    code = subprocess.run(["objdump", "-d", library], capture_output=True, text=True, check=True).stdout
+    assert "%xmm" in code or platform.machine() != "x86_64"
+    assert not re.search(r"%[yz]mm", code)
+    assert summarise(path)["compiled_for"]["cpu_isa"] in ("INVALID_VEC_ISA", "ASIMD")
+
+
 @pytest.mark.slow
 def test_exportable_backend(tmp_path):
-    convert(SOURCE, tmp_path / "x.pt2")
+    convert(SOURCE, tmp_path / "x.pt2", cpu="generic")
     described(tmp_path / "x.pt2", kernels=True)
+    assert_for_any_cpu(tmp_path / "x.pt2")
     for index in (0, 10):
         atoms, expected = reference(index)
         atoms.calc = DP(str(tmp_path / "x.pt2"))
@@ -212,8 +228,22 @@ def test_without_kernels(tmp_path):
     """With radial tables only; of a small model, because TorchInductor takes minutes for the code of a larger one."""
     model = tiny_model(max_L=0, max_ell=1, correlation=1, num_interactions=1, **STRONG)
     save_checkpoint(model, tmp_path / "x.pt")
-    assert main(["freeze", str(tmp_path / "x.pt"), "-o", str(tmp_path / "x.pt2"), "--no-kernels"]) == 0
+    assert (
+        main(
+            [
+                "freeze",
+                str(tmp_path / "x.pt"),
+                "-o",
+                str(tmp_path / "x.pt2"),
+                "--no-kernels",
+                "--cpu",
+                "generic",
+            ]
+        )
+        == 0
+    )
     described(tmp_path / "x.pt2", kernels=False, layers=1)
+    assert_for_any_cpu(tmp_path / "x.pt2")
     coord, atype, cell = random_frame(17, 6.5)
     expected = our_results(model, coord, atype, cell)
     energy, force, virial = DeepPot(str(tmp_path / "x.pt2")).eval(coord[None], cell[None], atype)

@@ -78,6 +78,7 @@ INTERNAL = (
     "no case embedding",
     "no generated kernels",
     f"evaluation is {HOLE}",  # an argument in Python
+    f"cpu is {HOLE}",  # the same; the command says it first
     "generated kernels exist inside a",
     "failed: no such layer",
     "a graph has mode",

@@ -136,8 +136,8 @@ def compiled_for(machine: Machine) -> Iterator[None]:
     chosen = [type(one)() for one in listed if machine.instructions and str(one) == machine.instructions]
     original_list, original_options = cpu_vec_isa.valid_vec_isa_list, cpp_builder._get_optimization_cflags
 
-    def options(compiler: str, min_optimize: bool = False) -> tuple[list[str], list[str]]:
-        found, linker = original_options(compiler, min_optimize)
+    def options(cpp_compiler: str, min_optimize: bool = False) -> tuple[list[str], list[str]]:
+        found, linker = original_options(cpp_compiler, min_optimize)
         kept = [option for option in found if not option.startswith(("march=", "mcpu="))]
         return [*kept, *(flag.removeprefix("-") for flag in machine.flags)], linker
 
