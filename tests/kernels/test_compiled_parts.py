@@ -96,6 +96,13 @@ def test_results_leave_the_memory_that_a_file_keeps():
     assert found.untyped_storage().data_ptr() != value.untyped_storage().data_ptr()
 
 
+@pytest.mark.parametrize(("name", "option"), [("g++ 12", False), ("Debian clang 14", True)])
+def test_libraries_that_clang_adds_are_left_out(name, option, monkeypatch):
+    monkeypatch.setattr(compiler, "Compiled", Compiler)
+    monkeypatch.setattr(compiler, "compiler_name", lambda: name)
+    assert compiler.cpu_guard(Machine(16, 10, (), ())).endswith("--as-needed") == option
+
+
 @pytest.mark.parametrize(("platform", "links"), [("linux", True), ("darwin", False)])
 def test_memory_is_linked_where_the_linker_can(platform, links, monkeypatch):
     monkeypatch.setattr(compiler, "Compiled", Compiler)

@@ -107,6 +107,18 @@ def test_steps(frozen, monkeypatch, capsys):
     assert [name for name, _ in rows] == [".pth", ".pt2"]
 
 
+@pytest.mark.lammps
+def test_cpus(frozen, monkeypatch, capsys):
+    import cpus
+
+    monkeypatch.setattr(cpus, "freeze", lambda folder, cpu, args: shutil.copy(frozen, folder / f"{cpu}.pt2"))
+    monkeypatch.setattr(
+        sys, "argv", ["cpus.py", "--model", "T", "--steps", "1", "--rounds", "1", "--cpus", "generic"]
+    )
+    cpus.main()
+    assert re.search(r"^\| generic \| [\d.e+]+ \| 1 \| -?\d", capsys.readouterr().out, re.MULTILINE)
+
+
 def test_finetune():
     out = run("finetune.py", "--frames", "5", "--test-frames", "2", "--steps", "1", "--starts", "imported")
     assert re.findall(r"^\| 1 \| (\w+) \|", out, re.MULTILINE) == ["imported"]

@@ -195,7 +195,12 @@ def cpu_guard(machine: Machine) -> str:
     compiled = Compiled({"guard": source}, ())
     archive = compiled.archive(GUARD, [compiled.object("guard")])
     # Nothing refers to it; the linker must be told that it is wanted.
-    return f"{linked(archive)} -Wl,--undefined={GUARD}"
+    return f"{linked(archive)} -Wl,--undefined={GUARD}{_only_what_is_used()}"
+
+
+def _only_what_is_used() -> str:
+    """Option of the linker for the libraries that clang adds: LLVM's OpenMP, which few machines have and code for one thread does not call."""
+    return " -Wl,--as-needed" if "clang" in compiler_name() else ""
 
 
 def compiler_name() -> str:
