@@ -119,6 +119,67 @@ def test_cpus(frozen, monkeypatch, capsys):
     assert re.search(r"^\| generic \| [\d.e+]+ \| 1 \| -?\d", capsys.readouterr().out, re.MULTILINE)
 
 
+@pytest.mark.lammps
+def test_many_ranks(frozen, monkeypatch, capsys):
+    import many_ranks
+
+    options = [
+        "--model",
+        "T",
+        "--file",
+        str(frozen),
+        "--cells",
+        "2",
+        "2",
+        "2",
+        "--grids",
+        "2,2,2",
+        "--steps",
+        "1",
+        "--no-weak",
+    ]
+    monkeypatch.setattr(sys, "argv", ["many_ranks.py", *options])
+    many_ranks.main()
+    (row,) = re.findall(
+        r"^\| 8 \| 192 \| (\d+) \|.*\| 24 \| ([\d.]+) \|$", capsys.readouterr().out, re.MULTILINE
+    )
+    # Two times four components of two channels, two times three coordinates.
+    assert float(row[1]) == pytest.approx(int(row[0]) * (2 * 8 * 4 + 2 * 3 * 8) / 1e6, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("copies", "grid", "part"),
+    [
+        ((6, 6, 7), (4, 4, 4), ((3, 3, 7), (2, 2, 4))),
+        ((2, 2, 2), (2, 2, 2), ((2, 1, 1), (2, 1, 1))),
+        ((3, 3, 3), (1, 1, 1), ((3, 3, 3), (1, 1, 1))),
+    ],
+)
+def test_part_that_repeats_itself(copies, grid, part, monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    from many_ranks import repeated_part
+
+    assert repeated_part(copies, grid) == part
+
+
+def test_ghosts_of_exchanges(monkeypatch):
+    """What six exchanges send in all is what all ranks see outside of themselves."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    from many_ranks import exchanged
+
+    lengths, grid, reach = np.array([8.0, 5.0, 7.0]), (2, 1, 3), 2.0
+    positions = np.random.default_rng(0).random((40, 3)) * lengths
+    images = [positions + np.array(place) * lengths for place in np.ndindex(5, 5, 5)]
+    size, seen = lengths / np.array(grid), 0
+    for place in np.ndindex(grid):
+        low = 2 * lengths + size * place
+        near = [((one >= low - reach) & (one < low + size + reach)).all(axis=1).sum() for one in images]
+        seen += sum(near)
+    assert exchanged(positions, lengths, grid, reach).sum() == seen - len(positions)
+    with pytest.raises(ValueError, match="thinner than cutoff and skin"):
+        exchanged(positions, lengths, (2, 1, 4), reach)
+
+
 def test_finetune():
     out = run("finetune.py", "--frames", "5", "--test-frames", "2", "--steps", "1", "--starts", "imported")
     assert re.findall(r"^\| 1 \| (\w+) \|", out, re.MULTILINE) == ["imported"]
