@@ -21,9 +21,9 @@ import numpy as np
 import workload
 
 SKIN = 2.0  # Å
-STRONG = ["1,1,1", "2,2,2", "2,2,4", "4,4,4"]
-# Copies of the cell on each rank, and ranks: the first is alone, two have all the ghosts that any number has but along one axis.
-WEAK = [((2, 2, 1), "1,1,1"), ((4, 2, 1), "2,1,1"), ((4, 4, 2), "2,2,2")]
+STRONG = ["1,1,1", "2,2,2", "4,4,2", "4,4,4"]
+# Copies of the cell and ranks, with the same atoms on each rank.
+WEAK = [((2, 2, 1), "1,1,1"), ((8, 8, 4), "4,4,4")]
 # Ranks that wait sleep instead of asking all the time (MPICH).
 PATIENT = {
     "MPIR_CVAR_CH4_PROGRESS_THROTTLE": "1",
@@ -210,7 +210,7 @@ def main():
     parser.add_argument("--model", choices=list(workload.IRREPS), default="S", help=str(workload.IRREPS))
     parser.add_argument("--precision", choices=["float32", "float64"], default="float32")
     parser.add_argument(
-        "--cells", type=int, nargs=3, default=[6, 6, 7], help="copies of 192 atoms along x, y, z"
+        "--cells", type=int, nargs=3, default=[8, 8, 4], help="copies of 192 atoms along x, y, z"
     )
     parser.add_argument(
         "--grids",
