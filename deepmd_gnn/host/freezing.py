@@ -30,6 +30,7 @@ from deepmd_gnn.kernels.cpu.group_sum import sum_operator
 from deepmd_gnn.kernels.cpu.input_check import input_check
 from deepmd_gnn.kernels.cpu.kept import remove_broken
 from deepmd_gnn.kernels.cpu.kept_programs import programs_once
+from deepmd_gnn.kernels.cpu.light_headers import light_programs
 from deepmd_gnn.kernels.cpu.memory import kept_memory
 from deepmd_gnn.kernels.cpu.product import product_operator
 from deepmd_gnn.kernels.cpu.standard_library import with_shared_library
@@ -96,6 +97,7 @@ def _for_this_machine(suffix: str) -> Iterator[list[Path]]:
             product_operator(),
             sum_operator(),
             compiled_once(),
+            light_programs(),
             programs_once() as taken,
         ):
             yield taken

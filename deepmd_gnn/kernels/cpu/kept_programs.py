@@ -157,6 +157,8 @@ def _key(gm: Any, args: Any, options: Any, constants: dict[str, torch.Tensor]) -
         for path in (
             ("files", "torch_fixes.py"),
             ("kernels", "cpu", "cache.py"),
+            ("kernels", "cpu", "device_name.hpp"),
+            ("kernels", "cpu", "light_headers.py"),
             ("kernels", "cpu", "kept_programs.py"),
         )
     ]
