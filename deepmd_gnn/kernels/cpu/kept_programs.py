@@ -114,7 +114,7 @@ def _never(t: torch.Tensor) -> bool:  # noqa: ARG001
 
 
 def constants_of(gm: Any) -> Iterator[tuple[str, torch.Tensor]]:
-    """Tensors that a graph reads, by the name of the attribute."""
+    """Tensors that a graph reads, of any shape, by the name of the attribute."""
     for name in sorted({str(node.target) for node in gm.graph.find_nodes(op="get_attr")}):
         value: Any = functools.reduce(getattr, name.split("."), gm)
         if isinstance(value, torch.Tensor):
@@ -155,7 +155,7 @@ def put_numbers_together(gm: Any) -> None:
 
 
 def key_of(gm: Any, args: Any, options: Any, constants: dict[str, torch.Tensor]) -> str:
-    """All that a program depends on, beside compiler and CPU: the graph, sizes, settings, and tensors that become part of the code."""
+    """All that a program depends on, beside compiler and CPU: the graph, sizes, settings, and tensors (any shape) that become part of the code."""
     first: dict[tuple[int, Any], str] = {}
     described = []
     for name, value in constants.items():
@@ -240,7 +240,7 @@ def _order_of_constants() -> Iterator[list[tuple[str, torch.Tensor]]]:
 
 
 def as_bytes(value: torch.Tensor) -> bytes:
-    """What AOTInductor writes of a tensor: all of its storage, and zeros to the next multiple of the alignment."""
+    """What AOTInductor writes of a tensor of any shape: all of its storage, and zeros to the next multiple of the alignment."""
     if value.numel() == 0:
         return b""
     storage = value.detach().cpu().untyped_storage()
@@ -285,7 +285,7 @@ def names_of_constants(kept: Path) -> list[str]:
 
 
 def unpacked(kept: Path, constants: dict[str, torch.Tensor], folder: Path) -> list[str] | None:
-    """Unpack the files of a kept program, with other weights; None if they do not fit."""
+    """Unpack the files of a kept program, with other weights of any shape; None if they do not fit."""
     with zipfile.ZipFile(kept) as archive:
         places = _Places(**json.loads(archive.read(_PLACES)))
         if not constants.keys() >= set(places.names):
