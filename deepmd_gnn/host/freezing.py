@@ -29,7 +29,9 @@ from deepmd_gnn.kernels.cpu.compiler import check_compiler, cpu_guard, linked_in
 from deepmd_gnn.kernels.cpu.group_sum import sum_operator
 from deepmd_gnn.kernels.cpu.input_check import input_check
 from deepmd_gnn.kernels.cpu.kept import remove_broken
+from deepmd_gnn.kernels.cpu.kept_exports import exports_once
 from deepmd_gnn.kernels.cpu.kept_programs import programs_once
+from deepmd_gnn.kernels.cpu.light_headers import light_programs
 from deepmd_gnn.kernels.cpu.memory import kept_memory
 from deepmd_gnn.kernels.cpu.product import product_operator
 from deepmd_gnn.kernels.cpu.standard_library import with_shared_library
@@ -75,16 +77,13 @@ def _compiled_for() -> str:
 
 
 @contextlib.contextmanager
-def _for_this_machine(suffix: str) -> Iterator[list[Path]]:
+def _for_this_machine(suffix: str, taken: list[Path]) -> Iterator[None]:
     """Refuse to begin without a compiler; link the C++ library, checks of CPU and input and a pool of memory into a ``.pt2``.
 
-    Yields
-    ------
-    list[Path]
-        Programs of earlier freezes that were taken.
+    Files of earlier freezes that are taken are added to the list.
     """
     if suffix != ".pt2":
-        yield []
+        yield
         return
 
     check_compiler()
@@ -97,7 +96,7 @@ def _for_this_machine(suffix: str) -> Iterator[list[Path]]:
                     "leave the option out, or hide the GPU (CUDA_VISIBLE_DEVICES= )"
                 )
             with room_for_trials():
-                yield []
+                yield
             return
         machine = target_machine()
         with (
@@ -108,9 +107,11 @@ def _for_this_machine(suffix: str) -> Iterator[list[Path]]:
             product_operator(),
             sum_operator(),
             compiled_once(),
-            programs_once() as taken,
+            light_programs(),
+            programs_once(taken) as programs,
+            exports_once(programs),
         ):
-            yield taken
+            yield
 
 
 @contextlib.contextmanager
@@ -172,19 +173,18 @@ def whole_exports(original: Callable[..., None]) -> Callable[..., None]:
         import torch._inductor.config as inductor_config  # half a second, for those who compile
 
         # Whatever was asked for: a padded list could truncate neighbours, and has no form for several ranks.
-        def compile_to(path: Path) -> list[Path]:
+        def compile_to(path: Path, taken: list[Path]) -> None:
             with (
                 sound_vectorisation(),
                 plain_nodes(),
                 rare_garbage_collection(),
                 inductor_config.patch({**PLAIN_TAILS, **PLAIN_HEADERS}),
                 dynamo_config.patch(PLAIN_TRACING),
-                _for_this_machine(path.suffix) as taken,
+                _for_this_machine(path.suffix, taken),
                 _with_kernels(data, path.suffix) as content,
             ):
                 enter_stage("building the model")
                 original(str(path), content, model_json_override, True, "graph")
-            return taken
 
         _write_whole(Path(model_file), lambda path: _compiled_and_checked(path, data["model"], compile_to))
 
@@ -192,11 +192,12 @@ def whole_exports(original: Callable[..., None]) -> Callable[..., None]:
 
 
 def _compiled_and_checked(
-    path: Path, model: dict[str, Any], compile_to: Callable[[Path], list[Path]]
+    path: Path, model: dict[str, Any], compile_to: Callable[[Path, list[Path]], None]
 ) -> None:
     """Write a file and compare it with its model; once more, if it was made of a kept program and differs."""
-    taken = compile_to(path)
+    taken: list[Path] = []
     try:
+        compile_to(path, taken)
         _check(path, model)
     except RuntimeError as error:
         if not taken:
@@ -204,7 +205,7 @@ def _compiled_and_checked(
         log.warning("mace model: the program of an earlier freeze does not fit, it is made anew (%s)", error)
         for kept in (*taken, path):
             kept.unlink(missing_ok=True)
-        compile_to(path)
+        compile_to(path, [])
         _check(path, model)
 
 

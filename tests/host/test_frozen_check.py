@@ -104,10 +104,10 @@ def test_a_kept_program_that_does_not_fit_is_made_anew(taken, tmp_path, monkeypa
     compiled, checks = [], iter([RuntimeError("other numbers"), None])
     kept.write_text("program")
 
-    def compile_to(path):
+    def compile_to(path, used):
         path.write_text("file")
         compiled.append(kept.exists())
-        return [kept] if taken and kept.exists() else []
+        used.extend([kept] if taken and kept.exists() else [])
 
     def check(path, data):
         if error := next(checks):

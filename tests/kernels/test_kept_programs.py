@@ -38,8 +38,8 @@ def exported(model):
 
 def key(model):
     gm = exported(model).module()
-    kept_programs._put_numbers_together(gm)
-    return kept_programs._key(gm, (ROWS,), None, dict(kept_programs._constants(gm)))
+    kept_programs.put_numbers_together(gm)
+    return kept_programs.key_of(gm, (ROWS,), None, dict(kept_programs.constants_of(gm)))
 
 
 @pytest.fixture

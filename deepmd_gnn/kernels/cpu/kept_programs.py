@@ -49,33 +49,47 @@ class _Places(NamedTuple):
     """Of all constants, bytes."""
 
 
+class Programs(NamedTuple):
+    """Programs of the freeze that is under way."""
+
+    taken: list[Path]
+    """Kept files that were taken; if the result is wrong, they are the ones to remove."""
+    kept: list[tuple[Path, dict[str, torch.Tensor]]]
+    """Where each program that was asked for is kept, and its tensors by their names in the graph."""
+
+
 @contextlib.contextmanager
-def programs_once() -> Iterator[list[Path]]:
+def programs_once(taken_before: list[Path] | None = None) -> Iterator[Programs]:
     """Keep the programs that AOTInductor compiles inside, and take those that an earlier freeze has kept.
+
+    Parameters
+    ----------
+    taken_before : list[Path], optional
+        List to which kept files that are taken are added.
 
     Yields
     ------
-    list[Path]
-        Kept programs that were taken.
+    Programs
     """
-    used: list[Path] = []
+    programs = Programs([] if taken_before is None else taken_before, [])
     original, inlined = torch._inductor.aot_compile, GraphLowering.can_inline_constant
 
     folders = contextlib.ExitStack()
 
     @functools.wraps(original)
     def aot_compile(gm: Any, args: Any, kwargs: Any = None, *, options: Any = None) -> Any:
-        _put_numbers_together(gm)
-        constants = dict(_constants(gm))
-        kept = place_here("programs", _key(gm, args, options, constants))
+        put_numbers_together(gm)
+        constants = dict(constants_of(gm))
+        kept = place_here("programs", key_of(gm, args, options, constants))
         if kept is None:
             return original(gm, args, kwargs, options=options)
+        programs.kept.append((kept, constants))
         if is_whole(kept):
             folder = folders.enter_context(tempfile.TemporaryDirectory(prefix="deepmd_gnn_program_"))
-            taken = _taken(kept, constants, Path(folder))
+            taken = unpacked(kept, constants, Path(folder))
             if taken is not None:
                 log.info("mace model: the compiled program of an earlier freeze is taken")
-                used.append(kept)
+                programs.taken.append(kept)
                 return taken
         with _order_of_constants() as order:
             made = original(gm, args, kwargs, options=options)
@@ -90,7 +104,7 @@ def programs_once() -> Iterator[list[Path]]:
     try:
         # The host packs the files inside.
         with folders:
-            yield used
+            yield programs
     finally:
         torch._inductor.aot_compile = original
         GraphLowering.can_inline_constant = staticmethod(inlined)  # type: ignore[method-assign]
@@ -100,22 +114,26 @@ def _never(t: torch.Tensor) -> bool:  # noqa: ARG001
     return False
 
 
-def _constants(gm: Any) -> Iterator[tuple[str, torch.Tensor]]:
-    """Tensors that a graph reads, by the name of the attribute."""
+def constants_of(gm: Any) -> Iterator[tuple[str, torch.Tensor]]:
+    """Tensors that a graph reads, of any shape, by the name of the attribute."""
     for name in sorted({str(node.target) for node in gm.graph.find_nodes(op="get_attr")}):
         value: Any = functools.reduce(getattr, name.split("."), gm)
         if isinstance(value, torch.Tensor):
             yield name, value.detach()
 
 
-def _put_numbers_together(gm: Any) -> None:
+def put_numbers_together(gm: Any) -> None:
     """Read single numbers from one list: alone, TorchInductor would write them into the code.
 
     The mean number of neighbours, the scale, and E0 of a single element differ with every set of data; with them in the code a program is
     for one of them.
     """
+    # An exported graph still has those that nothing reads any more.
+    read = {str(node.target) for node in gm.graph.find_nodes(op="get_attr") if node.users}
     numbers = {
-        name: value for name, value in _constants(gm) if value.numel() == 1 and value.is_floating_point()
+        name: value
+        for name, value in constants_of(gm)
+        if name in read and value.numel() == 1 and value.is_floating_point()
     }
     for dtype in {value.dtype for value in numbers.values()}:
         names = [name for name, value in numbers.items() if value.dtype == dtype]
@@ -137,8 +155,8 @@ def _put_numbers_together(gm: Any) -> None:
     gm.recompile()
 
 
-def _key(gm: Any, args: Any, options: Any, constants: dict[str, torch.Tensor]) -> str:
-    """All that a program depends on, beside compiler and CPU: the graph, sizes, settings, and tensors that become part of the code."""
+def key_of(gm: Any, args: Any, options: Any, constants: dict[str, torch.Tensor]) -> str:
+    """All that a program depends on, beside compiler and CPU: the graph, sizes, settings, and tensors (any shape) that become part of the code."""
     first: dict[tuple[int, Any], str] = {}
     described = []
     for name, value in constants.items():
@@ -158,6 +176,9 @@ def _key(gm: Any, args: Any, options: Any, constants: dict[str, torch.Tensor]) -
         for path in (
             ("files", "torch_fixes.py"),
             ("kernels", "cpu", "cache.py"),
+            ("kernels", "cpu", "device_name.hpp"),
+            ("kernels", "cpu", "light_headers.py"),
+            ("kernels", "cpu", "kept_exports.py"),
             ("kernels", "cpu", "kept_programs.py"),
             ("kernels", "cpu", "targets.py"),
         )
@@ -221,8 +242,8 @@ def _order_of_constants() -> Iterator[list[tuple[str, torch.Tensor]]]:
         AotCodeCompiler.compile = original  # type: ignore[method-assign]
 
 
-def _bytes(value: torch.Tensor) -> bytes:
-    """What AOTInductor writes of a tensor: all of its storage, and zeros to the next multiple of the alignment."""
+def as_bytes(value: torch.Tensor) -> bytes:
+    """What AOTInductor writes of a tensor of any shape: all of its storage, and zeros to the next multiple of the alignment."""
     if value.numel() == 0:
         return b""
     storage = value.detach().cpu().untyped_storage()
@@ -238,9 +259,9 @@ def _keep(
     libraries = [path for path in paths if path.suffix == ".so"]
     if len(paths) != len(made) or len(libraries) != 1:
         return
-    parts = [_bytes(value) for _, value in order]
+    parts = [as_bytes(value) for _, value in order]
     if any(
-        name not in constants or _bytes(constants[name]) != part
+        name not in constants or as_bytes(constants[name]) != part
         for (name, _), part in zip(order, parts, strict=True)
     ):
         return
@@ -260,11 +281,19 @@ def _keep(
             archive.writestr(path.name, data)
 
 
-def _taken(kept: Path, constants: dict[str, torch.Tensor], folder: Path) -> list[str] | None:
-    """Unpack the files of a kept program, with other weights; None if they do not fit."""
+def names_of_constants(kept: Path) -> list[str]:
+    """Names of the tensors that a kept program reads, in the graph that it was compiled from."""
+    with zipfile.ZipFile(kept) as archive:
+        return _Places(**json.loads(archive.read(_PLACES))).names
+
+
+def unpacked(kept: Path, constants: dict[str, torch.Tensor], folder: Path) -> list[str] | None:
+    """Unpack the files of a kept program, with other weights of any shape; None if they do not fit."""
     with zipfile.ZipFile(kept) as archive:
         places = _Places(**json.loads(archive.read(_PLACES)))
-        blob = b"".join(_bytes(constants[name]) for name in places.names)
+        if not constants.keys() >= set(places.names):
+            return None
+        blob = b"".join(as_bytes(constants[name]) for name in places.names)
         if len(blob) != places.length:
             return None
         paths = []
