@@ -19,7 +19,7 @@ DATA_FILE, INPUT_FILE = "structure.data", "in.lammps"
 _HEAD = """\
 # {what} of {name}: {natoms} atoms
 # Units: Å, eV, ps, K, bar. {ranks}:
-#   OMP_NUM_THREADS=1 lmp -in {input}
+{memory}#   OMP_NUM_THREADS=1 lmp -in {input}
 {several}units       metal
 atom_style  atomic
 atom_modify map yes          # needed by a .pt2 on one rank, harmless otherwise
@@ -32,6 +32,12 @@ pair_coeff  * * {names}
 neighbor    {skin} bin
 
 thermo      {thermo}
+"""
+# Atoms of a rank from which DeePMD-kit's temporary arrays are larger than what the C library keeps between steps: docs/performance.md.
+LARGE = 6000
+_MEMORY = f"""\
+#   export MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000 MALLOC_TOP_PAD_=67108864
+# (keeps memory between steps: faster with more than {LARGE} atoms on a rank, and takes a third more of it)
 """
 _DYNAMICS = """\
 thermo_style custom step temp pe etotal press vol
@@ -155,6 +161,7 @@ def _script(structure: Structure, model: str, run: Run) -> str:
         name=Path(structure.name).name,
         natoms=structure.natoms,
         input=INPUT_FILE,
+        memory=_MEMORY if structure.natoms > LARGE else "",
         ranks="One rank" if run.one_rank else "One rank or several",
         several="" if run.one_rank else f"#   OMP_NUM_THREADS=1 mpirun -n 2 lmp -in {INPUT_FILE}\n",
         boundary="p p p" if structure.periodic else "m m m",

@@ -99,6 +99,15 @@ def test_what_is_refused(model, tmp_path):
         write_lammps_folder(tmp_path / "md", structure(), model, Run())
 
 
+@pytest.mark.parametrize("natoms", [6000, 6001])
+def test_variables_for_many_atoms(natoms, model, tmp_path):
+    places = 2.0 * np.array(list(np.ndindex(20, 20, 16)))[:natoms]
+    many = Structure(places, np.zeros(natoms, dtype=int), np.diag([40.0, 40.0, 32.0]), ["O", "H"], "x", True)
+    write_lammps_folder(tmp_path / "md", many, model, Run())
+    head = (tmp_path / "md/in.lammps").read_text().split("units")[0]
+    assert ("#   export MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=" in head) == (natoms > 6000)
+
+
 def test_the_copy_of_the_model_keeps_its_permissions(model, tmp_path):
     mine = tmp_path / model.name
     mine.write_bytes(model.read_bytes())
