@@ -19,7 +19,7 @@ import sys
 import traceback
 
 # Read while modules are imported: a process with others must import them itself.
-READ_AT_IMPORT = ("OMP_", "MKL_", "KMP_", "DP_", "DEEPMD", "TORCH", "PYTHON", "CUDA", "LD_", "TF_")
+READ_AT_IMPORT = ("OMP_", "MKL_", "KMP_", "DP_", "DEEPMD", "TORCH", "PYTHON", "CUDA", "LD_")
 # What programs of the tests begin with.
 IMPORTS = (
     "ase.io",
@@ -37,11 +37,13 @@ OWN_START = -1000
 
 
 def settings(environment, changed):
-    """Variables that imports depend on, but for those that imports of the parent have set."""
+    """Variables that imports depend on, but for those that imports of the parent have set, and one thread: all processes have one."""
     return {
         name: value
         for name, value in environment.items()
-        if name.startswith(READ_AT_IMPORT) and changed.get(name) != value
+        if name.startswith(READ_AT_IMPORT)
+        and changed.get(name) != value
+        and not (name.endswith("_THREADS") and value == "1")
     }
 
 
