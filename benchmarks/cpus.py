@@ -28,14 +28,26 @@ def main():
     parser.add_argument("--precision", choices=["float32", "float64"], default="float32")
     parser.add_argument("--system", default="water", help="see workload.py")
     parser.add_argument(
-        "--cpus", nargs="+", choices=list(SHARE), default=list(SHARE), help="the first is compared with"
+        "--cpus",
+        nargs="+",
+        choices=list(SHARE),
+        help="default: all that run here; the first is compared with",
     )
     parser.add_argument("--rounds", type=int, default=3, help="turns; the median of each counts")
     parser.add_argument("--steps", type=int, default=50, help="measured steps in a turn")
     args = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    args.cpus = args.cpus or running_here()
     with tempfile.TemporaryDirectory() as folder:
         print(table(Path(folder), args))
+
+
+def running_here():
+    """Names of the CPUs whose files run on this one."""
+    from deepmd_gnn.kernels.cpu.targets import known_machines, target_machine
+
+    known, widest = known_machines(), target_machine().vector_bytes
+    return [name for name in SHARE if name in known and known[name].vector_bytes <= widest]
 
 
 def freeze(folder, cpu, args):

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -72,7 +73,7 @@ def _kernels() -> "list[Finding]":
     import torch
 
     from deepmd_gnn.kernels.cpu.compiler import check_compiler, compiler_name
-    from deepmd_gnn.kernels.cpu.targets import target_machine
+    from deepmd_gnn.kernels.cpu.targets import VARIABLE, target_machine
     from deepmd_gnn.kernels.triton.support import works_on
     from deepmd_gnn.tools.machine import Finding
 
@@ -95,13 +96,10 @@ def _kernels() -> "list[Finding]":
     if machine.instructions:
         findings.append(Finding("CPU kernels", True, f"vectors of {8 * machine.vector_bytes} bits"))
     else:
+        chosen = os.environ.get(VARIABLE)
+        reason = f"{VARIABLE} is {chosen}" if chosen else "is the compiler old, or a test program blocked?"
         findings.append(
-            Finding(
-                "CPU kernels",
-                None,
-                "without AVX2 or AVX-512",
-                "they run, slower; is the compiler old, or a test program blocked?",
-            )
+            Finding("CPU kernels", None, "without AVX2 or AVX-512", f"they run, slower; {reason}")
         )
     if torch.cuda.is_available():
         works = works_on(torch.device("cuda"))

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import logging
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ from deepmd_gnn.kernels.cpu.light_headers import light_programs
 from deepmd_gnn.kernels.cpu.memory import kept_memory
 from deepmd_gnn.kernels.cpu.product import product_operator
 from deepmd_gnn.kernels.cpu.standard_library import with_shared_library
-from deepmd_gnn.kernels.cpu.targets import NAMES, compiled_for, target_machine
+from deepmd_gnn.kernels.cpu.targets import NAMES, VARIABLE, compiled_for, say_if_slow, target_machine
 from deepmd_gnn.kernels.install import described
 
 log = logging.getLogger("deepmd.deepmd_gnn")
@@ -95,10 +96,17 @@ def _for_this_machine(suffix: str, taken: list[Path]) -> Iterator[None]:
                     f"mace model: --cpu is for files that run on CPUs, but this one would be compiled for {_compiled_for()}; "
                     "leave the option out, or hide the GPU (CUDA_VISIBLE_DEVICES= )"
                 )
+            if os.environ.get(VARIABLE):
+                log.warning(
+                    "mace model: the environment variable %s is for files that run on CPUs; this one is compiled for %s",
+                    VARIABLE,
+                    _compiled_for(),
+                )
             with room_for_trials():
                 yield
             return
         machine = target_machine()
+        say_if_slow(machine)
         with (
             compiled_for(machine),
             linked_into_models(cpu_guard(machine)),

@@ -160,6 +160,7 @@ class SymmetricContraction(torch.nn.Module):
             [Factor(prefix, size) for prefix, size in zip(prefixes, below[:-1], strict=True)]
         )
         self.lasts = ModuleList([Factor(last, ncomponent) for last in lasts])
+        self.fewest = 10  # nodes of an element that are worth it
         self.staged = StagedPolynomials(
             ncomponent, [prefix.tolist() for prefix in prefixes], [last.tolist() for last in lasts]
         )
@@ -193,8 +194,18 @@ class SymmetricContraction(torch.nn.Module):
             outputs.append(contraction(monomials, types, graph))
         return torch.cat(outputs, dim=1)
 
-    def in_stages(self, features: torch.Tensor, types: torch.Tensor, stages: Stages) -> torch.Tensor:
-        """:meth:`forward` without a graph; what the derivative needs is appended to the stages."""
+    def in_stages(
+        self, features: torch.Tensor, types: torch.Tensor, graph: AtomGraph, stages: Stages
+    ) -> torch.Tensor:
+        """:meth:`forward` without a graph; what the derivative needs is appended to the stages.
+
+        Of few nodes with a graph, and nothing is appended but an empty tensor: to multiply out the weights of an element takes as long as
+        to evaluate some ten nodes.
+        """
+        if types.shape[0] < self.fewest * int(torch.bincount(types).gt(0).sum()):
+            stages.messages.append(features)
+            stages.contracted.append(features.new_zeros(0))
+            return self.forward(features, types, graph)
         with torch.no_grad():
             contracted = self.staged(features, self.polynomials(types), types)
         contracted.requires_grad_(True)
@@ -290,7 +301,7 @@ class Product(torch.nn.Module):
         if stages is None:
             features = self.symmetric_contractions(message, kinds, graph)
         else:
-            features = self.symmetric_contractions.in_stages(message, kinds, stages)
+            features = self.symmetric_contractions.in_stages(message, kinds, graph, stages)
         if self.gated:
             features = self.gate(features, one_hot)
         features = self.linear(features, one_hot)

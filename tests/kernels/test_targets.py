@@ -9,7 +9,15 @@ from torch._inductor import cpp_builder, cpu_vec_isa
 from deepmd_gnn.graph.compilation import compiling
 from deepmd_gnn.host.freezing import evaluated_by
 from deepmd_gnn.kernels.cpu import targets
-from deepmd_gnn.kernels.cpu.targets import ARM, VARIABLE, X86, compiled_for, target_machine
+from deepmd_gnn.kernels.cpu.targets import (
+    ARM,
+    VARIABLE,
+    X86,
+    baseline,
+    compiled_for,
+    say_if_slow,
+    target_machine,
+)
 
 
 @pytest.fixture
@@ -28,8 +36,13 @@ def has(monkeypatch):
 @pytest.mark.parametrize(("bits", "name"), [(512, "x86-64-v4"), (256, "x86-64-v3"), (0, "generic")])
 def test_without_a_choice(bits, name, has, caplog):
     has(bits)
-    assert target_machine() is X86[name]
+    machine = target_machine()
+    assert machine is X86[name]
+    say_if_slow(machine)
+    with compiling(cpu="generic"):
+        say_if_slow(target_machine())  # somebody asked for it
     assert ("no code for AVX2" in caplog.text) == (bits == 0)
+    assert len(caplog.records) == (bits == 0)
 
 
 def test_a_choice(has, monkeypatch):
@@ -55,6 +68,17 @@ def test_arm(has, monkeypatch):
         pytest.raises(ValueError, match="on aarch64 it must be one of native, generic"),
     ):
         target_machine()
+
+
+def test_torchinductor_writes_neon_on_arm_machines_with_sve(has, monkeypatch):
+    """torch gives both one name."""
+    has(0, "aarch64")
+    monkeypatch.setattr(cpu_vec_isa, "valid_vec_isa_list", lambda: [cpu_vec_isa.VecSVE256()])
+    with compiled_for(target_machine()):
+        (isa,) = cpu_vec_isa.valid_vec_isa_list()
+        assert type(isa) is cpu_vec_isa.VecNEON
+        flags, _ = cpp_builder._get_optimization_cflags("g++")
+    assert [flag for flag in flags if flag.startswith("m")] == ["march=armv8-a"]
 
 
 def test_refused(has, monkeypatch):
@@ -84,7 +108,7 @@ def test_what_torchinductor_compiles_with(name):
         options = cpp_builder.CppTorchOptions(vec_isa=isa)
         flags = [flag for flag in options.get_cflags() if flag.startswith(("m", "march"))]
         found = {*shlex.split(isa.build_arch_flags()), *(f"-{flag}" for flag in flags)}
-        assert found == set(machine.flags)
+        assert found == {*baseline(), *machine.flags}
         assert isa.nelements() == machine.vector_bytes // 4 if machine.instructions else not isa
     assert cpu_vec_isa.pick_vec_isa() is before
     assert "march=native" in cpp_builder.CppTorchOptions(vec_isa=before).get_cflags()

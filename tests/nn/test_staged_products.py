@@ -47,7 +47,8 @@ def assert_as_plain(whole, types, dtype):
     expected = whole(features, types, graph)
     gradient = torch.randn_like(expected)
     stages = new_stages()
-    found = whole.in_stages(features, types, stages)
+    whole.fewest = 0
+    found = whole.in_stages(features, types, graph, stages)
     assert found.is_leaf
     assert found.requires_grad
     assert stages.contracted[0] is found
@@ -75,6 +76,18 @@ def test_pieces_do_not_matter(numbers, nodes):
 @pytest.mark.parametrize("types", [[4], list(range(NTYPES))])
 def test_few_atoms(types):
     assert_as_plain(contraction(3), types, torch.float64)
+
+
+@pytest.mark.parametrize(("types", "staged"), [([1] * 10, True), ([1] * 9, False), ([1] * 18 + [3], False)])
+def test_few_nodes_of_an_element_keep_their_graph(types, staged):
+    whole, types = contraction(2), torch.tensor(types)
+    features = torch.randn(len(types), COMPONENTS, CHANNELS, dtype=torch.float64, requires_grad=True)
+    none = torch.zeros(2, 0, dtype=torch.int64)
+    graph, stages = AtomGraph(types, types, none, torch.zeros(0, 3), none), new_stages()
+    found = whole.in_stages(features, types, graph, stages)
+    assert found.is_leaf == staged
+    assert (stages.contracted[0].numel() > 0) == staged
+    torch.testing.assert_close(found.detach(), whole(features, types, graph).detach())
 
 
 def test_scripted():

@@ -1,4 +1,4 @@
-"""Ask the server of preloaded_server.py for a process, or start it here; no imports but the standard library's."""
+"""Ask the server of server.py for a process, or start it here; no imports but the standard library's."""
 
 import json
 import os

@@ -19,7 +19,7 @@ import sys
 import traceback
 
 # Read while modules are imported: a process with others must import them itself.
-READ_AT_IMPORT = ("OMP_", "MKL_", "KMP_", "DP_", "DEEPMD", "TORCH", "PYTHON", "CUDA", "LD_")
+READ_AT_IMPORT = ("OMP_", "MKL_", "KMP_", "DP_", "DEEPMD", "TORCH", "PYTHON", "CUDA", "LD_", "CXX", "ATEN_")
 # What programs of the tests begin with.
 IMPORTS = (
     "ase.io",

@@ -29,11 +29,14 @@ def is_whole(path: Path) -> bool:
     -------
     bool
     """
-    if not path.exists():
-        return False
     record = _record(path)
-    if record.exists() and record.read_text(encoding="ascii", errors="replace") == _description(path):
-        return True
+    try:
+        if not path.exists():
+            return False
+        if record.exists() and record.read_text(encoding="ascii", errors="replace") == _description(path):
+            return True
+    except FileNotFoundError:  # another freeze has removed it meanwhile
+        return False
     log.warning("mace model: the kept file %s is damaged or of an older version; it is made anew.", path)
     with contextlib.suppress(OSError):
         path.unlink()

@@ -129,7 +129,10 @@ def _known(
     """The program to which a note leads, with these constants; None if there is none, or they do not fit."""
     if not is_whole(note):
         return None
-    said = _Note(**json.loads(note.read_text(encoding="ascii")))
+    try:
+        said = _Note(**json.loads(note.read_text(encoding="ascii")))
+    except FileNotFoundError:  # another freeze has removed it meanwhile
+        return None
     kept = note.parent.with_name("programs") / said.program
     if not is_whole(kept):
         return None
@@ -137,7 +140,7 @@ def _known(
     files = unpacked(kept, constants, Path(folder))
     if files is None:
         return None
-    programs.taken.extend((note, kept))
+    programs.take(note, kept)
     return _Known(torch.fx.GraphModule({}, torch.fx.Graph()), files, note, said.settings)
 
 

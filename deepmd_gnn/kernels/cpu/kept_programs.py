@@ -57,6 +57,11 @@ class Programs(NamedTuple):
     kept: list[tuple[Path, dict[str, torch.Tensor]]]
     """Where each program that was asked for is kept, and its tensors by their names in the graph."""
 
+    def take(self, *kept: Path) -> None:
+        """Take note that kept files were taken, and tell the log."""
+        log.info("mace model: the compiled program of an earlier freeze is taken")
+        self.taken.extend(kept)
+
 
 @contextlib.contextmanager
 def programs_once(taken_before: list[Path] | None = None) -> Iterator[Programs]:
@@ -88,8 +93,7 @@ def programs_once(taken_before: list[Path] | None = None) -> Iterator[Programs]:
             folder = folders.enter_context(tempfile.TemporaryDirectory(prefix="deepmd_gnn_program_"))
             taken = unpacked(kept, constants, Path(folder))
             if taken is not None:
-                log.info("mace model: the compiled program of an earlier freeze is taken")
-                programs.taken.append(kept)
+                programs.take(kept)
                 return taken
         with _order_of_constants() as order:
             made = original(gm, args, kwargs, options=options)
@@ -273,12 +277,13 @@ def _keep(
         written(kept) as unfinished,
         zipfile.ZipFile(unfinished, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
     ):
-        archive.writestr(_PLACES, json.dumps(places._asdict()))
+        # Without the time, so that freezes beside each other write the same file.
+        archive.writestr(zipfile.ZipInfo(_PLACES), json.dumps(places._asdict()))
         for path in paths:
             data = path.read_bytes()
             if path == libraries[0]:
                 data = data.replace(blob, bytes(len(blob)))
-            archive.writestr(path.name, data)
+            archive.writestr(zipfile.ZipInfo(path.name), data, zipfile.ZIP_DEFLATED, 1)
 
 
 def names_of_constants(kept: Path) -> list[str]:
@@ -288,7 +293,14 @@ def names_of_constants(kept: Path) -> list[str]:
 
 
 def unpacked(kept: Path, constants: dict[str, torch.Tensor], folder: Path) -> list[str] | None:
-    """Unpack the files of a kept program, with other weights of any shape; None if they do not fit."""
+    """Unpack the files of a kept program, with other weights of any shape; None if they do not fit, or it is gone."""
+    try:
+        return _unpacked(kept, constants, folder)
+    except FileNotFoundError:  # another freeze has removed it meanwhile
+        return None
+
+
+def _unpacked(kept: Path, constants: dict[str, torch.Tensor], folder: Path) -> list[str] | None:
     with zipfile.ZipFile(kept) as archive:
         places = _Places(**json.loads(archive.read(_PLACES)))
         if not constants.keys() >= set(places.names):

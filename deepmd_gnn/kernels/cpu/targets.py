@@ -32,28 +32,35 @@ class Machine(NamedTuple):
     features: tuple[str, ...]
     """Features that a CPU must have, in the compiler's names."""
     instructions: str = ""
-    """TorchInductor's name of the vector instructions; empty: it writes no vectors."""
+    """TorchInductor's class of the vector instructions; empty: it writes no vectors."""
 
     def supported(self) -> str:
         """C++ expression that tells whether the CPU has them."""
         return " && ".join(f'__builtin_cpu_supports("{name}")' for name in self.features) or "true"
 
 
+# What a compiler makes code for by itself may be more than the architecture has: distributions for new machines set it so.
+BASELINES = {**dict.fromkeys(("x86_64", "AMD64"), ("-march=x86-64",)), "aarch64": ("-march=armv8-a",)}
 # The narrowest first. Every CPU with AVX2 and FMA converts half precision (f16c), which torch's headers do with AVX2.
 X86 = {
     GENERIC: Machine(16, 10, (), ()),
-    "x86-64-v3": Machine(32, 10, ("-mavx2", "-mfma", "-mf16c"), ("avx2", "fma"), "avx2"),
+    "x86-64-v3": Machine(32, 10, ("-mavx2", "-mfma", "-mf16c"), ("avx2", "fma"), "VecAVX2"),
     "x86-64-v4": Machine(
         64,
         21,
         ("-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw", "-mfma"),
-        ("avx512f", "avx512dq", "avx512bw", "avx512vl"),
-        "avx512",
+        ("avx512f", "avx512dq", "avx512bw", "avx512vl", "fma"),
+        "VecAVX512",
     ),
 }
 # NEON is part of the architecture: no options, nothing to ask the CPU for. SVE is not used.
-ARM = {GENERIC: Machine(16, 21, (), (), "asimd")}
+ARM = {GENERIC: Machine(16, 21, (), (), "VecNEON")}
 OTHERS = {GENERIC: Machine(16, 10, (), ())}
+
+
+def baseline() -> tuple[str, ...]:
+    """Options of the compiler for every CPU of this architecture, before those of a machine."""
+    return BASELINES.get(platform.machine(), ())
 
 
 def known_machines() -> dict[str, Machine]:
@@ -104,10 +111,6 @@ def _widest(known: dict[str, Machine]) -> Machine:
     if known is not X86:
         return known[GENERIC]
     found = pick_vector_instructions().bit_width()
-    if found == 0:
-        log.warning(
-            "mace model: the compiler makes no code for AVX2 or AVX-512 that runs here; the .pt2 will be slower."
-        )
     return max(
         (
             machine
@@ -116,6 +119,21 @@ def _widest(known: dict[str, Machine]) -> Machine:
         ),
         key=lambda machine: machine.vector_bytes,
     )
+
+
+def say_if_slow(machine: Machine) -> None:
+    """Warn in the log where no vectors were found, although nobody asked for a machine without.
+
+    Parameters
+    ----------
+    machine : Machine
+        From :func:`target_machine`.
+    """
+    chosen = compilation().cpu or os.environ.get(VARIABLE) or NATIVE
+    if chosen == NATIVE and machine is X86[GENERIC]:
+        log.warning(
+            "mace model: the compiler makes no code for AVX2 or AVX-512 that runs here; the .pt2 will be slower."
+        )
 
 
 @contextlib.contextmanager
@@ -131,15 +149,14 @@ def compiled_for(machine: Machine) -> Iterator[None]:
         The machine.
     """
     pick_vector_instructions()  # torch's trials, before its list is replaced
-    listed = cpu_vec_isa.valid_vec_isa_list()
-    # New ones are without the options that torch adds where this CPU has AVX-512 for bfloat16.
-    chosen = [type(one)() for one in listed if machine.instructions and str(one) == machine.instructions]
+    # Not those of torch's list: they have further options where this CPU has AVX-512 for bfloat16, and on ARM it has SVE instead of NEON.
+    chosen = [getattr(cpu_vec_isa, machine.instructions)()] if machine.instructions else []
     original_list, original_options = cpu_vec_isa.valid_vec_isa_list, cpp_builder._get_optimization_cflags
 
     def options(cpp_compiler: str, min_optimize: bool = False) -> tuple[list[str], list[str]]:
         found, linker = original_options(cpp_compiler, min_optimize)
         kept = [option for option in found if not option.startswith(("march=", "mcpu="))]
-        return [*kept, *(flag.removeprefix("-") for flag in machine.flags)], linker
+        return [*kept, *(flag.removeprefix("-") for flag in (*baseline(), *machine.flags))], linker
 
     cpu_vec_isa.valid_vec_isa_list = lambda: chosen  # type: ignore[assignment]
     cpp_builder._get_optimization_cflags = options
