@@ -1,5 +1,6 @@
 """Systems, model files and LAMMPS cases of the rank tests."""
 
+import copy
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from unittest.mock import patch
@@ -12,6 +13,8 @@ from helpers import TINY, random_frame, tiny_model
 from lammps_runner import PRESSURE_ORDER, Frame, Run, python_frame, read_frames, run_lammps, write_data
 from matscipy.neighbours import neighbour_list
 from shared_files import once
+
+from deepmd_gnn.kernels.tables.scripted import tabulate
 
 NULL = 2  # a type that the model does not have
 
@@ -47,7 +50,9 @@ class ModelFiles:
 def freeze(model, path, blind=False):
     """What ``dp freeze`` does, without a training run before it; optionally without the feature exchange."""
     if path.suffix == ".pth":
-        torch.jit.script(without_exchange(model) if blind else model).save(str(path))
+        model = copy.deepcopy(without_exchange(model) if blind else model)
+        tabulate(model)
+        torch.jit.script(model).save(str(path))
     elif path.suffix in (".pt2", ".pte"):
         from deepmd.pt_expt.utils import serialization
 

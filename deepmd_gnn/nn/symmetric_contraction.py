@@ -203,15 +203,20 @@ class SymmetricContraction(torch.nn.Module):
         to evaluate some ten nodes.
         """
         if types.shape[0] < self.fewest * int(torch.bincount(types).gt(0).sum()):
-            stages.messages.append(features)
-            stages.contracted.append(features.new_zeros(0))
-            return self.forward(features, types, graph)
+            leaf = features.new_zeros(0)
+            contracted = self.forward(features, types, graph)
+        else:
+            leaf = self.without_graph(features, types)
+            contracted = leaf
+        stages.messages.append(features)
+        stages.contracted.append(leaf)
+        return contracted
+
+    def without_graph(self, features: torch.Tensor, types: torch.Tensor) -> torch.Tensor:
+        """:meth:`forward` as a leaf, of the same shapes."""
         with torch.no_grad():
             contracted = self.staged(features, self.polynomials(types), types)
-        contracted.requires_grad_(True)
-        stages.messages.append(features)
-        stages.contracted.append(contracted)
-        return contracted
+        return contracted.requires_grad_(True)
 
     def gradient_in_stages(
         self, features: torch.Tensor, types: torch.Tensor, gradient: torch.Tensor

@@ -12,6 +12,7 @@ from lammps_cases import NoExchange
 from tolerances import NATIVE
 
 from deepmd_gnn.host.lowers import Lowers
+from deepmd_gnn.kernels.tables.scripted import tabulate
 
 
 def in_lower(model, lower, comm_dict=None, mapping=True):
@@ -61,14 +62,23 @@ def test_common_names():
     assert {v.dtype for k, v in inner.items() if k != "mask"} == {torch.float64}
 
 
-@pytest.mark.parametrize("kind", ["eager", "scripted"])
+def staged(model):
+    """The same model with tables, and all its layers in stages, as a `.pth` of many atoms."""
+    tabulate(model)
+    for product in model.energy_model.products:
+        product.symmetric_contractions.fewest = 0
+    return model
+
+
+@pytest.mark.parametrize("kind", ["eager", "scripted", "scripted, in stages"])
 @pytest.mark.parametrize("layers", [2, 3])
 def test_exchange_with_oneself_equals_mapping(kind, layers):
     model = tiny_model(num_interactions=layers, max_L=2)
+    model = staged(model) if "stages" in kind else model
     whole, lower = extended([random_frame()], model.get_rcut())
     expected = model(*whole, do_atomic_virial=True)
     keep_alive, comm = self_send(12, lower[2])
-    runner = torch.jit.script(model) if kind == "scripted" else model
+    runner = model if kind == "eager" else torch.jit.script(model)
     # A mapping that points nowhere must not be read: the C++ interface hands over freed memory.
     nonsense = lower[2] + 10**6
     coord, atype, owner, nlist = lower
@@ -105,10 +115,11 @@ def test_several_frames_with_communication_are_refused():
         in_lower(model, lower, comm)
 
 
+@pytest.mark.parametrize("made", [lambda model: model, staged], ids=["plain", "in stages"])
 @pytest.mark.parametrize("nghost", [0, 3])
-def test_rank_without_atoms(nghost):
+def test_rank_without_atoms(nghost, made):
     """Ranks without owned atoms, with and without ghosts, run the same code and exchanges."""
-    model = torch.jit.script(tiny_model())
+    model = torch.jit.script(made(tiny_model()))
     _, comm = self_send(nghost, torch.zeros(1, nghost, dtype=torch.int64))
     comm["recv_num"] += nghost  # announced, but nothing is sent: the features do not matter here
     coord = torch.rand(1, nghost, 3, dtype=torch.float64)

@@ -46,10 +46,13 @@ def assert_as_with_networks(found, expected, dtype):
         assert float((found[name] - expected[name]).abs().max()) <= max(most, relative * largest), name
 
 
+@pytest.mark.parametrize("fewest", [0, 10])
 @pytest.mark.parametrize("name", MODELS)
-def test_in_stages(name):
-    """Without autograd over the edges, with tables: energies, forces and virials of atoms as before."""
+def test_in_stages(name, fewest):
+    """Without autograd over the edges, with tables: energies, forces and virials of atoms as before; the product basis both ways."""
     model = MODELS[name]()
+    for product in getattr(model.energy_model, "products", []):
+        product.symmetric_contractions.fewest = fewest
     inputs = frame()
     expected = model(*inputs, do_atomic_virial=True)
     tabulate(model)
