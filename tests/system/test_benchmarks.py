@@ -113,7 +113,7 @@ def test_cpus(frozen, monkeypatch, capsys):
 
     monkeypatch.setattr(cpus, "freeze", lambda folder, cpu, args: shutil.copy(frozen, folder / f"{cpu}.pt2"))
     monkeypatch.setattr(
-        sys, "argv", ["cpus.py", "--model", "T", "--steps", "1", "--rounds", "1", "--cpus", "generic"]
+        sys, "argv", ["cpus.py", "--model", "T", "--steps", "4", "--rounds", "1", "--cpus", "generic"]
     )
     cpus.main()
     assert re.search(r"^\| generic \| [\d.e+]+ \| 1 \| -?\d", capsys.readouterr().out, re.MULTILINE)

@@ -29,7 +29,22 @@ def at_once(tasks: Iterable[Callable[[], Result]]) -> list[Result]:
         In the order of the tasks.
     """
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return [done.result() for done in [pool.submit(task) for task in tasks]]
+        return [done.result() for done in [pool.submit(_parsed_again, task) for task in tasks]]
+
+
+def _parsed_again(task: Callable[[], Result], times: int = 5) -> Result:
+    """Run a task once more if Python's parser, to which Triton gives a kernel's source, was disturbed by another thread.
+
+    CPython 3.11 and 3.12 count the depth of a syntax tree for all threads together: "AST constructor recursion depth mismatch"
+    (python/cpython issue 106905).
+    """
+    for _ in range(times - 1):
+        try:
+            return task()
+        except SystemError as error:
+            if "recursion depth" not in str(error):
+                raise
+    return task()
 
 
 @functools.cache
