@@ -206,7 +206,7 @@ class MaceEnergy(StagedNetwork):
         for index, product in enumerate(self.products):
             if index == layer:
                 gradient = product.symmetric_contractions.gradient_in_stages(
-                    stages.messages[layer], product.kinds(graph.node_types), gradient
+                    stages.messages[layer], product.kinds(graph.node_types), graph, gradient
                 )
         return gradient
 

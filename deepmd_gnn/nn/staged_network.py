@@ -92,7 +92,7 @@ class StagedNetwork(EnergyNetwork):
         nlayer = len(stages.sums)
         for done in range(nlayer):
             layer = nlayer - 1 - done
-            if len(stages.contracted) > 0 and stages.contracted[layer].numel() > 0:
+            if len(stages.contracted) > 0:
                 contracted = stages.contracted[layer]
                 by_contracted = torch.autograd.grad(outputs, [contracted], gradients, retain_graph=True)[0]
                 assert by_contracted is not None

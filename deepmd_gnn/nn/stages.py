@@ -27,7 +27,7 @@ class Stages(NamedTuple):
     messages: list[torch.Tensor]
     """Of each layer what the product basis is made of, shape (nnode, ·, channels); of networks without one nothing."""
     contracted: list[torch.Tensor]
-    """Of each layer the product basis, leaves, shape (nnode, ·, channels); empty where it has a graph."""
+    """Of each layer the product basis, leaves, shape (nnode, ·, channels)."""
     kinds: list[torch.Tensor]
     """If the first layer is sent few different features: these, shape (nkind, channels), and which each sender has, (nsender,)."""
 

@@ -197,33 +197,38 @@ class SymmetricContraction(torch.nn.Module):
     def in_stages(
         self, features: torch.Tensor, types: torch.Tensor, graph: AtomGraph, stages: Stages
     ) -> torch.Tensor:
-        """:meth:`forward` without a graph; what the derivative needs is appended to the stages.
-
-        Of few nodes with a graph, and nothing is appended but an empty tensor: to multiply out the weights of an element takes as long as
-        to evaluate some ten nodes.
-        """
-        if types.shape[0] < self.fewest * int(torch.bincount(types).gt(0).sum()):
-            leaf = features.new_zeros(0)
-            contracted = self.forward(features, types, graph)
-        else:
-            leaf = self.without_graph(features, types)
-            contracted = leaf
+        """:meth:`forward` as a leaf; what the derivative needs is appended to the stages."""
+        with torch.no_grad():
+            if self.is_few(types):
+                contracted = self.forward(features, types, graph)
+            else:
+                contracted = self.staged(features, self.polynomials(types), types)
+        contracted.requires_grad_(True)
         stages.messages.append(features)
-        stages.contracted.append(leaf)
+        stages.contracted.append(contracted)
         return contracted
 
-    def without_graph(self, features: torch.Tensor, types: torch.Tensor) -> torch.Tensor:
-        """:meth:`forward` as a leaf, of the same shapes."""
-        with torch.no_grad():
-            contracted = self.staged(features, self.polynomials(types), types)
-        return contracted.requires_grad_(True)
-
     def gradient_in_stages(
-        self, features: torch.Tensor, types: torch.Tensor, gradient: torch.Tensor
+        self, features: torch.Tensor, types: torch.Tensor, graph: AtomGraph, gradient: torch.Tensor
     ) -> torch.Tensor:
-        """Differentiate :meth:`in_stages`, without a graph; `gradient` is with respect to its result."""
-        with torch.no_grad():
-            return self.staged.in_pieces(features, self.polynomials(types), types, gradient)
+        """Differentiate :meth:`in_stages`; `gradient` is with respect to its result, shapes as there.
+
+        Of few nodes by autograd, in a graph of its own: other ranks may have many, and all must go through the exchange between the layers
+        equally often.
+        """
+        if self.is_few(types):
+            leaf = features.detach().requires_grad_(True)
+            given: list[torch.Tensor | None] = [gradient]
+            by_features = torch.autograd.grad([self.forward(leaf, types, graph)], [leaf], given)[0]
+            assert by_features is not None
+        else:
+            with torch.no_grad():
+                by_features = self.staged.in_pieces(features, self.polynomials(types), types, gradient)
+        return by_features
+
+    def is_few(self, types: torch.Tensor) -> bool:
+        """Whether to multiply out the weights of elements takes longer than to evaluate their nodes; types of shape (nnode,)."""
+        return types.shape[0] < self.fewest * int(torch.bincount(types).gt(0).sum())
 
     def polynomials(self, types: torch.Tensor) -> list[torch.Tensor]:
         """Coefficients of all polynomials for each element that there is, shape (channels, components, nmonomial)."""

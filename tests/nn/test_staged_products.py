@@ -39,7 +39,7 @@ def contraction(correlation, dtype=torch.float64):
     return SymmetricContraction(parts, prefixes, lasts).to(dtype)
 
 
-def assert_as_plain(whole, types, dtype):
+def assert_as_plain(whole, types, dtype, fewest=0):
     types = torch.tensor(types, dtype=torch.int64)
     features = torch.randn(len(types), COMPONENTS, CHANNELS, dtype=dtype, requires_grad=True)
     none = torch.zeros(2, 0, dtype=torch.int64)
@@ -47,12 +47,12 @@ def assert_as_plain(whole, types, dtype):
     expected = whole(features, types, graph)
     gradient = torch.randn_like(expected)
     stages = new_stages()
-    whole.fewest = 0
+    whole.fewest = fewest
     found = whole.in_stages(features, types, graph, stages)
     assert found.is_leaf
     assert found.requires_grad
     assert stages.contracted[0] is found
-    by_features = whole.gradient_in_stages(stages.messages[0], types, gradient)
+    by_features = whole.gradient_in_stages(stages.messages[0], types, graph, gradient)
     (reference,) = torch.autograd.grad(expected, [features], gradient)
     for ours, theirs in ((found, expected), (by_features, reference)):
         assert ours.shape == theirs.shape
@@ -78,16 +78,12 @@ def test_few_atoms(types):
     assert_as_plain(contraction(3), types, torch.float64)
 
 
-@pytest.mark.parametrize(("types", "staged"), [([1] * 10, True), ([1] * 9, False), ([1] * 18 + [3], False)])
-def test_few_nodes_of_an_element_keep_their_graph(types, staged):
-    whole, types = contraction(2), torch.tensor(types)
-    features = torch.randn(len(types), COMPONENTS, CHANNELS, dtype=torch.float64, requires_grad=True)
-    none = torch.zeros(2, 0, dtype=torch.int64)
-    graph, stages = AtomGraph(types, types, none, torch.zeros(0, 3), none), new_stages()
-    found = whole.in_stages(features, types, graph, stages)
-    assert found.is_leaf == staged
-    assert (stages.contracted[0].numel() > 0) == staged
-    torch.testing.assert_close(found.detach(), whole(features, types, graph).detach())
+@pytest.mark.parametrize(("types", "few"), [([1] * 10, False), ([1] * 9, True), ([1] * 18 + [3], True)])
+def test_few_nodes_of_an_element_are_evaluated_plainly(types, few):
+    """With the same result: a leaf, and its derivative."""
+    whole = contraction(2)
+    assert whole.is_few(torch.tensor(types)) == few
+    assert_as_plain(whole, types, torch.float64, whole.fewest)
 
 
 def test_scripted():
