@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 import lammps_step
+import measure
 import workload
 
 # So that torch, and the library for products of matrices that it brings, use no more than the file.
@@ -52,15 +53,8 @@ def running_here():
 
 def freeze(folder, cpu, args):
     """Compile the model for a CPU."""
-    from deepmd.pt_expt.utils import serialization
-
-    from deepmd_gnn.host.freezing import evaluated_by
-
-    structure = workload.system(args.system)
-    model = workload.our_model(args.model, args.precision, structure)
-    with evaluated_by("kernels", cpu):
-        data = {"model": model.serialize(), "model_def_script": {}}
-        serialization.deserialize_to_file(str(folder / f"{cpu}.pt2"), data)
+    measure.freeze(folder, args.model, args.precision, workload.system(args.system), cpu=cpu)
+    (folder / measure.FROZEN["kernels"]).rename(folder / f"{cpu}.pt2")
 
 
 def table(folder, args):

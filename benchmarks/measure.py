@@ -39,7 +39,7 @@ def prepare(folder, size, precision, structure):
     torch.jit.script(model).save(str(folder / "model.pth"))
 
 
-def freeze(folder, size, precision, structure, evaluation="kernels"):
+def freeze(folder, size, precision, structure, evaluation="kernels", cpu=None):
     """Compile the `.pt2`.
 
     Parameters
@@ -48,7 +48,7 @@ def freeze(folder, size, precision, structure, evaluation="kernels"):
         Where to.
     size, precision, structure :
         As in :func:`prepare`.
-    evaluation : str
+    evaluation, cpu : str
         See `deepmd_gnn.host.freezing.evaluated_by`.
 
     Returns
@@ -63,7 +63,7 @@ def freeze(folder, size, precision, structure, evaluation="kernels"):
     data = {"model": workload.our_model(size, precision, structure).serialize(), "model_def_script": {}}
     begin = sum(os.times()[:4])
     name = FROZEN[evaluation]
-    with evaluated_by(evaluation):
+    with evaluated_by(evaluation, cpu):
         serialization.deserialize_to_file(str(folder / name), data)
     return sum(os.times()[:4]) - begin
 

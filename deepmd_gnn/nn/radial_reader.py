@@ -29,6 +29,13 @@ class RadialReader(torch.nn.Module):
         self.per_angstrom = Constant(torch.zeros(()))
         """Nodes per Å, float64."""
 
+    def chunks(self, graph: AtomGraph) -> list[tuple[int, int]]:
+        """Receivers of each chunk of a graph in chunks, and edges of each of them."""
+        chunk_nodes, chunk_widths = graph.chunk_nodes, graph.chunk_widths
+        assert chunk_nodes is not None
+        assert chunk_widths is not None
+        return list(zip(chunk_nodes, chunk_widths))  # noqa: B905 - TorchScript
+
     def places(self, graph: AtomGraph, begin: int, end: int) -> tuple[torch.Tensor, torch.Tensor]:
         """First row of the table for some edges, and powers of the place between two nodes; shapes (n,) and (n, 6)."""
         distance = torch.linalg.norm(graph.edge_vec.detach()[begin:end], dim=1)

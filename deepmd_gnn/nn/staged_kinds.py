@@ -56,13 +56,10 @@ class KindSums(RadialReader):
         torch.Tensor
             Shape (nnode, ·, channels), receivers in the order of the chunks.
         """
-        chunk_nodes, chunk_widths = graph.chunk_nodes, graph.chunk_widths
-        assert chunk_nodes is not None
-        assert chunk_widths is not None
         nkind, channels = features.shape
         parts: list[torch.Tensor] = []
         edge = 0
-        for nodes, width in zip(chunk_nodes, chunk_widths):  # noqa: B905 - TorchScript
+        for nodes, width in self.chunks(graph):
             end = edge + nodes * width
             first, place = self.places(graph, edge, end)
             functions = self.weights(first, place).view(nodes, width, -1)
@@ -102,14 +99,11 @@ class KindSums(RadialReader):
         of_edges : EdgeGradients
             Derivatives with respect to harmonics and distances are added here.
         """
-        chunk_nodes, chunk_widths = graph.chunk_nodes, graph.chunk_widths
-        assert chunk_nodes is not None
-        assert chunk_widths is not None
         nkind = features.shape[0]
         by_totals = self.by_totals(features, gradient, harmonics.shape[1])
         node = 0
         edge = 0
-        for nodes, width in zip(chunk_nodes, chunk_widths):  # noqa: B905 - TorchScript
+        for nodes, width in self.chunks(graph):
             end = edge + nodes * width
             first, place = self.places(graph, edge, end)
             functions = self.weights(first, place).view(nodes, width, -1)

@@ -151,9 +151,6 @@ class TabulatedSums(RadialReader):
         torch.Tensor
             Shape (nnode, ·, channels), receivers in the order of the chunks.
         """
-        chunk_nodes, chunk_widths = graph.chunk_nodes, graph.chunk_widths
-        assert chunk_nodes is not None
-        assert chunk_widths is not None
         channels = sent.shape[2]
         rows = 0
         for degree, height in zip(self.degrees, self.heights):  # noqa: B905 - TorchScript
@@ -161,7 +158,7 @@ class TabulatedSums(RadialReader):
         sums = sent.new_empty(graph.node_types.shape[0], rows, channels)
         node = 0
         edge = 0
-        for nodes, width in zip(chunk_nodes, chunk_widths):  # noqa: B905 - TorchScript
+        for nodes, width in self.chunks(graph):
             end = edge + nodes * width
             features = sent.index_select(0, graph.edge_index[0, edge:end])
             first, place = self.places(graph, edge, end)
@@ -210,14 +207,11 @@ class TabulatedSums(RadialReader):
         torch.Tensor
             With respect to `sent`, of its shape; zero unless `moving`.
         """
-        chunk_nodes, chunk_widths = graph.chunk_nodes, graph.chunk_widths
-        assert chunk_nodes is not None
-        assert chunk_widths is not None
         channels = sent.shape[2]
         result = torch.zeros_like(sent)
         node = 0
         edge = 0
-        for nodes, width in zip(chunk_nodes, chunk_widths):  # noqa: B905 - TorchScript
+        for nodes, width in self.chunks(graph):
             end = edge + nodes * width
             senders = graph.edge_index[0, edge:end]
             features = sent.index_select(0, senders)
