@@ -8,6 +8,7 @@ from helpers import random_frame, tiny_model
 from nequip_models import tiny_nequip
 
 from deepmd_gnn.files.whole_file import host_file
+from deepmd_gnn.graph.arrangement import CHUNK_BYTES, STAGED_BYTES, STAGED_EDGES
 from deepmd_gnn.graph.compilation import compiling
 from deepmd_gnn.kernels.tables.scripted import combinations, tabulate
 from deepmd_gnn.nn.convolution import Convolution
@@ -82,6 +83,14 @@ def test_chunks_do_not_matter():
     model.graphs.slots = 7
     found = model(*inputs, do_atomic_virial=True)
     assert_as_with_networks(found, expected, torch.float64)
+
+
+def test_chunks_are_smaller_with_tables_than_in_training():
+    """A training step keeps all it computes, so that large chunks are the fast ones."""
+    model = tiny_model()
+    before = model.graphs.slots
+    tabulate(model)
+    assert model.graphs.slots == min(STAGED_EDGES, before * STAGED_BYTES // CHUNK_BYTES)
 
 
 def test_kinds_do_not_matter():

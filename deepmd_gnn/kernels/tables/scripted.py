@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from deepmd_gnn.graph.arrangement import slots_per_chunk
 from deepmd_gnn.kernels.cpu.generated import not_covered, radial_tables
 from deepmd_gnn.kernels.tables.probe import compared, probe_atoms
 from deepmd_gnn.kernels.tables.radial import TOLERANCE, RadialTable, slope_factors, value_factors
@@ -53,6 +54,7 @@ def _tabulated(model: Any, network: StagedNetwork) -> str | None:
         *found,
     )
     if found.acceptable(network.dtype):
+        model.graphs.slots = slots_per_chunk(network.channels, network.dtype.itemsize, staged=True)
         return None
     network.has_tables = False
     return f"energies would be off by {found.energy:.1e} eV, forces by {found.force:.1e} eV/Å"
