@@ -260,6 +260,17 @@ class MaceEnergy(StagedNetwork):
             kinds = frames * self.ntypes + kinds
         return features, kinds
 
+    @torch.jit.unused
+    def sent_by_types(self) -> torch.Tensor | None:
+        """See :meth:`~deepmd_gnn.nn.network.EnergyNetwork.sent_by_types`."""
+        if self.conditioned:
+            return None
+        weight = self.node_embedding.linear.weight
+        features = (weight * self.ntypes**-0.5).view(self.ntypes, 1, self.channels)
+        of_types = torch.eye(self.ntypes, dtype=self.dtype, device=weight.device)
+        sent: torch.Tensor = self.interactions[0].outgoing(features, of_types)
+        return sent
+
     def embedding_energy(self, features: torch.Tensor) -> torch.Tensor:
         """Energy that is read before the first message, eV, float64; features of shape (nnode, 1, channels) → (nnode,)."""
         if self.reads_embedding:

@@ -228,6 +228,12 @@ class NequipEnergy(StagedNetwork):
         return features, torch.eye(self.ntypes, dtype=self.dtype, device=weight.device)
 
     @torch.jit.unused
+    def sent_by_types(self) -> torch.Tensor | None:
+        """See :meth:`~deepmd_gnn.nn.network.EnergyNetwork.sent_by_types`."""
+        sent: torch.Tensor = self.interactions[0].outgoing(*self.embedding())
+        return sent
+
+    @torch.jit.unused
     def lone_energies(self) -> torch.Tensor:
         """What the package ``nequip`` gives atoms without neighbours, without shift; eV, float64, shape (ntypes,)."""
         features, one_hot = self.embedding()

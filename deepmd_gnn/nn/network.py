@@ -89,6 +89,11 @@ class EnergyNetwork(torch.nn.Module):
         """
         raise NotImplementedError
 
+    @torch.jit.unused
+    def sent_by_types(self) -> torch.Tensor | None:
+        """What atoms of each type send in the first layer, shape (ntypes, ·); None if that depends on more than the type."""
+        return None
+
     def feature_columns(self, features: list[torch.Tensor]) -> torch.Tensor:
         """Put the features of all layers side by side, as users of descriptors expect them; shape (nnode, ·)."""
         return torch.cat([layer.flatten(1) for layer in features], dim=1)

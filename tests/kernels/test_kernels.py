@@ -19,9 +19,12 @@ from deepmd_gnn.graph.arrangement import in_chunks
 from deepmd_gnn.graph.atom_graph import AtomGraph
 from deepmd_gnn.kernels import install as freezing
 from deepmd_gnn.kernels import operators
-from deepmd_gnn.kernels.cpu import generated
+from deepmd_gnn.kernels.cpu import generated, kinds
 from deepmd_gnn.kernels.cpu.compiler import Compiled, check_compiler, cpu_guard
 from deepmd_gnn.kernels.cpu.contraction_code import contraction_code, monomial_tuples, polynomials
+from deepmd_gnn.kernels.cpu.convolution_code import convolution_shape
+from deepmd_gnn.kernels.cpu.kinds_code import kinds_code
+from deepmd_gnn.kernels.cpu.mixing import linear_matrices
 from deepmd_gnn.kernels.cpu.targets import Machine
 from deepmd_gnn.kernels.install import described
 from deepmd_gnn.kernels.tables import radial as radial_tables
@@ -108,6 +111,94 @@ def test_nequip(name, precision, use):
         found = energy_and_gradient(model, graph)
     for what, ours, reference in zip(("energy", "gradient", "features"), found, expected, strict=True):
         assert_close(ours, reference, NATIVE[precision], what)
+
+
+def first_sums(model, lanes=8):
+    """The first layer as sums over kinds of senders, with the map that follows, or None."""
+    network = model.energy_model
+    first = network.interactions[0]
+    shape = convolution_shape(
+        first.conv_tp.coupling.value.double().numpy(), first.conv_tp.input_dims, first.conv_tp.paths
+    )
+    return kinds.kind_sums(network, radial_table(network, first, network.dtype), shape, first.linear, lanes)
+
+
+@pytest.mark.parametrize("precision", ["float64", "float32"])
+def test_first_layer_by_elements_of_the_neighbors(precision):
+    """Of six elements two are there, in another order; some atoms have neighbours of one only, one has none."""
+    options = {"type_map": ["H", "C", "N", "O", "Cu", "Mo"], "atomic_energies": [0.0] * 6, "max_L": 1}
+    model = tiny_model(precision=precision, **options)
+    coord = np.random.default_rng(3).uniform(0.0, 4.0, (8, 3))
+    coord[6:] += [[20.0, 0.0, 0.0], [40.0, 0.0, 0.0]]
+    coord[5] = coord[6] + [1.5, 0.2, 0.0]
+    atype = torch.tensor([[4, 1, 4, 4, 1, 1, 4, 1]])
+    graph = grouped(model.graphs.of_frames(torch.tensor(coord).unsqueeze(0), atype, None))
+    expected = energy_and_gradient(tiny_model(**options), graph)
+    convolution = generated.Kernels(model.energy_model).convolutions[0]
+    assert isinstance(convolution, kinds.GeneratedKindConvolution)
+    with use_kernels(model):
+        found = energy_and_gradient(model, graph)
+    for what, ours, reference in zip(("energy", "gradient", "features"), found, expected, strict=True):
+        assert_close(ours, reference, NATIVE[precision], what)
+
+
+def test_first_layer_without_edges():
+    """Nobody has neighbours: energies are those of lone atoms."""
+    model = tiny_model()
+    coord = torch.tensor([[[0.0, 0.0, 0.0], [50.0, 0.0, 0.0]]], dtype=torch.float64)
+    graph = grouped(model.graphs.of_frames(coord, torch.tensor([[0, 1]]), None))
+    real = graph.edge_vec[graph.edge_index[0] != 0]
+    assert len(real) == 0
+    expected, _, _ = energy_and_gradient(model, graph)
+    with use_kernels(model):
+        found, _, _ = energy_and_gradient(model, graph)
+    assert_close(found, expected, NATIVE["float64"], "energy")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"distance_transform": "Agnesi"},
+        {"interaction_first": "RealAgnosticResidualNonLinear"},
+        OPTIONS["charged"],
+    ],
+    ids=["radial weights by pairs", "by embeddings of elements", "features of frames"],
+)
+def test_first_layers_that_know_more_than_elements(options):
+    convolution = generated.Kernels(tiny_model(**options).energy_model).convolutions[0]
+    assert isinstance(convolution, generated.GeneratedConvolution)
+
+
+def test_first_layer_where_it_does_not_pay(monkeypatch):
+    model = tiny_model()
+    assert first_sums(model) is not None
+    assert first_sums(model, lanes=2) is None  # more vectors of functions than of channels
+    monkeypatch.setattr(kinds, "LARGEST_MATRICES", 100)
+    assert first_sums(model) is None
+
+
+def test_matrices_of_the_first_layer_are_those_of_the_network():
+    """Functions times matrices are radial weights times features times the map."""
+    model = tiny_model(max_ell=3)
+    sums = first_sums(model)
+    network, first = model.energy_model, model.energy_model.interactions[0]
+    table = radial_table(network, first, network.dtype).values[0, :, :, 0]
+    weights = table.view(len(table), 4, -1)  # one path for each degree
+    matrices = linear_matrices(first.linear)[0]
+    for degree, (begin, target, size) in enumerate(sums.paths):
+        assert (begin, target, size) == (degree**2, degree**2, 2 * degree + 1)
+        sent = weights[:, degree] * network.sent_by_types().view(2, 1, -1)
+        expected = sent @ matrices[degree]
+        found = sums.functions[0, :, 0, 0] @ sums.matrices[:, degree]
+        assert_close(found.detach().numpy(), expected.detach().numpy(), NATIVE["float64"])
+
+
+def test_code_for_few_registers():
+    """As many sums at once as there are registers, each harmonic once."""
+    for registers in (5, 16):
+        code = kinds_code("Convolution0", 16, [], registers)
+        assert code.count("for (auto* e = begin") == -(-16 // registers) + 1
+        assert all(code.count(f"a{m} += f * e->y[{m}];") == 1 for m in range(16))
 
 
 @pytest.mark.parametrize(("slots", "chunks"), [(10**6, 1), (40, 8)])
@@ -230,8 +321,9 @@ def test_atoms_that_are_not_a_number(use):
 
 
 @pytest.mark.parametrize("use", [use_kernels, use_tables])
-def test_edges_beyond_the_cutoff_change_nothing(use):
-    model = tiny_model(interaction="RealAgnosticResidualNonLinear")
+@pytest.mark.parametrize("options", [{}, {"interaction": "RealAgnosticResidualNonLinear"}])
+def test_edges_beyond_the_cutoff_change_nothing(use, options):
+    model = tiny_model(**options)
     graph = water_graph(model, 1)
     vectors = graph.edge_vec.detach().clone()
     vectors[7] *= 4.000001 / vectors[7].norm()

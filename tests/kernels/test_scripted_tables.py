@@ -10,7 +10,8 @@ from nequip_models import tiny_nequip
 from deepmd_gnn.files.whole_file import host_file
 from deepmd_gnn.graph.arrangement import CHUNK_BYTES, STAGED_BYTES, STAGED_EDGES
 from deepmd_gnn.graph.compilation import compiling
-from deepmd_gnn.kernels.tables.scripted import combinations, tabulate
+from deepmd_gnn.kernels.tables.functions import combinations
+from deepmd_gnn.kernels.tables.scripted import tabulate
 from deepmd_gnn.nn.convolution import Convolution
 
 # What changes the radial weights, the paths or what else an edge brings.

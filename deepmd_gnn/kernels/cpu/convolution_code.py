@@ -151,6 +151,7 @@ def convolution_code(name: str, shape: ConvolutionShape, steps: list[Array], reg
         C++.
     """
     constants = {
+        "BY_KIND": 0,
         "COMPONENTS": shape.components,
         "NHARM": shape.harmonics,
         "PATHS": len(shape.paths),

@@ -30,7 +30,8 @@ ENTRY int mace_convolve(long layer, const double* vectors, const T* sent, const 
     auto call = [&](auto* which) {
       using L = std::remove_pointer_t<decltype(which)>;
       const auto linear = linear_map(matrices, paths, nmatrix, npath, L::WIDTH, channels, width, width_channels);
-      mace::convolve<L>(in, npath ? &linear : nullptr, out);
+      if constexpr (L::BY_KIND) mace::convolve_kinds<L>(in, linear, out);
+      else mace::convolve<L>(in, npath ? &linear : nullptr, out);
     };
     @CONVOLVE@
   } catch (const std::bad_alloc&) { return 3; }
@@ -50,7 +51,8 @@ ENTRY int mace_convolve_backward(long layer, const double* vectors, const T* sen
     auto call = [&](auto* which) {
       using L = std::remove_pointer_t<decltype(which)>;
       const auto linear = linear_map(matrices, paths, nmatrix, npath, width, width_channels, L::WIDTH, channels);
-      mace::convolve_backward<L>(in, npath ? &linear : nullptr, gradient, nedge, d_vectors, d_sent);
+      if constexpr (L::BY_KIND) mace::convolve_kinds_backward<L>(in, linear, gradient, nedge, d_vectors);
+      else mace::convolve_backward<L>(in, npath ? &linear : nullptr, gradient, nedge, d_vectors, d_sent);
     };
     @CONVOLVE_BACKWARD@
   } catch (const std::bad_alloc&) { return 3; }

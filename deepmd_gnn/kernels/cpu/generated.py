@@ -16,6 +16,8 @@ from deepmd_gnn.kernels.cpu.contraction_code import (
     polynomials,
 )
 from deepmd_gnn.kernels.cpu.convolution_code import convolution_code, convolution_shape
+from deepmd_gnn.kernels.cpu.kinds import GeneratedKindConvolution, kind_sums
+from deepmd_gnn.kernels.cpu.kinds_code import kinds_code
 from deepmd_gnn.kernels.cpu.library import Library
 from deepmd_gnn.kernels.cpu.mixing import GeneratedLinear, generated_linears, mixes_messages, no_linear
 from deepmd_gnn.kernels.cpu.mixing_code import mixing_code
@@ -265,17 +267,29 @@ class Kernels:
         steps = [step.value.double().numpy() for step in energy_model.spherical_harmonics.steps]
         structs: list[str] = []
         self.linears = generated_linears(energy_model, lanes)
-        self.convolutions, self.contractions = [], []
+        self.convolutions: list[GeneratedConvolution | GeneratedKindConvolution] = []
+        self.contractions = []
         self.tables = [table.description() for table in found]
         products = getattr(energy_model, "products", ())
         for layer, (interaction, table) in enumerate(zip(energy_model.interactions, found, strict=True)):
             conv = interaction.conv_tp
             shape = convolution_shape(conv.coupling.value.double().numpy(), conv.input_dims, conv.paths)
+            place = ("interactions", layer, mixes_messages(interaction))
+            linear = self.linears.pop(place, None)
+            follows = getattr(interaction, place[2]) if linear else None
+            sums = kind_sums(energy_model, table, shape, follows, lanes) if layer == 0 else None
+            if sums:
+                blocks = with_room(in_vectors(sums.functions, lanes).to(dtype))
+                structs.append(kinds_code("Convolution0", shape.harmonics, steps, machine.registers))
+                nodes = sums.functions.shape[1]
+                self.convolutions.append(
+                    GeneratedKindConvolution(blocks, sums, nodes, energy_model.r_max, linear is not None)
+                )
+                continue
             structs.append(convolution_code(f"Convolution{layer}", shape, steps, machine.registers))
             rows = table.values.view(*table.values.shape[:2], len(shape.paths), -1, 4).transpose(3, 4)
             blocks = with_room(in_vectors(rows, lanes).to(dtype))
             size = (shape.width, interaction.linear_up.channels)
-            linear = self.linears.pop(("interactions", layer, mixes_messages(interaction)), None)
             self.convolutions.append(
                 GeneratedConvolution(
                     blocks, linear, layer, size, energy_model.ntypes, rows.shape[1], energy_model.r_max

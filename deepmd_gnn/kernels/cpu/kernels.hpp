@@ -25,7 +25,7 @@ struct Input {
   const T* sent;           // (nsender, components, channels)
   const T* table;          // (channel blocks, kinds, nodes, paths, NODE, LANES)
   const int64_t* sender;   // (nedge,)
-  const int64_t* kind;     // (nedge,) or null
+  const int64_t* kind;     // (nedge,) or null; of senders, (nsender,), where sums are by kinds of senders
   const int64_t* order;    // edges grouped by receiver
   const int64_t* begin;    // (nnode + 1,)
   long nnode, nsender, channels, nkind, ntable;
@@ -37,19 +37,19 @@ struct Input {
 // difference of the values, and of slope and curvature at the second node. With the difference in the table, neither
 // value nor derivative is a difference of large numbers.
 template <bool DERIVATIVE>
-static inline void hermite(double t, double inverse, T* w) {
-  const double t2 = t * t, t3 = t2 * t, t4 = t3 * t, t5 = t4 * t;
-  w[0] = t - 6 * t3 + 8 * t4 - 3 * t5;
+static inline void hermite(D t, double inverse, D* w) {
+  const D t2 = t * t, t3 = t2 * t, t4 = t3 * t, t5 = t4 * t;
+  w[0] = t - 6.0 * t3 + 8.0 * t4 - 3.0 * t5;
   w[1] = .5 * t2 - 1.5 * t3 + 1.5 * t4 - .5 * t5;
-  w[2] = 10 * t3 - 15 * t4 + 6 * t5;
-  w[3] = -4 * t3 + 7 * t4 - 3 * t5;
+  w[2] = 10.0 * t3 - 15.0 * t4 + 6.0 * t5;
+  w[3] = -4.0 * t3 + 7.0 * t4 - 3.0 * t5;
   w[4] = .5 * t3 - t4 + .5 * t5;
   if (DERIVATIVE) {
-    w[5] = inverse * (1 - 18 * t2 + 32 * t3 - 15 * t4);
-    w[6] = inverse * (t - 4.5 * t2 + 6 * t3 - 2.5 * t4);
-    w[7] = inverse * (30 * t2 - 60 * t3 + 30 * t4);
-    w[8] = inverse * (-12 * t2 + 28 * t3 - 15 * t4);
-    w[9] = inverse * (1.5 * t2 - 4 * t3 + 2.5 * t4);
+    w[5] = inverse * (1.0 - 18.0 * t2 + 32.0 * t3 - 15.0 * t4);
+    w[6] = inverse * (t - 4.5 * t2 + 6.0 * t3 - 2.5 * t4);
+    w[7] = inverse * (30.0 * t2 - 60.0 * t3 + 30.0 * t4);
+    w[8] = inverse * (-12.0 * t2 + 28.0 * t3 - 15.0 * t4);
+    w[9] = inverse * (1.5 * t2 - 4.0 * t3 + 2.5 * t4);
   }
 }
 
@@ -80,31 +80,19 @@ struct Edges {
   }
 };
 
-// Collect the edges within the cutoff of the receivers first … last, and where each receiver's edges begin.
+// Whether an edge reaches the cutoff; one that is not a number does not.
+static inline bool too_far(const Input& in, int64_t id) {
+  const double* v = in.vectors + 3 * id;
+  return v[0] * v[0] + v[1] * v[1] + v[2] * v[2] >= in.r_max * in.r_max;
+}
+
+// What collected edges need besides, from their numbers, for as many at once as a vector has lanes.
 template <class L, bool DERIVATIVE>
-static void collect(const Input& in, long first, long last, Edges<Edge<L::NHARM, DERIVATIVE>>& edges, long* starts) {
+static void prepare(const Input& in, Edges<Edge<L::NHARM, DERIVATIVE>>& edges) {
   typedef Edge<L::NHARM, DERIVATIVE> E;
-  const double inverse = (in.nodes - 1) / in.r_max, limit = in.r_max * in.r_max;
-  edges.reserve(in.begin[last] - in.begin[first]);
-  for (long i = first; i < last; ++i) {
-    starts[i - first] = edges.count;
-    for (int64_t k = in.begin[i]; k < in.begin[i + 1]; ++k) {
-      const int64_t id = in.order[k];
-      const double* v = in.vectors + 3 * id;
-      const double square = v[0] * v[0] + v[1] * v[1] + v[2] * v[2];
-      if (square >= limit) continue;  // an edge that is not a number stays
-      E& e = edges.data[edges.count++];
-      e.id = id;
-      e.row = in.sender[id] * L::COMPONENTS * LANES;
-      const double place = std::sqrt(square) * inverse;
-      long bin = place == place ? static_cast<long>(place) : 0;
-      if (bin > in.nodes - 2) bin = in.nodes - 2;
-      hermite<DERIVATIVE>(place - bin, inverse, e.w);
-      e.bin = ((in.kind ? in.kind[id] : 0) * in.ntable + bin) * L::PATHS * NODE * LANES;
-    }
-  }
+  constexpr int WEIGHTS = DERIVATIVE ? 10 : 5;
+  const double inverse = (in.nodes - 1) / in.r_max;
   const long count = edges.count;
-  starts[last - first] = count;
   for (long begin = 0; begin < count; begin += DLANES) {
     const long n = count - begin < DLANES ? count - begin : DLANES;
     D x[3] = {};
@@ -114,12 +102,23 @@ static void collect(const Input& in, long first, long last, Edges<Edge<L::NHARM,
     }
     D length = x[0] * x[0] + x[1] * x[1] + x[2] * x[2];
     for (int i = 0; i < DLANES; ++i) length[i] = std::sqrt(length[i]);
+    D between = length * inverse, w[WEIGHTS];
+    long bins[DLANES];
+    for (int i = 0; i < DLANES; ++i) {
+      const double place = between[i];
+      bins[i] = place == place ? static_cast<long>(place) : 0;
+      if (bins[i] > in.nodes - 2) bins[i] = in.nodes - 2;
+      between[i] = place - bins[i];
+    }
+    hermite<DERIVATIVE>(between, inverse, w);
     const D reciprocal = 1.0 / length;
     for (int k = 0; k < 3; ++k) x[k] *= reciprocal;
     D y[L::NHARM], g[DERIVATIVE ? L::NHARM : 1][3];
     L::template harmonics<DERIVATIVE>(x, reciprocal, y, g);
     for (long i = 0; i < n; ++i) {
       E& e = edges.data[begin + i];
+      e.bin = (e.bin * in.ntable + bins[i]) * L::PATHS * NODE * LANES;
+      for (int q = 0; q < WEIGHTS; ++q) e.w[q] = w[q][i];
       for (int q = 0; q < L::NHARM; ++q) e.y[q] = y[q][i];
       if (DERIVATIVE) {
         for (int q = 0; q < L::NHARM; ++q)
@@ -128,6 +127,35 @@ static void collect(const Input& in, long first, long last, Edges<Edge<L::NHARM,
         for (int k = 0; k < 4; ++k) e.f[k] = 0;
       }
     }
+  }
+}
+
+// Collect the edges within the cutoff of the receivers first … last, and where each receiver's edges begin.
+template <class L, bool DERIVATIVE>
+static void collect(const Input& in, long first, long last, Edges<Edge<L::NHARM, DERIVATIVE>>& edges, long* starts) {
+  typedef Edge<L::NHARM, DERIVATIVE> E;
+  edges.reserve(in.begin[last] - in.begin[first]);
+  for (long i = first; i < last; ++i) {
+    starts[i - first] = edges.count;
+    for (int64_t k = in.begin[i]; k < in.begin[i + 1]; ++k) {
+      const int64_t id = in.order[k];
+      if (too_far(in, id)) continue;
+      E& e = edges.data[edges.count++];
+      e.id = id;
+      e.row = in.sender[id] * L::COMPONENTS * LANES;
+      e.bin = in.kind ? in.kind[id] : 0;  // the table; prepare() makes it the place there
+    }
+  }
+  starts[last - first] = edges.count;
+  prepare<L, DERIVATIVE>(in, edges);
+}
+
+// The derivatives of the collected edges, from along and across their directions.
+template <class E>
+static void put_forces(const Edges<E>& edges, double* d_vectors) {
+  for (long n = 0; n < edges.count; ++n) {
+    const auto& e = edges.data[n];
+    for (int k = 0; k < 3; ++k) d_vectors[3 * e.id + k] = double(e.f[k]) + double(e.f[3]) * double(e.u[k]);
   }
 }
 
@@ -209,10 +237,7 @@ static void convolve_backward(const Input& in, const Mixing* linear, const T* gr
           L::template backward<false>(begin, end, in.table + b * table, features, upstream, in.channels,
                                       in.channels - b * LANES, nullptr);
       }
-    for (long n = 0; n < edges.count; ++n) {
-      const auto& e = edges.data[n];
-      for (int k = 0; k < 3; ++k) d_vectors[3 * e.id + k] = double(e.f[k]) + double(e.f[3]) * double(e.u[k]);
-    }
+    put_forces(edges, d_vectors);
   }
   if (d_sent) unpack(sums.data, rows, in.channels, d_sent);
 }

@@ -45,9 +45,9 @@ class Library:
         self.lanes = machine.vector_bytes // dtype.itemsize
         head = f"typedef {NAME[dtype]} T;\n#define VECTOR_BYTES {machine.vector_bytes}\n"
         text = files("deepmd_gnn.kernels.cpu")
-        vectors, maps, loops = (
+        vectors, maps, loops, kinds = (
             text.joinpath(f"{name}.hpp").read_text(encoding="utf-8")
-            for name in ("vectors", "mixing", "kernels")
+            for name in ("vectors", "mixing", "kernels", "kinds")
         )
         body = "namespace mace {\n" + "\n".join(structs) + "}\n"
         entries = _fill(
@@ -55,7 +55,8 @@ class Library:
         )
         shim = text.joinpath("shim.hpp").read_text(encoding="utf-8").replace("@T@", NAME[dtype])
         self.compiled = Compiled(
-            {"kernels": head + vectors + mixing + maps + loops + body + entries, "shim": shim}, machine.flags
+            {"kernels": head + vectors + mixing + maps + loops + kinds + body + entries, "shim": shim},
+            machine.flags,
         )
         self._loaded: ctypes.CDLL | None = None
 

@@ -7,8 +7,9 @@ import torch
 
 from deepmd_gnn.graph.arrangement import slots_per_chunk
 from deepmd_gnn.kernels.cpu.generated import not_covered, radial_tables
+from deepmd_gnn.kernels.tables.functions import combinations
 from deepmd_gnn.kernels.tables.probe import compared, probe_atoms
-from deepmd_gnn.kernels.tables.radial import TOLERANCE, RadialTable, slope_factors, value_factors
+from deepmd_gnn.kernels.tables.radial import RadialTable, slope_factors, value_factors
 from deepmd_gnn.nn.staged_network import StagedNetwork
 
 log = logging.getLogger("deepmd.deepmd_gnn")
@@ -91,35 +92,6 @@ def _fill_reader(reader: Any, values: torch.Tensor, per_angstrom: float, like: t
     reader.table.value = values.transpose(2, 3).to(like.device, like.dtype).contiguous()
     reader.polynomials.value = polynomials(per_angstrom).to(like.device)
     reader.per_angstrom.value = torch.tensor(per_angstrom, dtype=torch.float64, device=like.device)
-
-
-def combinations(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """The fewest functions of the distance of which all radial weights are combinations.
-
-    Parameters
-    ----------
-    values : torch.Tensor
-        Table of one kind of edges, float64, shape (nodes, weights, 4).
-    dtype : torch.dtype
-        Precision of the network.
-
-    Returns
-    -------
-    torch.Tensor
-        Orthonormal rows, shape (nfunction, weights): functions times these are weights within the tolerance of the table, and
-        weights times their transposed are functions.
-    """
-    parts = [values[:, :, column] / values[:, :, column].abs().max().clamp(min=1e-300) for column in (0, 1)]
-    rows = torch.cat(parts)
-    basis = torch.linalg.svd(rows, full_matrices=False)[2]
-    tolerances = TOLERANCE[dtype]
-    number = 8
-    while number < len(basis):
-        errors = (rows @ basis[:number].T @ basis[:number] - rows).abs().split(len(values))
-        if all(float(error.max()) <= most for error, most in zip(errors, tolerances, strict=True)):
-            break
-        number += 8
-    return basis[:number]
 
 
 def polynomials(per_angstrom: float) -> torch.Tensor:

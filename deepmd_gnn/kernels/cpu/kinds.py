@@ -1,0 +1,182 @@
+"""The first layer's convolution where atoms of an element all send the same: tables of few functions, and matrices that bring the channels."""
+
+from typing import Any, NamedTuple
+
+import torch
+
+from deepmd_gnn.graph.atom_graph import AtomGraph
+from deepmd_gnn.kernels import operators
+from deepmd_gnn.kernels.cpu.convolution_code import ConvolutionShape
+from deepmd_gnn.kernels.cpu.mixing import linear_matrices, mapped_width, used_paths
+from deepmd_gnn.kernels.cpu.vectors import in_vectors
+from deepmd_gnn.kernels.tables.functions import combinations
+from deepmd_gnn.kernels.tables.radial import RadialTable
+from deepmd_gnn.nn.linear import Linear
+
+# How many functions it takes depends on the weights; a compiled program is for a multiple of this.
+FUNCTIONS = 16
+# Bytes of the matrices: one for each element and degree.
+LARGEST_MATRICES = 64 * 2**20
+
+
+class KindSums(NamedTuple):
+    """What the kernel of the first layer reads."""
+
+    functions: torch.Tensor
+    """Table of the functions of the distance, float64, shape (1, nodes, 1, 4, nfunction)."""
+    matrices: torch.Tensor
+    """From functions to channels of the result, float64, shape (ntypes, npath, nfunction, channels)."""
+    paths: list[tuple[int, int, int]]
+    """First harmonic, first component of the result and number of components of each matrix."""
+    width: int
+    """Components of the result."""
+
+
+def kind_sums(
+    energy_model: Any, table: RadialTable, shape: ConvolutionShape, linear: Linear | None, lanes: int
+) -> KindSums | None:
+    """Write the convolution of the first layer, and the linear map that follows, as sums over kinds of senders.
+
+    Parameters
+    ----------
+    energy_model : MaceEnergy or NequipEnergy
+        The network.
+    table : RadialTable
+        Radial weights of the first layer.
+    shape : ConvolutionShape
+        Its paths.
+    linear : Linear, optional
+        The map, if it is to be included.
+    lanes : int
+        Numbers in a vector of the CPU.
+
+    Returns
+    -------
+    KindSums or None
+        None if the layer has another form, or if an edge would not need fewer vectors.
+    """
+    sent = energy_model.sent_by_types()
+    degrees = [_degree(path.coupling, path.target) for path in shape.paths]
+    if sent is None or table.values.shape[0] > 1 or shape.components > 1 or None in degrees:
+        return None
+    nodes, weights = table.values.shape[1:3]
+    mixing = combinations(table.values[0], energy_model.dtype)
+    mixing = torch.nn.functional.pad(mixing, (0, 0, 0, -len(mixing) % FUNCTIONS))
+    channels = weights // len(shape.paths)
+    if -(-len(mixing) // lanes) >= len(shape.paths) * -(-channels // lanes):
+        return None
+    features = sent.detach().double().cpu().reshape(energy_model.ntypes, 1, channels)
+    blocks: dict[tuple[int, int, int], torch.Tensor] = {}
+    for p, (path, found) in enumerate(zip(shape.paths, degrees, strict=True)):
+        assert found is not None
+        first, factor = found
+        size = 2 * int(first**0.5) + 1
+        part = mixing[:, p * channels : (p + 1) * channels] * features * factor
+        for target, matrix in _maps(linear, path.target, size, channels):
+            key = (first, target, size)
+            blocks[key] = blocks.get(key, torch.zeros(())) + part @ matrix
+    size = sum(block.numel() for block in blocks.values()) * energy_model.dtype.itemsize
+    if not blocks or 2 * size > LARGEST_MATRICES:
+        return None
+    functions = torch.einsum("nwk,fw->nkf", table.values[0], mixing).view(1, nodes, 1, 4, -1)
+    width = mapped_width(linear) if linear else shape.width
+    return KindSums(functions, torch.stack(list(blocks.values()), dim=1), list(blocks), width)
+
+
+def _degree(coupling: dict[tuple[int, int], dict[int, float]], target: int) -> tuple[int, float] | None:
+    """First harmonic and coefficient of a path that multiplies scalars by the harmonics of a degree; None for another one."""
+    first = min((m2 for _, m2 in coupling), default=0)
+    factor = next(iter(coupling[0, first].values())) if coupling else 0.0
+    size = 2 * int(first**0.5) + 1
+    expected = {(0, first + m): {target + m: factor} for m in range(size)}
+    same = coupling.keys() == expected.keys() and all(
+        coupling[pair].keys() == wanted.keys()
+        and all(abs(value - factor) <= 1e-12 * abs(factor) for value in coupling[pair].values())
+        for pair, wanted in expected.items()
+    )
+    return (first, factor) if same and int(first**0.5) ** 2 == first else None
+
+
+def _maps(linear: Linear | None, source: int, size: int, channels: int) -> list[tuple[int, torch.Tensor]]:
+    """Where the components that begin at `source` go, and by which matrices, float64, shape (channels, ·)."""
+    if linear is None:
+        return [(source, torch.eye(channels, dtype=torch.float64))]
+    matrices = linear_matrices(linear)[0].double().cpu()
+    return [
+        (target, matrix)
+        for (begin, target, dim), matrix in zip(used_paths(linear), matrices, strict=True)
+        if begin == source and dim == size
+    ]
+
+
+class GeneratedKindConvolution(torch.nn.Module):
+    """Radial network, convolution and linear map of the first layer, by sums over kinds of senders.
+
+    Parameters
+    ----------
+    table : torch.Tensor
+        Functions of the distance, shape (blocks of functions, 1, nodes, 1, 4, lanes).
+    sums : KindSums
+        Matrices and paths.
+    nodes : int
+        Nodes of the table from 0 to the cutoff; those behind are room.
+    r_max : float
+        Cutoff, Å.
+    mixed : bool
+        Whether the linear map that follows is included.
+    """
+
+    table: torch.Tensor
+    grid: torch.Tensor
+    ones: torch.Tensor
+    matrices: torch.Tensor
+    paths: torch.Tensor
+    backward_matrices: torch.Tensor
+    backward_paths: torch.Tensor
+
+    def __init__(self, table: torch.Tensor, sums: KindSums, nodes: int, r_max: float, mixed: bool) -> None:
+        super().__init__()
+        lanes = table.shape[-1]
+        matrices = sums.matrices.to(table.dtype)
+        ntypes, npath, nfunction, self.channels = matrices.shape
+        matrices = matrices.view(1, ntypes * npath, nfunction, self.channels)
+        rows = torch.tensor([(*path, index) for index, path in enumerate(sums.paths)])
+        self.register_buffer("table", table)
+        self.register_buffer("grid", torch.tensor([nodes, r_max], dtype=torch.float64))
+        # Tells the operator how many functions there are.
+        self.register_buffer("ones", torch.ones(1, 1, nfunction, dtype=table.dtype))
+        self.register_buffer("matrices", in_vectors(matrices, lanes))
+        self.register_buffer("backward_matrices", in_vectors(matrices.transpose(2, 3), lanes))
+        self.register_buffer("paths", rows[torch.argsort(rows[:, 1], stable=True)])
+        turned = rows[:, [1, 0, 2, 3]]
+        self.register_buffer("backward_paths", turned[torch.argsort(turned[:, 1], stable=True)])
+        self.width, self.mixed = sums.width, mixed
+
+    def forward(
+        self,
+        sent: torch.Tensor,  # noqa: ARG002 - in the matrices
+        graph: AtomGraph,
+        harmonics: torch.Tensor,  # noqa: ARG002 - found in the kernel
+        radial: torch.Tensor,  # noqa: ARG002 - from the table
+    ) -> torch.Tensor:
+        """See :class:`~deepmd_gnn.nn.convolution.Convolution`, shape (nnode, width, channels)."""
+        assert graph.order is not None
+        assert graph.begin is not None
+        return operators.convolve(
+            -graph.edge_vec,
+            self.ones,
+            self.table,
+            self.grid,
+            graph.edge_index[0].contiguous(),
+            graph.sender_types,
+            graph.order,
+            graph.begin,
+            self.matrices,
+            self.paths,
+            self.backward_matrices,
+            self.backward_paths,
+            0,
+            1,
+            self.width,
+            self.channels,
+        )
