@@ -124,9 +124,14 @@ def first_sums(model, lanes=8):
 
 
 @pytest.mark.parametrize("precision", ["float64", "float32"])
-def test_first_layer_by_elements_of_the_neighbors(precision):
+@pytest.mark.parametrize(
+    "options",
+    [{"max_L": 1}, {"distance_transform": "Agnesi"}, {"interaction_first": "RealAgnosticResidualNonLinear"}],
+    ids=["vectors", "a table for each pair", "non-linear"],
+)
+def test_first_layer_by_elements_of_the_neighbors(precision, options):
     """Of six elements two are there, in another order; some atoms have neighbours of one only, one has none."""
-    options = {"type_map": ["H", "C", "N", "O", "Cu", "Mo"], "atomic_energies": [0.0] * 6, "max_L": 1}
+    options = {**options, "type_map": ["H", "C", "N", "O", "Cu", "Mo"], "atomic_energies": [0.0] * 6}
     model = tiny_model(precision=precision, **options)
     coord = np.random.default_rng(3).uniform(0.0, 4.0, (8, 3))
     coord[6:] += [[20.0, 0.0, 0.0], [40.0, 0.0, 0.0]]
@@ -155,17 +160,9 @@ def test_first_layer_without_edges():
     assert_close(found, expected, NATIVE["float64"], "energy")
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"distance_transform": "Agnesi"},
-        {"interaction_first": "RealAgnosticResidualNonLinear"},
-        OPTIONS["charged"],
-    ],
-    ids=["radial weights by pairs", "by embeddings of elements", "features of frames"],
-)
-def test_first_layers_that_know_more_than_elements(options):
-    convolution = generated.Kernels(tiny_model(**options).energy_model).convolutions[0]
+def test_first_layer_that_knows_more_than_elements():
+    """Charge and spin of the frame."""
+    convolution = generated.Kernels(tiny_model(**OPTIONS["charged"]).energy_model).convolutions[0]
     assert isinstance(convolution, generated.GeneratedConvolution)
 
 

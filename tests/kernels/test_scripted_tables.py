@@ -111,7 +111,7 @@ def test_combinations_of_functions():
     """As few functions as the tolerance allows, eight at a time."""
     torch.manual_seed(0)
     values = torch.einsum("nfk,fw->nwk", torch.randn(40, 5, 4).double(), torch.randn(5, 30).double())
-    basis = combinations(values, torch.float64)
+    basis = combinations(values.view(2, 20, 30, 4), torch.float64)
     assert basis.shape == (8, 30)
     back = torch.einsum("nwk,fw,fv->nvk", values, basis, basis)
     assert torch.allclose(back, values, rtol=0, atol=1e-12 * float(values.abs().max()))

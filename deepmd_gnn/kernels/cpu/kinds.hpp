@@ -7,8 +7,8 @@ namespace mace {
 struct Kinds {
   std::unique_ptr<Scratch> memory;
   int64_t *slot, *present;  // of each kind, or -1; kind of each slot
-  long count = 0;
-  Kinds(const Input& in, long nkind) {
+  long known, count = 0;
+  Kinds(const Input& in, long nkind) : known(nkind) {
     memory.reset(new Scratch(2 * nkind * long(sizeof(int64_t) / sizeof(T))));
     slot = reinterpret_cast<int64_t*>(memory->data);
     present = slot + nkind;
@@ -46,7 +46,9 @@ static void collect_by_kind(const Input& in, const Kinds& kinds, long first, lon
       if (too_far(in, id)) continue;
       E& e = edges.data[next[kinds.of(in, id)]++];
       e.id = id;
-      e.row = e.bin = 0;
+      e.row = 0;
+      // One table, or one for each pair of kinds; receivers are the first of the senders.
+      e.bin = in.nkind > 1 ? in.kind[in.sender[id]] * kinds.known + in.kind[i] : 0;
     }
   }
   prepare<L, DERIVATIVE>(in, edges);
@@ -82,7 +84,8 @@ template <class L>
 static void convolve_kinds(const Input& in, const Mixing& linear, T* out) {
   const Kinds kinds(in, linear.nmatrix / linear.npath);
   const KindMap sums_to_channels(linear, kinds, L::NHARM, true);
-  const long functions = in.channels, blocks = functions / LANES, table = in.ntable * L::PATHS * NODE * LANES;
+  const long functions = in.channels, blocks = functions / LANES;
+  const long table = in.nkind * in.ntable * L::PATHS * NODE * LANES;
   const long block = LARGEST_BLOCK / 4, row = L::NHARM * functions, width = kinds.count * row;
   Edges<Edge<L::NHARM, false>> edges;
   Scratch sums(block * width), places((block * kinds.count + 1) * long(sizeof(long) / sizeof(T)));
@@ -106,7 +109,8 @@ static void convolve_kinds_backward(const Input& in, const Mixing& linear, const
                                     double* d_vectors) {
   const Kinds kinds(in, linear.nmatrix / linear.npath);
   const KindMap channels_to_sums(linear, kinds, L::NHARM, false);
-  const long functions = in.channels, blocks = functions / LANES, table = in.ntable * L::PATHS * NODE * LANES;
+  const long functions = in.channels, blocks = functions / LANES;
+  const long table = in.nkind * in.ntable * L::PATHS * NODE * LANES;
   const long block = LARGEST_BLOCK / 4, row = L::NHARM * functions, width = kinds.count * row;
   Edges<Edge<L::NHARM, true>> edges;
   Scratch sums(block * width), places((block * kinds.count + 1) * long(sizeof(long) / sizeof(T)));

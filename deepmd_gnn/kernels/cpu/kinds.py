@@ -23,7 +23,7 @@ class KindSums(NamedTuple):
     """What the kernel of the first layer reads."""
 
     functions: torch.Tensor
-    """Table of the functions of the distance, float64, shape (1, nodes, 1, 4, nfunction)."""
+    """Table of the functions of the distance, for one kind of edges or each pair of elements, float64, shape (kinds, nodes, 1, 4, nfunction)."""
     matrices: torch.Tensor
     """From functions to channels of the result, float64, shape (ntypes, npath, nfunction, channels)."""
     paths: list[tuple[int, int, int]]
@@ -57,10 +57,10 @@ def kind_sums(
     """
     sent = energy_model.sent_by_types()
     degrees = [_degree(path.coupling, path.target) for path in shape.paths]
-    if sent is None or table.values.shape[0] > 1 or shape.components > 1 or None in degrees:
+    if sent is None or shape.components > 1 or None in degrees:
         return None
-    nodes, weights = table.values.shape[1:3]
-    mixing = combinations(table.values[0], energy_model.dtype)
+    kinds, nodes, weights = table.values.shape[:3]
+    mixing = combinations(table.values, energy_model.dtype)
     mixing = torch.nn.functional.pad(mixing, (0, 0, 0, -len(mixing) % FUNCTIONS))
     channels = weights // len(shape.paths)
     if -(-len(mixing) // lanes) >= len(shape.paths) * -(-channels // lanes):
@@ -78,7 +78,7 @@ def kind_sums(
     size = sum(block.numel() for block in blocks.values()) * energy_model.dtype.itemsize
     if not blocks or 2 * size > LARGEST_MATRICES:
         return None
-    functions = torch.einsum("nwk,fw->nkf", table.values[0], mixing).view(1, nodes, 1, 4, -1)
+    functions = torch.einsum("znwk,fw->znkf", table.values, mixing).view(kinds, nodes, 1, 4, -1)
     width = mapped_width(linear) if linear else shape.width
     return KindSums(functions, torch.stack(list(blocks.values()), dim=1), list(blocks), width)
 
@@ -115,7 +115,7 @@ class GeneratedKindConvolution(torch.nn.Module):
     Parameters
     ----------
     table : torch.Tensor
-        Functions of the distance, shape (blocks of functions, 1, nodes, 1, 4, lanes).
+        Functions of the distance, shape (blocks of functions, kinds, nodes, 1, 4, lanes).
     sums : KindSums
         Matrices and paths.
     nodes : int

@@ -80,7 +80,7 @@ def fill(network: Any, tables: list[RadialTable]) -> None:
         # Where all senders of an element send the same.
         if layer == 0 and kinds == 1 and part.height == len(part.order):
             of_kinds = network.get_submodule("interactions.0.conv_tp.of_kinds")
-            mixing = combinations(weights[0], part.mixing.value.dtype)
+            mixing = combinations(weights, part.mixing.value.dtype)
             functions = torch.einsum("nwk,fw->nfk", weights[0], mixing).unsqueeze(0)
             _fill_reader(of_kinds, functions, per_angstrom[layer], part.mixing.value)
             of_kinds.weights_of_functions.value = mixing.to(part.mixing.value)
