@@ -340,9 +340,10 @@ ARCHITECTURES = {
             "num_radial_basis": 16,
             "use_last_readout_only": True,
             "atom_exclude_types": [1],
-            # Without kernels TorchInductor's time grows with the number of paths: minutes with more.
+            # Without kernels TorchInductor's time grows with the number of paths: minutes with more. The product squares the vectors.
+            "max_L": 0,
             "max_ell": 1,
-            "correlation": 1,
+            "correlation": 2,
         },
         ("frozen", "lammps"),
     ),

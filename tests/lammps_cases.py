@@ -41,7 +41,8 @@ class ModelFiles:
         blind = name.startswith("blind_")
 
         def make(path):
-            with inductor_config.patch({"cpp.threads": 2 if name in THREADED else 1}):
+            # Settings are part of what a compiled program is kept under: the others have those of `dp`, to share theirs with it.
+            with inductor_config.patch({"cpp.threads": 2}) if name in THREADED else nullcontext():
                 freeze(tiny_model(**STRONG, **MODELS[name.removeprefix("blind_")]), path, blind)
 
         return once(self.folder / f"{name}{kind}", make)
@@ -70,6 +71,8 @@ class NoExchange(torch.nn.Module):
     def forward(
         self, features: torch.Tensor, nsender: int, comm_dict: dict[str, torch.Tensor] | None
     ) -> torch.Tensor:
+        if comm_dict is None:  # one rank that folds its ghosts: the program is that of the model itself, and compiled already
+            return features
         nghost = nsender - features.shape[0]
         return torch.cat([features, features.new_zeros(nghost, features.shape[1])])
 

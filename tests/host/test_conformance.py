@@ -51,7 +51,7 @@ class TestNequip(Conformance):
 class TestFilesOfNequip(ConformanceOfFiles):
     @pytest.fixture
     def model(self):
-        return tiny_nequip(l_max=2, num_layers=3)
+        return tiny_nequip()  # one exchange of scalars and vectors: compiling takes as long as there are paths
 
 
 def test_thirteen_architectures():
