@@ -87,6 +87,12 @@ def _without_optimiser():
     return folder / "plain.so"
 
 
+def not_optimised(environment):
+    """Variables of a process whose TorchScript evaluates graphs as they are written."""
+    before = [str(_without_optimiser()), environment.get("LD_PRELOAD")]
+    return {**environment, "LD_PRELOAD": ":".join(filter(None, before))}
+
+
 def run_lammps(folder, script, ranks=1, timeout=180, optimised=False):
     """Run an input script in a folder; one rank without mpirun, as most users start it.
 
@@ -106,8 +112,7 @@ def run_lammps(folder, script, ranks=1, timeout=180, optimised=False):
     """
     environment, program = lammps_environment()
     if not optimised:
-        before = [str(_without_optimiser()), environment.get("LD_PRELOAD")]
-        environment = {**environment, "LD_PRELOAD": ":".join(filter(None, before))}
+        environment = not_optimised(environment)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "in.lmp").write_text(script)
     command = [program, "-in", "in.lmp", "-log", "log.lammps", "-nocite"]

