@@ -71,9 +71,8 @@ class NoExchange(torch.nn.Module):
     def forward(
         self, features: torch.Tensor, nsender: int, comm_dict: dict[str, torch.Tensor] | None
     ) -> torch.Tensor:
-        if (
-            comm_dict is None
-        ):  # one rank that folds its ghosts: the program is that of the model itself, and compiled already
+        # One rank that folds its ghosts: the program is that of the model itself, and compiled already.
+        if comm_dict is None:
             return features
         nghost = nsender - features.shape[0]
         return torch.cat([features, features.new_zeros(nghost, features.shape[1])])

@@ -51,9 +51,8 @@ class TestNequip(Conformance):
 class TestFilesOfNequip(ConformanceOfFiles):
     @pytest.fixture
     def model(self):
-        return (
-            tiny_nequip()
-        )  # one exchange of scalars and vectors: compiling takes as long as there are paths
+        # One exchange of scalars and vectors: compiling takes as long as there are paths.
+        return tiny_nequip()
 
 
 def test_thirteen_architectures():
