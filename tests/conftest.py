@@ -3,6 +3,7 @@ import gc
 import hashlib
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -178,14 +179,29 @@ def _programs():
     from preloaded import programs
 
     with programs() as folder:
-        yield folder
+        yield folder, _imports_read()
+
+
+def _imports_read():
+    """Variables of the environment, also those that libraries have set behind Python's back, that decide whether a process may be a fork."""
+    from preloaded.server import READ_AT_IMPORT
+
+    lines = subprocess.run(["env", "-0"], capture_output=True, text=True, check=True).stdout.split("\0")
+    return dict(line.split("=", 1) for line in lines if line.startswith(READ_AT_IMPORT))
 
 
 @pytest.fixture(scope="module")
 def preloaded(_programs):
     """Python, `dp`, `deepmd-gnn` and `lmp` that tests of a module start have their imports done, see preloaded/."""
+    folder, before = _programs
     beside = str(Path(sys.executable).parent)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "executable", str(_programs / "python"))
-        patch.setenv("PATH", os.pathsep.join([str(_programs), beside, os.environ["PATH"]]))
+        # What earlier tests, or libraries they used, have left would make every process import for itself.
+        for name in _imports_read().keys() - before.keys():
+            patch.delenv(name, raising=False)
+            os.unsetenv(name)
+        for name, value in before.items():
+            patch.setenv(name, value)
+        patch.setattr(sys, "executable", str(folder / "python"))
+        patch.setenv("PATH", os.pathsep.join([str(folder), beside, os.environ["PATH"]]))
         yield
