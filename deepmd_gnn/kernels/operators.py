@@ -69,7 +69,8 @@ def convolve(
     grid : torch.Tensor
         How many of the nodes lie between 0 and the cutoff, and the cutoff in Å, float64, shape (2,).
     sender, kind : torch.Tensor
-        Row of the sender and of the table of each edge, int64, shape (nedge,); `kind` is empty if there is one table.
+        Row of the sender and of the table of each edge, int64, shape (nedge,); `kind` is empty if there is one table. Where a layer sums over
+        kinds of senders (:mod:`~deepmd_gnn.kernels.cpu.kinds`), it has these, shape (nsender,).
     order, begin : torch.Tensor
         Edges grouped by receiver, and where each group begins and the last one ends, int64, shapes (·,), (nnode + 1,).
     matrices, paths, backward_matrices, backward_paths : torch.Tensor

@@ -80,8 +80,8 @@ struct Edges {
   }
 };
 
-// Whether an edge reaches the cutoff; one that is not a number does not.
-static inline bool too_far(const Input& in, int64_t id) {
+// Whether an edge reaches the cutoff; one that is not a number does not. Compiled once: who asks twice gets the same answer.
+static __attribute__((noinline)) bool too_far(const Input& in, int64_t id) {
   const double* v = in.vectors + 3 * id;
   return v[0] * v[0] + v[1] * v[1] + v[2] * v[2] >= in.r_max * in.r_max;
 }

@@ -53,17 +53,20 @@ def kind_sums(
     Returns
     -------
     KindSums or None
-        None if the layer has another form, or if an edge would not need fewer vectors.
+        None if the layer has another form, or if this one would not be faster.
     """
     sent = energy_model.sent_by_types()
+    if sent is None or shape.components > 1:
+        return None
     degrees = [_degree(path.coupling, path.target) for path in shape.paths]
-    if sent is None or shape.components > 1 or None in degrees:
+    if None in degrees:
         return None
     kinds, nodes, weights = table.values.shape[:3]
     mixing = combinations(table.values, energy_model.dtype)
     mixing = torch.nn.functional.pad(mixing, (0, 0, 0, -len(mixing) % FUNCTIONS))
     channels = weights // len(shape.paths)
-    if -(-len(mixing) // lanes) >= len(shape.paths) * -(-channels // lanes):
+    neighbors = float(energy_model.avg_num_neighbors)
+    if not pays(shape, channels, len(mixing), energy_model.ntypes, neighbors, lanes):
         return None
     features = sent.detach().double().cpu().reshape(energy_model.ntypes, 1, channels)
     blocks: dict[tuple[int, int, int], torch.Tensor] = {}
@@ -81,6 +84,35 @@ def kind_sums(
     functions = torch.einsum("znwk,fw->znkf", table.values, mixing).view(kinds, nodes, 1, 4, -1)
     width = mapped_width(linear) if linear else shape.width
     return KindSums(functions, torch.stack(list(blocks.values()), dim=1), list(blocks), width)
+
+
+def pays(
+    shape: ConvolutionShape, channels: int, functions: int, ntypes: int, neighbors: float, lanes: int
+) -> bool:
+    """Whether sums over kinds of senders are faster, by operations on vectors of an atom, forward and backward.
+
+    An edge costs less, by fewer vectors and fewer radial weights; the map costs more with each element. Where not all elements of the model
+    are there, they are faster than this says.
+
+    Parameters
+    ----------
+    shape : ConvolutionShape
+        Paths of the layer.
+    channels, functions, ntypes, lanes : int
+        Channels of the features, functions of the distance, elements, numbers in a vector of the CPU.
+    neighbors : float
+        Mean number of neighbours of an atom.
+
+    Returns
+    -------
+    bool
+    """
+    # Interpolation of a weight and its slope, and what follows for each harmonic.
+    weight, harmonic = 30, 5
+    before = -(-channels // lanes) * (weight * len(shape.paths) + (harmonic + 1) * shape.harmonics)
+    after = -(-functions // lanes) * (weight + harmonic * shape.harmonics)
+    maps = 2 * shape.harmonics * channels * (ntypes * functions - channels) / lanes
+    return neighbors * (before - after) > maps
 
 
 def _degree(coupling: dict[tuple[int, int], dict[int, float]], target: int) -> tuple[int, float] | None:
