@@ -157,9 +157,13 @@ def convolution_code(name: str, shape: ConvolutionShape, steps: list[Array], reg
         "PATHS": len(shape.paths),
         "WIDTH": shape.width,
     }
+    return class_code(name, constants, harmonics_code(steps), _forward(shape, registers), _backward(shape))
+
+
+def class_code(name: str, constants: dict[str, int], *functions: str) -> str:
+    """A class of constants and static member functions, in C++."""
     members = " ".join(f"static constexpr int {key} = {value};" for key, value in constants.items())
-    parts = [members, harmonics_code(steps), _forward(shape, registers), _backward(shape)]
-    return f"struct {name} {{\n" + "\n".join(parts) + "\n};\n"
+    return f"struct {name} {{\n" + "\n".join([members, *functions]) + "\n};\n"
 
 
 def _groups(shape: ConvolutionShape, registers: int) -> list[list[tuple[int, tuple[int, int]]]]:

@@ -79,54 +79,68 @@ struct KindMap {
   }
 };
 
+// What both directions need: receivers are taken a few at a time, so that their sums stay in the cache.
+template <class L>
+struct KindSums {
+  static constexpr long BLOCK = LARGEST_BLOCK / 4;
+  const Kinds kinds;
+  const KindMap map;
+  const long functions, table, row;  // numbers of a vector's table, and of the sums of a receiver and kind
+  Scratch sums, places;
+  long* const starts;  // see collect_by_kind
+  MixingMemory memory;
+  KindSums(const Input& in, const Mixing& linear, bool from_sums)
+      : kinds(in, linear.nmatrix / linear.npath), map(linear, kinds, L::NHARM, from_sums), functions(in.channels),
+        table(in.nkind * in.ntable * L::PATHS * NODE * LANES), row(L::NHARM * functions),
+        sums(BLOCK * kinds.count * row), places((BLOCK * kinds.count + 1) * long(sizeof(long) / sizeof(T))),
+        starts(reinterpret_cast<long*>(places.data)), memory(map.map.npath) {}
+
+  // Call for each block of receivers, from its first to after its last.
+  template <class F>
+  static void for_blocks(long nnode, F f) {
+    for (long first = 0; first < nnode; first += BLOCK) f(first, first + BLOCK < nnode ? first + BLOCK : nnode);
+  }
+  // Call for the edges of each receiver and kind, with a vector's table and sums.
+  template <class E, class F>
+  void for_sums(const Input& in, const Edges<E>& edges, long receivers, F f) {
+    for (long n = 0; n < receivers * kinds.count; ++n)
+      for (long b = 0; b < functions / LANES; ++b)
+        f(edges.data + starts[n], edges.data + starts[n + 1], in.table + b * table, sums.data + n * row + b * LANES);
+  }
+};
+
 // out: (nnode, linear.width, linear.width_channels)
 template <class L>
 static void convolve_kinds(const Input& in, const Mixing& linear, T* out) {
-  const Kinds kinds(in, linear.nmatrix / linear.npath);
-  const KindMap sums_to_channels(linear, kinds, L::NHARM, true);
-  const long functions = in.channels, blocks = functions / LANES;
-  const long table = in.nkind * in.ntable * L::PATHS * NODE * LANES;
-  const long block = LARGEST_BLOCK / 4, row = L::NHARM * functions, width = kinds.count * row;
-  Edges<Edge<L::NHARM, false>> edges;
-  Scratch sums(block * width), places((block * kinds.count + 1) * long(sizeof(long) / sizeof(T)));
-  long* starts = reinterpret_cast<long*>(places.data);
-  MixingMemory memory(sums_to_channels.map.npath);
-  for (long first = 0; first < in.nnode; first += block) {
-    const long last = first + block < in.nnode ? first + block : in.nnode;
-    collect_by_kind<L, false>(in, kinds, first, last, edges, starts);
-    for (long n = 0; n < (last - first) * kinds.count; ++n)
-      for (long b = 0; b < blocks; ++b)
-        L::forward(edges.data + starts[n], edges.data + starts[n + 1], in.table + b * table,
-                   sums.data + n * row + b * LANES, functions);
-    mix_rows(sums_to_channels.map, sums.data, last - first, memory,
-             out + first * linear.width * linear.width_channels);
-  }
+  typedef Edge<L::NHARM, false> E;
+  KindSums<L> all(in, linear, true);
+  Edges<E> edges;
+  all.for_blocks(in.nnode, [&](long first, long last) {
+    collect_by_kind<L, false>(in, all.kinds, first, last, edges, all.starts);
+    all.for_sums(in, edges, last - first, [&](const E* begin, const E* end, const T* table, T* sums) {
+      L::forward(begin, end, table, sums, all.functions);
+    });
+    mix_rows(all.map.map, all.sums.data, last - first, all.memory, out + first * linear.width * linear.width_channels);
+  });
 }
 
 // gradient: like the result of convolve_kinds; linear: the derivative of its map; d_vectors: (nedge, 3)
 template <class L>
 static void convolve_kinds_backward(const Input& in, const Mixing& linear, const T* gradient, long nedge,
                                     double* d_vectors) {
-  const Kinds kinds(in, linear.nmatrix / linear.npath);
-  const KindMap channels_to_sums(linear, kinds, L::NHARM, false);
-  const long functions = in.channels, blocks = functions / LANES;
-  const long table = in.nkind * in.ntable * L::PATHS * NODE * LANES;
-  const long block = LARGEST_BLOCK / 4, row = L::NHARM * functions, width = kinds.count * row;
-  Edges<Edge<L::NHARM, true>> edges;
-  Scratch sums(block * width), places((block * kinds.count + 1) * long(sizeof(long) / sizeof(T)));
-  long* starts = reinterpret_cast<long*>(places.data);
-  MixingMemory memory(channels_to_sums.map.npath);
+  typedef Edge<L::NHARM, true> E;
+  KindSums<L> all(in, linear, false);
+  Edges<E> edges;
   std::memset(d_vectors, 0, sizeof(double) * 3 * nedge);
-  for (long first = 0; first < in.nnode; first += block) {
-    const long last = first + block < in.nnode ? first + block : in.nnode;
-    collect_by_kind<L, true>(in, kinds, first, last, edges, starts);
-    mix_rows(channels_to_sums.map, gradient + first * linear.components * linear.channels, last - first, memory, sums.data);
-    for (long n = 0; n < (last - first) * kinds.count; ++n)
-      for (long b = 0; b < blocks; ++b)
-        L::backward(edges.data + starts[n], edges.data + starts[n + 1], in.table + b * table,
-                    sums.data + n * row + b * LANES, functions);
+  all.for_blocks(in.nnode, [&](long first, long last) {
+    collect_by_kind<L, true>(in, all.kinds, first, last, edges, all.starts);
+    mix_rows(all.map.map, gradient + first * linear.components * linear.channels, last - first, all.memory,
+             all.sums.data);
+    all.for_sums(in, edges, last - first, [&](E* begin, E* end, const T* table, const T* sums) {
+      L::backward(begin, end, table, sums, all.functions);
+    });
     put_forces(edges, d_vectors);
-  }
+  });
 }
 
 }  // namespace mace

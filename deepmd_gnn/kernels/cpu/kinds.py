@@ -7,7 +7,7 @@ import torch
 from deepmd_gnn.graph.atom_graph import AtomGraph
 from deepmd_gnn.kernels import operators
 from deepmd_gnn.kernels.cpu.convolution_code import ConvolutionShape
-from deepmd_gnn.kernels.cpu.mixing import linear_matrices, mapped_width, used_paths
+from deepmd_gnn.kernels.cpu.mixing import linear_matrices, mapped_width, sorted_paths, used_paths
 from deepmd_gnn.kernels.cpu.vectors import in_vectors
 from deepmd_gnn.kernels.tables.functions import combinations
 from deepmd_gnn.kernels.tables.radial import RadialTable
@@ -172,16 +172,15 @@ class GeneratedKindConvolution(torch.nn.Module):
         matrices = sums.matrices.to(table.dtype)
         ntypes, npath, nfunction, self.channels = matrices.shape
         matrices = matrices.view(1, ntypes * npath, nfunction, self.channels)
-        rows = torch.tensor([(*path, index) for index, path in enumerate(sums.paths)])
+        turned = [(target, source, dim) for source, target, dim in sums.paths]
         self.register_buffer("table", table)
         self.register_buffer("grid", torch.tensor([nodes, r_max], dtype=torch.float64))
         # Tells the operator how many functions there are.
         self.register_buffer("ones", torch.ones(1, 1, nfunction, dtype=table.dtype))
         self.register_buffer("matrices", in_vectors(matrices, lanes))
         self.register_buffer("backward_matrices", in_vectors(matrices.transpose(2, 3), lanes))
-        self.register_buffer("paths", rows[torch.argsort(rows[:, 1], stable=True)])
-        turned = rows[:, [1, 0, 2, 3]]
-        self.register_buffer("backward_paths", turned[torch.argsort(turned[:, 1], stable=True)])
+        self.register_buffer("paths", sorted_paths(sums.paths))
+        self.register_buffer("backward_paths", sorted_paths(turned))
         self.width, self.mixed = sums.width, mixed
 
     def forward(

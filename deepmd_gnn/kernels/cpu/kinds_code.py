@@ -8,7 +8,7 @@ have no channels; :math:`A_{i,c,m} = \sum_{z,k} W_{z,k,c,l(m)} S_{i,z,k,m}` brin
 functions.
 """
 
-from deepmd_gnn.kernels.cpu.convolution_code import Array, harmonics_code
+from deepmd_gnn.kernels.cpu.convolution_code import Array, class_code, harmonics_code
 
 
 def kinds_code(name: str, harmonics: int, steps: list[Array], registers: int) -> str:
@@ -31,9 +31,8 @@ def kinds_code(name: str, harmonics: int, steps: list[Array], registers: int) ->
         C++.
     """
     constants = {"BY_KIND": 1, "COMPONENTS": 1, "NHARM": harmonics, "PATHS": 1, "WIDTH": harmonics}
-    members = " ".join(f"static constexpr int {key} = {value};" for key, value in constants.items())
-    parts = [members, harmonics_code(steps), _forward(harmonics, registers), _backward(harmonics)]
-    return f"struct {name} {{\n" + "\n".join(parts) + "\n};\n"
+    functions = harmonics_code(steps), _forward(harmonics, registers), _backward(harmonics)
+    return class_code(name, constants, *functions)
 
 
 def _forward(harmonics: int, registers: int) -> str:

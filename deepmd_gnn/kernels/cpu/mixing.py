@@ -104,9 +104,9 @@ class GeneratedLinear(torch.nn.Module):
         matrices, used = linear_matrices(linear), used_paths(linear)
         turned = [(target, source, dim) for source, target, dim in used]
         self.register_buffer("matrices", in_vectors(matrices, lanes))
-        self.register_buffer("paths", _sorted_paths(used))
+        self.register_buffer("paths", sorted_paths(used))
         self.register_buffer("backward_matrices", in_vectors(matrices.transpose(2, 3), lanes))
-        self.register_buffer("backward_paths", _sorted_paths(turned))
+        self.register_buffer("backward_paths", sorted_paths(turned))
 
     def forward(self, features: torch.Tensor, one_hot: torch.Tensor) -> torch.Tensor:
         """See :class:`~deepmd_gnn.nn.linear.Linear`."""
@@ -165,8 +165,8 @@ def used_paths(linear: Linear) -> list[tuple[int, int, int]]:
     ]
 
 
-def _sorted_paths(paths: Sequence[tuple[int, ...]]) -> torch.Tensor:
-    """Rows for the kernel from source, target and dimension of every matrix."""
+def sorted_paths(paths: Sequence[tuple[int, ...]]) -> torch.Tensor:
+    """Rows for the kernel from source, target and dimension of every matrix, int64, shape (npath, 4)."""
     rows = [(*path, matrix) for matrix, path in enumerate(paths)]
     return torch.tensor(sorted(rows, key=lambda row: row[1]))
 
