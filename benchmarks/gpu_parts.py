@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
+import traceback
 from pathlib import Path
 
 import numpy as np
@@ -57,26 +58,26 @@ def numbers(results, folder):
 
 
 def frozen(results, folder):
-    """``.pt2``: frozen, opened and compared in a process of its own, timed."""
-    for size in sorted(SIZES, reverse=True):  # the small one first
-        file = folder / f"{size}.pt2"
-        begin = time.monotonic()
-        subprocess.run(
-            [
-                sys.executable,
-                "-m",
-                "deepmd",
-                "--pt-expt",
-                "freeze",
-                "-c",
-                str(checkpoint(folder, size, "float32")),
-                "-o",
-                str(file),
-            ],
-            check=True,
-        )
-        results.add(f"{size} float32: freezing", time.monotonic() - begin, "s")
-        compare(results, f"{size} float32 .pt2", evaluated(file), expected_results(size, folder), "float32")
+    """``.pt2``: frozen, opened and compared in a process of its own, timed; all models at the same time."""
+    begin, freezes = time.monotonic(), {}
+    for size in SIZES:
+        command = [sys.executable, "-m", "deepmd", "--pt-expt", "freeze"]
+        command += ["-c", str(checkpoint(folder, size, "float32")), "-o", str(folder / f"{size}.pt2")]
+        log = (folder / f"{size}.freeze.log").open("w", encoding="utf-8")
+        freezes[size] = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+    while freezes:
+        for size, process in list(freezes.items()):
+            if process.poll() is None:
+                continue
+            del freezes[size]
+            if process.returncode:
+                lines = (folder / f"{size}.freeze.log").read_text(encoding="utf-8").strip().splitlines()
+                results.add("failed", f"{size} float32, freezing: {lines[-1][:300]}")
+                continue
+            results.add(f"{size} float32: freezing", time.monotonic() - begin, "s")
+            found = evaluated(folder / f"{size}.pt2")
+            compare(results, f"{size} float32 .pt2", found, expected_results(size, folder), "float32")
+        time.sleep(0.5)
 
 
 def _milliseconds(evaluate, calls=10):
@@ -177,14 +178,23 @@ def memory(results, folder):
         results.add(f"M float32, {len(types)} atoms, peak memory", kilobytes, "kB per atom")
 
 
+def gradients(results, _):
+    """Loss and gradients of a training step against the CPU, with kernels and without."""
+    _each_model(results, _gradients)
+
+
 def training(results, _):
-    """Loss and gradients of a step against the CPU, and the time of a step of 4 × 192 atoms, with kernels and without."""
+    """Time of a training step of 4 × 192 atoms, with kernels and without."""
+    _each_model(results, _training_step)
+
+
+def _each_model(results, part):
     for size, precision in MODELS:
-        for part in (_gradients, _training_step):
-            try:
-                part(results, size, precision)
-            except Exception as error:  # the other sizes still count
-                results.add("failed", f"{size} {precision}, {part.__name__}: {str(error).strip()[-300:]}")
+        try:
+            part(results, size, precision)
+        except Exception as error:  # the other sizes still count
+            traceback.print_exc()
+            results.add("failed", f"{size} {precision}, {part.__name__}: {str(error).strip()[-300:]}")
 
 
 @contextlib.contextmanager
