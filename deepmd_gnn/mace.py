@@ -237,6 +237,21 @@ class MaceModel(GraphModel):
         return reason is None
 
     @torch.jit.unused
+    def training_step(
+        self, graph: AtomGraph, atype: torch.Tensor, nloc: int, nall: int
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """See :meth:`~deepmd_gnn.host.evaluation.Evaluation.training_step`, also for shapes: on a GPU, steps of one size are captured as CUDA graphs."""
+        if graph.edge_vec.device.type != "cuda" or get_proxy_mode() is not None:
+            return self.derivatives(graph, atype, nloc, nall)
+        from deepmd_gnn.kernels.triton.training_replay import TrainingReplay
+
+        replay = self.__dict__.get("_training_replay")
+        if replay is None or replay.model() is not self:
+            replay = TrainingReplay(self)
+            object.__setattr__(self, "_training_replay", replay)
+        return replay(graph, atype, nloc, nall)
+
+    @torch.jit.unused
     def energies_by_kernels(self, graph: AtomGraph) -> torch.Tensor:
         """Energies of the nodes by generated kernels, eV, float64, shape (nnode,); writes them at the first step."""
         from deepmd_gnn.kernels.triton.training import (

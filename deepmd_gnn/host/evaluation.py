@@ -80,6 +80,8 @@ class Evaluation(HostInterface):
             check_fields(graph)
             if self.replay is not None and graph.values is None:
                 return self.replay(graph, atype, nloc, nall)
+            if graph.mode == "training kernels" and graph.values is None and self.training:
+                return self.training_step(graph, atype, nloc, nall)
         return self.derivatives(graph, atype, nloc, nall, comm_dict)
 
     def with_frame_values(self, graph: AtomGraph, fparam: torch.Tensor | None, nframe: int) -> AtomGraph:
@@ -181,6 +183,13 @@ class Evaluation(HostInterface):
         if self.excludes_atoms:
             counts = counts & torch.tensor(self.atom_counts, device=counts.device)[kinds]
         return torch.where(counts, energy, torch.zeros_like(energy))
+
+    @torch.jit.unused
+    def training_step(
+        self, graph: AtomGraph, atype: torch.Tensor, nloc: int, nall: int
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """:meth:`evaluate` of a training step with generated kernels, which may repeat what it has captured."""
+        return self.derivatives(graph, atype, nloc, nall)
 
     @torch.jit.unused
     def trains_with_kernels(self, device: torch.device) -> bool:  # noqa: ARG002 - of a subclass

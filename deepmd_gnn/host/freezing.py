@@ -36,7 +36,14 @@ from deepmd_gnn.kernels.cpu.light_headers import light_programs
 from deepmd_gnn.kernels.cpu.memory import kept_memory
 from deepmd_gnn.kernels.cpu.product import product_operator
 from deepmd_gnn.kernels.cpu.standard_library import with_shared_library
-from deepmd_gnn.kernels.cpu.targets import NAMES, VARIABLE, compiled_for, say_if_slow, target_machine
+from deepmd_gnn.kernels.cpu.targets import (
+    NAMES,
+    VARIABLE,
+    compiled_for,
+    plain_machine,
+    say_if_slow,
+    target_machine,
+)
 from deepmd_gnn.kernels.install import described
 
 log = logging.getLogger("deepmd.deepmd_gnn")
@@ -102,7 +109,8 @@ def _for_this_machine(suffix: str, taken: list[Path]) -> Iterator[None]:
                     VARIABLE,
                     _compiled_for(),
                 )
-            with room_for_trials():
+            # The code around the kernels of a GPU needs no vectors, which TorchInductor would try for 45 s.
+            with room_for_trials(), compiled_for(plain_machine()):
                 yield
             return
         machine = target_machine()

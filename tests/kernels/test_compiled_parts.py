@@ -129,9 +129,11 @@ def test_the_kernel_that_is_tried_first():
 
 
 def evaluated(graph, atype, nloc, nall):
-    """Sums over the edges of each receiver, by `order` and `begin` alone, as the kernels do."""
+    """Sums over the edges of each receiver, by `order` and `begin` alone, as the kernels do, and over all close edges, as torch does."""
     nf = atype.shape[0]
+    close = (torch.linalg.norm(graph.edge_vec, dim=1) < 4.0).to(torch.float64)
     sums = torch.zeros(graph.node_types.shape[0], dtype=torch.float64)
+    sums.index_add_(0, graph.edge_index[1], close * (2.0 + graph.edge_vec[:, 0]))
     force = torch.zeros(nf * nall, 3, dtype=torch.float64)
     for node in range(1, len(sums)):
         for edge in graph.order[graph.begin[node] : graph.begin[node + 1]].tolist():
@@ -163,7 +165,7 @@ class Captures(Replay):
             raise RuntimeError("out of memory")
         while len(self.captured) >= replay.KEPT:
             self.captured.popitem(last=False)
-        inputs = replay._with_room(graph, int(graph.edge_vec.shape[0] * replay.ROOM) + 3)
+        inputs = replay.with_room(graph, int(graph.edge_vec.shape[0] * replay.ROOM) + 3)
         types = atype.clone()
         result = tuple(torch.empty_like(value) for value in evaluated(inputs, types, nloc, nall))
         kept = Graph((inputs, types, result, (nloc, nall)))

@@ -296,12 +296,12 @@ def test_on_a_gpu(name):
     batch = frames(None if cell is None else 3.0 * cell, natoms=300)
     there = [None if x is None else x.cuda() for x in batch]
     first = graph_on_device(*there, R_MAX, 2)
-    torch.cuda.set_sync_debug_mode("warn")
     with warnings.catch_warnings(record=True) as waits:
         warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")  # which warns that it is new
         again = graph_on_device(*there, R_MAX, 2)
-    torch.cuda.set_sync_debug_mode("default")
-    assert len([wait for wait in waits if "synchroniz" in str(wait.message)]) == 1
+        torch.cuda.set_sync_debug_mode("default")
+    assert len([wait for wait in waits if "called a synchronizing" in str(wait.message)]) == 1
     for one, other in zip(first, again, strict=True):
         assert torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
     assert_same(AtomGraph(*(x.cpu() if isinstance(x, torch.Tensor) else x for x in first)), in_torch(*batch))

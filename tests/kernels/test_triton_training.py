@@ -45,6 +45,8 @@ def assert_kernels(module, operator, *inputs):
     expected = operator(*inputs)
     with pytest.MonkeyPatch.context() as patch, interpreted(module):
         patch.setattr(reference, "interprets", lambda: True)
+        # What no kernel writes must not be left to chance.
+        patch.setattr(torch, "empty_like", lambda values: torch.full_like(values, float("nan")))
         found = operator(*inputs)
     pairs = (
         [(found, expected)] if isinstance(found, torch.Tensor) else list(zip(found, expected, strict=True))
@@ -94,9 +96,12 @@ def test_convolution_kernels(dtype, split, layer, monkeypatch):
     harmonics = model.energy_model.spherical_harmonics(-graph.edge_vec).to(real)
     radial = torch.randn(len(harmonics), len(conv.paths) * 3, dtype=real)
     sent = torch.randn(len(graph.sender_types), module.COMPONENTS, 3, dtype=real)
-    edges = (radial, sent, harmonics, graph.edge_index[0], graph.order, graph.begin, code)
-    out = assert_kernels(module, training_convolution.convolve, *edges, moving)
     exact = conv.edge_by_edge(sent[graph.edge_index[0]], graph._replace(mode="plain"), harmonics, radial)
+    # As in a captured step, where arrays have room for more edges.
+    radial, harmonics = (torch.cat([rows, torch.randn_like(rows[:5])]) for rows in (radial, harmonics))
+    sender, order = (torch.nn.functional.pad(x, (0, 5)) for x in (graph.edge_index[0], graph.order))
+    edges = (radial, sent, harmonics, sender, order, graph.begin, code)
+    out = assert_kernels(module, training_convolution.convolve, *edges, moving)
     close(out, exact, NATIVE[dtype])
     (gradient,) = random_like(out)
     for wanted in ((moving, True), (True, False)):

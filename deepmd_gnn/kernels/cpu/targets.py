@@ -69,6 +69,11 @@ def known_machines() -> dict[str, Machine]:
     return X86 if here in ("x86_64", "AMD64") else ARM if here in ("aarch64", "arm64") else OTHERS
 
 
+def plain_machine() -> Machine:
+    """What runs on every CPU of this architecture."""
+    return known_machines()[GENERIC]
+
+
 def target_machine() -> Machine:
     """What the file that is being frozen is compiled for, generated code and TorchInductor's alike.
 

@@ -7,6 +7,7 @@ import torch
 from deepmd_gnn.kernels.cpu.mixing import linear_matrices, mapped_width, used_paths
 from deepmd_gnn.kernels.triton import reference
 from deepmd_gnn.kernels.triton.mixing_kernel import mix as mix_kernel
+from deepmd_gnn.kernels.triton.operator import operator
 from deepmd_gnn.kernels.triton.operators import on_cpu
 from deepmd_gnn.nn.linear import Linear
 
@@ -14,7 +15,7 @@ from deepmd_gnn.nn.linear import Linear
 TILES = {torch.float32: (64, 64, 32), torch.float64: (32, 32, 16)}
 
 
-@torch.library.custom_op("deepmd_gnn::triton_mix", mutates_args=())
+@operator("deepmd_gnn::triton_mix")
 def mix(
     features: torch.Tensor,
     matrices: torch.Tensor,

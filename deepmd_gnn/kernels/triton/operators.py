@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from deepmd_gnn.kernels.triton import reference
+from deepmd_gnn.kernels.triton.operator import operator
 from deepmd_gnn.kernels.triton.source import generated_module
 
 EDGES_PER_PROGRAM = 128
@@ -23,7 +24,7 @@ def on_cpu(tensor: torch.Tensor) -> bool:
     return tensor.device.type == "cpu" and not reference.interprets()
 
 
-@torch.library.custom_op("deepmd_gnn::triton_geometry", mutates_args=())
+@operator("deepmd_gnn::triton_geometry")
 def geometry(
     vectors: torch.Tensor, edge_index: torch.Tensor, types: torch.Tensor, order: torch.Tensor, code: str
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -85,7 +86,7 @@ def _(vectors: Any, edge_index: Any, types: Any, order: Any, code: str) -> tuple
     return empty_geometry(vectors, order, generated_module(code))
 
 
-@torch.library.custom_op("deepmd_gnn::triton_convolve", mutates_args=())
+@operator("deepmd_gnn::triton_convolve")
 def convolve(
     vectors: torch.Tensor,
     sent: torch.Tensor,
@@ -137,7 +138,7 @@ def _(
     return sent.new_empty(begin.shape[0] - 1, generated_module(code).WIDTH, sent.shape[2])
 
 
-@torch.library.custom_op("deepmd_gnn::triton_convolve_backward", mutates_args=())
+@operator("deepmd_gnn::triton_convolve_backward")
 def convolve_backward(
     gradient: torch.Tensor,
     vectors: torch.Tensor,
@@ -220,7 +221,7 @@ def _differentiate_convolution(ctx: Any, gradient: torch.Tensor) -> tuple[torch.
 convolve.register_autograd(_differentiate_convolution, setup_context=_save_convolution)
 
 
-@torch.library.custom_op("deepmd_gnn::triton_contract", mutates_args=())
+@operator("deepmd_gnn::triton_contract")
 def contract(
     features: torch.Tensor, coefficients: torch.Tensor, kind: torch.Tensor, code: str
 ) -> torch.Tensor:
@@ -280,7 +281,7 @@ def _(features: Any, coefficients: Any, kind: Any, code: str) -> torch.Tensor:
     return features.new_empty(features.shape[0], generated_module(code).WIDTH, features.shape[2])
 
 
-@torch.library.custom_op("deepmd_gnn::triton_contract_backward", mutates_args=())
+@operator("deepmd_gnn::triton_contract_backward")
 def contract_backward(
     gradient: torch.Tensor, features: torch.Tensor, coefficients: torch.Tensor, kind: torch.Tensor, code: str
 ) -> torch.Tensor:

@@ -86,7 +86,7 @@ class Replay:
         while len(self.captured) >= KEPT:
             self.captured.popitem(last=False)
         nedge = int(graph.edge_vec.shape[0] * ROOM) + 1024
-        inputs = _with_room(graph, nedge)
+        inputs = with_room(graph, nedge)
         types = atype.clone()
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
@@ -99,43 +99,53 @@ class Replay:
         self.captured[size] = _Captured(captured, inputs, types, result)
 
     def _replay(self, captured: _Captured, graph: AtomGraph, atype: torch.Tensor) -> Result:
-        inputs, nedge = captured.inputs, graph.edge_vec.shape[0]
         captured.atype.copy_(atype)
-        inputs.node_types.copy_(graph.node_types)
-        if inputs.sender_types is not inputs.node_types:
-            inputs.sender_types.copy_(graph.sender_types)
-        inputs.edge_index[:, :nedge].copy_(graph.edge_index)
-        inputs.edge_vec[:nedge].copy_(graph.edge_vec.detach())
-        if inputs.edge_atoms is not inputs.edge_index:
-            inputs.edge_atoms[:, :nedge].copy_(graph.edge_atoms)
-        assert graph.order is not None
-        assert graph.begin is not None
-        assert inputs.order is not None
-        assert inputs.begin is not None
-        inputs.order[: graph.order.shape[0]].copy_(graph.order)
-        inputs.begin.copy_(graph.begin)
+        filled(captured.inputs, graph)
         captured.graph.replay()
         return tuple(value.clone() for value in captured.result)  # type: ignore[return-value]
 
 
-def _with_room(graph: AtomGraph, nedge: int) -> AtomGraph:
+def filled(inputs: AtomGraph, graph: AtomGraph) -> None:
+    """Copy a graph into arrays that :func:`with_room` has made; what is left of a larger one would be counted where edges are summed."""
+    inputs.node_types.copy_(graph.node_types)
+    if inputs.sender_types is not inputs.node_types:
+        inputs.sender_types.copy_(graph.sender_types)
+    _filled(inputs.edge_index.t(), graph.edge_index.t())
+    _filled(inputs.edge_vec, graph.edge_vec.detach())
+    if inputs.edge_atoms is not inputs.edge_index:
+        _filled(inputs.edge_atoms.t(), graph.edge_atoms.t())
+    assert graph.order is not None
+    assert graph.begin is not None
+    assert inputs.order is not None
+    assert inputs.begin is not None
+    inputs.order[: graph.order.shape[0]].copy_(graph.order)
+    inputs.begin.copy_(graph.begin)
+
+
+def _filled(rows: torch.Tensor, edges: torch.Tensor) -> None:
+    """Copy rows of edges, and the guard's, which come first, into the room behind them; shapes (·, n) and (nedge, n)."""
+    rows[: edges.shape[0]].copy_(edges)
+    rows[edges.shape[0] :].copy_(edges[:1].expand(rows.shape[0] - edges.shape[0], -1))
+
+
+def with_room(graph: AtomGraph, nedge: int) -> AtomGraph:
     """Copy a graph into arrays with room for more edges; those in the room are copies of the guard's."""
     room = nedge - graph.edge_vec.shape[0]
 
-    def filled(values: torch.Tensor, dim: int) -> torch.Tensor:
+    def longer(values: torch.Tensor, dim: int) -> torch.Tensor:
         return torch.cat([values, values.narrow(dim, 0, 1).repeat_interleave(room, dim)], dim)
 
     assert graph.order is not None
     assert graph.begin is not None
     types = graph.node_types.clone()
-    index = filled(graph.edge_index, 1)
+    index = longer(graph.edge_index, 1)
     order = torch.nn.functional.pad(graph.order, (0, nedge - graph.order.shape[0]))
     return AtomGraph(
         types,
         types if graph.sender_types is graph.node_types else graph.sender_types.clone(),
         index,
-        filled(graph.edge_vec.detach(), 0),
-        index if graph.edge_atoms is graph.edge_index else filled(graph.edge_atoms, 1),
+        longer(graph.edge_vec.detach(), 0),
+        index if graph.edge_atoms is graph.edge_index else longer(graph.edge_atoms, 1),
         graph.mode,
         order=order,
         begin=graph.begin.clone(),

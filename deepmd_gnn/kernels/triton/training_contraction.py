@@ -11,12 +11,13 @@ import torch
 
 from deepmd_gnn.kernels.triton import reference as evaluation
 from deepmd_gnn.kernels.triton import training_reference as reference
+from deepmd_gnn.kernels.triton.operator import operator
 from deepmd_gnn.kernels.triton.operators import launches_of_parts, on_cpu
 from deepmd_gnn.kernels.triton.source import generated_module
 from deepmd_gnn.kernels.triton.training_launches import Launch, launch
 
 
-@torch.library.custom_op("deepmd_gnn::train_contract", mutates_args=())
+@operator("deepmd_gnn::train_contract")
 def contract(
     features: torch.Tensor, coefficients: torch.Tensor, kind: torch.Tensor, code: str
 ) -> torch.Tensor:
@@ -73,7 +74,7 @@ def _(features: Any, coefficients: Any, kind: Any, code: str) -> torch.Tensor:
     return _results(features, generated_module(code))
 
 
-@torch.library.custom_op("deepmd_gnn::train_contract_backward", mutates_args=())
+@operator("deepmd_gnn::train_contract_backward")
 def contract_backward(
     gradient: torch.Tensor,
     features: torch.Tensor,
@@ -131,7 +132,7 @@ def _(
     return torch.empty_like(features), empty
 
 
-@torch.library.custom_op("deepmd_gnn::train_contract_second", mutates_args=())
+@operator("deepmd_gnn::train_contract_second")
 def contract_second(
     t_features: torch.Tensor,
     gradient: torch.Tensor,

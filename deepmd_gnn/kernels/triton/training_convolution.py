@@ -14,12 +14,13 @@ from typing import Any
 import torch
 
 from deepmd_gnn.kernels.triton import training_reference as reference
+from deepmd_gnn.kernels.triton.operator import operator
 from deepmd_gnn.kernels.triton.operators import on_cpu
 from deepmd_gnn.kernels.triton.source import generated_module
 from deepmd_gnn.kernels.triton.training_launches import Launch, launch
 
 
-@torch.library.custom_op("deepmd_gnn::train_convolve", mutates_args=())
+@operator("deepmd_gnn::train_convolve")
 def convolve(
     radial: torch.Tensor,
     sent: torch.Tensor,
@@ -79,7 +80,7 @@ def _(
     return _results(sent, begin, generated_module(code))
 
 
-@torch.library.custom_op("deepmd_gnn::train_convolve_backward", mutates_args=())
+@operator("deepmd_gnn::train_convolve_backward")
 def convolve_backward(
     gradient: torch.Tensor,
     radial: torch.Tensor,
@@ -152,7 +153,7 @@ def _(
     )
 
 
-@torch.library.custom_op("deepmd_gnn::train_convolve_second", mutates_args=())
+@operator("deepmd_gnn::train_convolve_second")
 def convolve_second(
     t_radial: torch.Tensor,
     t_sent: torch.Tensor | None,
@@ -202,12 +203,20 @@ def convolve_second(
 def change_launches(module: Any, *arrays: torch.Tensor, moving: bool, of_sent: bool) -> list[Launch]:
     """Kernels of :func:`convolve_second`; the last three arrays are its results."""
     gradient, *edges, g_gradient, g_radial, g_sent = arrays
-    nnode = gradient.shape[0]
+    nnode, nedge = gradient.shape[0], edges[0].shape[0]
     grid, flags = (nnode * module.BLOCKS,), {"MOVING": moving, "num_warps": 1}
     return [
         functools.partial(module.forward_change[grid], *edges, g_gradient, nnode, **flags),
         functools.partial(
-            module.backward_change[grid], gradient, *edges, g_radial, g_sent, nnode, OF_SENT=of_sent, **flags
+            module.backward_change[grid],
+            gradient,
+            *edges,
+            g_radial,
+            g_sent,
+            nedge,
+            nnode,
+            OF_SENT=of_sent,
+            **flags,
         ),
     ]
 

@@ -135,6 +135,19 @@ class ConvolutionTraining:
         lines += [f"    {self.result(m3, 'zero')}" for m3 in sorted(set(range(self.shape.width)) - filled)]
         return "\n".join(lines) + "\n\n\n"
 
+    def beyond(self, array: str, *, of_harmonics: bool) -> list[str]:
+        """Statements that write zeros for edges that belong to no receiver; all programs share them."""
+        paths, harmonics = len(self.shape.paths), self.shape.harmonics
+        lines = ["for e in range(tl.load(begin + nnode) + node, nedge, nnode):"]
+        for number in range(paths):
+            place = f"{array} + e * {paths * self.channels} + {number * self.channels} + c"
+            lines.append(f"    {self.store(place, 'zero')}")
+        if of_harmonics:
+            lines += ["    if OF_HARMONICS:", f"        for part in range({len(self.pairs)}):"]
+            place = f"d_harmonics + ((block * {len(self.pairs)} + part) * nedge + e) * {harmonics}"
+            lines += [f"            tl.store({place} + {m2}, tl.sum(zero, 0))" for m2 in range(harmonics)]
+        return [f"    {line}" for line in lines]
+
     def when_moving(self, lines: list[str]) -> list[str]:
         """Statements for senders whose features change."""
         return ["if MOVING:", *(f"    {line}" for line in lines)] if lines else []
@@ -184,7 +197,7 @@ class ConvolutionTraining:
             "gradient, radial, sent, harmonics, sender, order, begin, d_radial, d_sent, d_harmonics, nedge, nnode, "
             "OF_SENT: tl.constexpr, OF_HARMONICS: tl.constexpr"
         )
-        lines = self.head("backward", arguments)
+        lines = self.head("backward", arguments) + self.beyond("d_radial", of_harmonics=True)
         for index, group in enumerate(self.pairs):
             lines += [f"    {line}" for line in self.gradient(group)]
             lines.append("    for place in range(first, last):")
@@ -244,9 +257,9 @@ class ConvolutionTraining:
         """Changes of the derivatives with respect to R and h, at the same gradient."""
         arguments = (
             "gradient, radial, sent, harmonics, t_radial, t_sent, t_harmonics, sender, order, begin, g_radial, g_sent, "
-            "nnode, MOVING: tl.constexpr, OF_SENT: tl.constexpr"
+            "nedge, nnode, MOVING: tl.constexpr, OF_SENT: tl.constexpr"
         )
-        lines = self.head("backward_change", arguments)
+        lines = self.head("backward_change", arguments) + self.beyond("g_radial", of_harmonics=False)
         for group in self.pairs:
             lines += [f"    {line}" for line in self.gradient(group)]
             lines.append("    for place in range(first, last):")

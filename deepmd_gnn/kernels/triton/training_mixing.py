@@ -10,6 +10,7 @@ import torch
 
 from deepmd_gnn.kernels.cpu.mixing import covers, mapped_width, used_paths
 from deepmd_gnn.kernels.triton.mixing import TILES, by_component, launch_mix, triton_type
+from deepmd_gnn.kernels.triton.operator import operator
 from deepmd_gnn.kernels.triton.operators import on_cpu
 from deepmd_gnn.kernels.triton.reference import mix as mixed
 from deepmd_gnn.kernels.triton.training_mixing_kernel import outer as outer_kernel
@@ -19,7 +20,7 @@ from deepmd_gnn.nn.linear import Linear
 ATOMS = 256
 
 
-@torch.library.custom_op("deepmd_gnn::train_mix", mutates_args=())
+@operator("deepmd_gnn::train_mix")
 def mix(
     features: torch.Tensor,
     matrices: torch.Tensor,
@@ -73,7 +74,7 @@ def _(
     return features.new_empty(features.shape[0], width, matrices.shape[3])
 
 
-@torch.library.custom_op("deepmd_gnn::train_outer", mutates_args=())
+@operator("deepmd_gnn::train_outer")
 def outer(
     features: torch.Tensor,
     gradient: torch.Tensor,

@@ -22,11 +22,15 @@ class Messages:
     """
 
     def __init__(self, sender: torch.Tensor, order: torch.Tensor, begin: torch.Tensor, module: Any) -> None:
-        number = begin[1:] - begin[:-1]
-        nodes = torch.arange(len(number), device=begin.device)
-        self.receiver = torch.empty_like(sender)
-        self.receiver[order] = torch.repeat_interleave(nodes, number, output_size=order.shape[0])
-        self.sender, self.nnode, self.module = sender, len(number), module
+        self.sender, self.nnode, self.module = sender, begin.shape[0] - 1, module
+        places = torch.arange(order.shape[0], device=begin.device)
+        # Edges that belong to nobody, beyond the last receiver's, have a row of their own.
+        nodes = torch.searchsorted(begin, places, right=True) - 1
+        self.receiver = torch.full_like(sender, self.nnode).scatter_reduce_(0, order, nodes, "amin")
+
+    def arriving(self, gradient: torch.Tensor) -> torch.Tensor:
+        """Gradient at the receiver of every edge, shape (nnode, width, channels) → (nedge, width, channels)."""
+        return torch.cat([gradient, torch.zeros_like(gradient[:1])])[self.receiver]
 
     def weights(self, radial: torch.Tensor, sent: torch.Tensor) -> torch.Tensor:
         """Shape (nedge, npath * channels) → (nedge, npath, channels)."""
@@ -39,12 +43,12 @@ class Messages:
         for path, terms in enumerate(self.module.PATHS):
             for m1, m2, m3, c in terms:
                 messages[:, m3] += c * harmonics[:, m2, None] * weights[:, path] * inputs[:, m1]
-        out = sent.new_zeros(self.nnode, self.module.WIDTH, sent.shape[2])
-        return out.index_add(0, self.receiver, messages)
+        out = sent.new_zeros(self.nnode + 1, self.module.WIDTH, sent.shape[2])
+        return out.index_add(0, self.receiver, messages)[:-1]
 
     def to_radial(self, gradient: torch.Tensor, sent: torch.Tensor, harmonics: torch.Tensor) -> torch.Tensor:
         """Derivative with respect to the radial weights, shape (nedge, npath * channels)."""
-        inputs, arriving = sent[self.sender], gradient[self.receiver]
+        inputs, arriving = sent[self.sender], self.arriving(gradient)
         out = inputs.new_zeros(inputs.shape[0], len(self.module.PATHS), inputs.shape[2])
         for path, terms in enumerate(self.module.PATHS):
             for m1, m2, m3, c in terms:
@@ -55,7 +59,7 @@ class Messages:
         self, gradient: torch.Tensor, radial: torch.Tensor, sent: torch.Tensor, harmonics: torch.Tensor
     ) -> torch.Tensor:
         """Derivative with respect to the features, of which the shape is read."""
-        arriving, weights = gradient[self.receiver], self.weights(radial, sent)
+        arriving, weights = self.arriving(gradient), self.weights(radial, sent)
         rows = sent.new_zeros(self.sender.shape[0], *sent.shape[1:])
         for path, terms in enumerate(self.module.PATHS):
             for m1, m2, m3, c in terms:
@@ -66,7 +70,7 @@ class Messages:
         self, gradient: torch.Tensor, radial: torch.Tensor, sent: torch.Tensor, harmonics: torch.Tensor
     ) -> torch.Tensor:
         """Derivative with respect to the harmonics, of which the shape is read."""
-        inputs, arriving, weights = sent[self.sender], gradient[self.receiver], self.weights(radial, sent)
+        inputs, arriving, weights = sent[self.sender], self.arriving(gradient), self.weights(radial, sent)
         out = torch.zeros_like(harmonics)
         for path, terms in enumerate(self.module.PATHS):
             for m1, m2, m3, c in terms:
