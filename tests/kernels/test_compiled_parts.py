@@ -223,6 +223,17 @@ def test_large_systems_are_not_captured(builder, monkeypatch):
     assert not repeats.captured
 
 
+def test_memory_of_captures(builder, monkeypatch):
+    """Beyond some atoms only where there is plenty."""
+    monkeypatch.setattr(replay, "CHEAP_NODES", 4)
+    for free, captured in ((1e5, 0), (1e9, 1)):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda free=free: (free, 2e9))
+        repeats = Captures(evaluated)
+        for seed in range(4):
+            repeats(*graph_of(builder, seed))
+        assert len(repeats.captured) == captured
+
+
 def test_what_cannot_be_captured_is_evaluated(builder, caplog):
     repeats = Captures(evaluated)
     repeats.out_of_memory = True

@@ -40,6 +40,7 @@ def captured(monkeypatch):
 
     monkeypatch.setattr(training_replay, "record", record)
     monkeypatch.setattr(training_replay, "new_pool", object)
+    monkeypatch.setattr(training_replay, "memory", lambda: (10 * len(made), 100))
     monkeypatch.setattr(training_replay, "aside", lambda function: function())
     monkeypatch.setattr(mace, "trains_on", lambda device: True)
 
@@ -179,6 +180,18 @@ def test_what_cannot_be_captured(fault, captured, monkeypatch, caplog):
         losses = trained(model, data, True)[0]
     assert_close(np.array(losses), np.array(expected), NATIVE["float64"])
     assert caplog.text.count("training steps are not captured") == 1
+
+
+def test_steps_hold_little_memory(captured, monkeypatch, caplog):
+    """A step is two graphs, of ten bytes each here."""
+    model = tiny_model()
+    replays = step_with_capture(model, batches(1))
+    assert list(replays.held.values()) == [20]
+    with caplog.at_level(logging.INFO, "deepmd"):
+        trained(model, batches(1, natoms=4) * 5, True)
+    assert len(replays.steps) == 1
+    assert replays.works
+    assert caplog.text.count("of 8 atoms are not captured") == 1
 
 
 def test_few_sizes_are_captured(captured, monkeypatch):

@@ -15,8 +15,10 @@ from deepmd_gnn.graph.atom_graph import AtomGraph
 
 log = logging.getLogger("deepmd.deepmd_gnn")
 Result = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-# Larger systems keep the GPU busy without; a captured graph also keeps its memory.
-MOST_NODES = 4096
+# Larger systems keep the GPU busy without.
+MOST_NODES = 16384
+# A captured graph keeps its memory, some bytes for each atom: from so many atoms on only where so many times that is free.
+CHEAP_NODES, BYTES_OF_NODE, FREE = 4096, 100_000, 10
 # Evaluations of a size before it is captured, sizes that are kept, and room for more edges.
 BEFORE_CAPTURE, KEPT, ROOM = 2, 4, 1.15
 
@@ -69,7 +71,7 @@ class Replay:
             self.captured.move_to_end(size)
             return self._replay(captured, graph, atype)
         self.seen[size] = self.seen.get(size, 0) + 1
-        if self.seen[size] <= BEFORE_CAPTURE:
+        if self.seen[size] <= BEFORE_CAPTURE or not _affordable(graph.node_types.shape[0]):
             return self.evaluate(graph, atype, nloc, nall)
         try:
             self._capture(size, graph, atype, nloc, nall)
@@ -103,6 +105,11 @@ class Replay:
         filled(captured.inputs, graph)
         captured.graph.replay()
         return tuple(value.clone() for value in captured.result)  # type: ignore[return-value]
+
+
+def _affordable(nnode: int) -> bool:
+    """Whether the memory of a captured evaluation will not be missed."""
+    return nnode <= CHEAP_NODES or torch.cuda.mem_get_info()[0] > FREE * BYTES_OF_NODE * nnode
 
 
 def filled(inputs: AtomGraph, graph: AtomGraph) -> None:

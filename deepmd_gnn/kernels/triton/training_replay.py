@@ -13,13 +13,15 @@ from typing import Any
 import torch
 
 from deepmd_gnn.graph.atom_graph import AtomGraph
-from deepmd_gnn.kernels.triton.replay import BEFORE_CAPTURE, KEPT, MOST_NODES, Result, filled, with_room
+from deepmd_gnn.kernels.triton.replay import BEFORE_CAPTURE, CHEAP_NODES, KEPT, Result, filled, with_room
 from deepmd_gnn.kernels.triton.training_check import LARGEST
 
 log = logging.getLogger("deepmd.deepmd_gnn")
 Tensors = Sequence[torch.Tensor | None]
 # Room for more edges than the largest batch of a size has had, and how often a size may outgrow it.
 ROOM, MOST_CAPTURES = 1.05, 6
+# Part of the GPU's memory that all captured steps may hold: batches of other sizes need some as well.
+MOST_MEMORY = 0.25
 
 
 def record(function: Callable[[], Tensors], pool: Any) -> tuple[Any, Tensors]:
@@ -49,6 +51,12 @@ def record(function: Callable[[], Tensors], pool: Any) -> tuple[Any, Tensors]:
 def new_pool() -> Any:
     """Memory for graphs that are replayed one after the other."""
     return torch.cuda.graph_pool_handle()
+
+
+def memory() -> tuple[int, int]:
+    """Bytes that torch holds on the GPU, and that there are."""
+    total = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+    return torch.cuda.memory_reserved(), total
 
 
 def aside(function: Callable[[], Tensors]) -> Tensors:
@@ -208,6 +216,7 @@ class TrainingReplay:
 
     def _forget(self) -> None:
         self.steps: dict[tuple[int, ...], CapturedStep] = {}
+        self.held: dict[tuple[int, ...], int] = {}
         self.seen: dict[tuple[int, ...], int] = {}
         self.captures: dict[tuple[int, ...], int] = {}
 
@@ -243,7 +252,7 @@ class TrainingReplay:
     def _step(self, graph: AtomGraph, atype: torch.Tensor, nloc: int, nall: int) -> CapturedStep | None:
         """The captured step for a batch, if there is one that nobody waits for."""
         model = self.model()
-        if model is None or graph.edge_vec.requires_grad or graph.node_types.shape[0] > MOST_NODES:
+        if model is None or graph.edge_vec.requires_grad or graph.node_types.shape[0] > CHEAP_NODES:
             return None
         state = _state(model)
         if state != self.state:  # other tensors, of which the captured steps know nothing
@@ -258,20 +267,42 @@ class TrainingReplay:
             return None
         if step is None and len(self.steps) >= KEPT:
             return None
-        self.steps.pop(size, None)
+        self._drop(size)
         self.captures[size] = self.captures.get(size, 0) + 1
+        return self._captured(size, graph, atype, model)
+
+    def _drop(self, size: tuple[int, ...]) -> None:
+        """Forget a step that was captured."""
+        self.steps.pop(size, None)
+        self.held.pop(size, None)
+
+    def _captured(
+        self, size: tuple[int, ...], graph: AtomGraph, atype: torch.Tensor, model: Any
+    ) -> CapturedStep | None:
+        """Capture a step, types of shape (nf, nloc); None if it cannot be, or would hold too much memory."""
         trained = [weight for weight in model.parameters() if weight.requires_grad]
         nedge = int(graph.edge_vec.shape[0] * ROOM ** self.captures[size]) + 256
+        before, total = memory()
         try:
-            self.steps[size] = CapturedStep(
-                lambda batch, types: self._ordinary(batch, types, nloc, nall), graph, atype, trained, nedge
+            step = CapturedStep(
+                lambda batch, types: self._ordinary(batch, types, *size[-2:]), graph, atype, trained, nedge
             )
         except RuntimeError as error:  # out of memory, or something that cannot be captured
             self.works = False
             self._forget()
             log.info("mace model: training steps are not captured as CUDA graphs: %s", error)
             return None
-        return self.steps[size]
+        held = memory()[0] - before
+        if held + sum(self.held.values()) > MOST_MEMORY * total:
+            self.captures[size] = MOST_CAPTURES
+            log.info(
+                "mace model: training steps of %d atoms are not captured as CUDA graphs: one would hold %.1f GB",
+                atype.numel(),
+                held / 1e9,
+            )
+            return None
+        self.steps[size], self.held[size] = step, held
+        return step
 
 
 def _state(model: torch.nn.Module) -> tuple[Any, ...]:
