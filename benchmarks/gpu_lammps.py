@@ -12,8 +12,17 @@ import workload
 from gpu_inputs import REPLICAS, frames
 
 STEPS = 50
-# Files and replicas of the cell in each direction; the last of a file is timed on one rank only.
-RUNS = {"M.pt2": (2, 4), "S.pt2": (2, 4), "S.pth": (2,)}
+# File, replicas of the cell in each direction and ranks, the most important first.
+RUNS = [
+    ("M.pt2", 4, 1),
+    ("M.pt2", 2, 1),
+    ("S.pt2", 4, 1),
+    ("S.pth", 2, 1),
+    ("M.pt2", 2, 2),
+    ("S.pt2", 2, 1),
+    ("S.pt2", 2, 2),
+    ("S.pth", 2, 2),
+]
 INPUT = """units metal
 atom_style atomic
 atom_modify map yes
@@ -40,13 +49,14 @@ def lammps(results, folder):
     if shutil.which(command[0]) is None:
         results.add("not run", f"{command[0]} is not installed")
         return
-    for file, sizes in RUNS.items():
+    expected = {}
+    for file, replicas, ranks in RUNS:
         if not (folder / file).exists():
             continue
-        for replicas in dict.fromkeys(min(size, REPLICAS[-1]) for size in sizes):
-            expected = _in_python(folder, file, replicas)
-            for ranks in (1, 2) if replicas == 2 else (1,):
-                _run(results, folder, file, [part.format(ranks=ranks) for part in command], ranks, expected)
+        if (file, replicas) not in expected:
+            expected[file, replicas] = _in_python(folder, file, min(replicas, REPLICAS[-1]))
+        start = [part.format(ranks=ranks) for part in command]
+        _run(results, folder, file, start, ranks, expected[file, replicas])
 
 
 def _in_python(folder, file, replicas):
@@ -54,16 +64,17 @@ def _in_python(folder, file, replicas):
     from deepmd.infer import DeepPot
 
     coord, cell, types = frames(replicas)
+    name = f"{len(types)}.data"
     symbols = [workload.system("water").type_map[kind] for kind in types]
     atoms = ase.Atoms(symbols, coord[0], cell=cell.reshape(3, 3), pbc=True)
-    ase.io.write(folder / "water.data", atoms, format="lammps-data", specorder=["O", "H"], masses=True)
+    ase.io.write(folder / name, atoms, format="lammps-data", specorder=["O", "H"], masses=True)
     energy, force, _ = DeepPot(str(folder / file)).eval(coord, cell, types)
     return float(energy.ravel()[0]), force[0]
 
 
 def _run(results, folder, file, command, ranks, expected):
     label = f"{file}, {ranks} rank{'s' * (ranks > 1)}, {len(expected[1])} atoms"
-    text = INPUT.format(file=file, name="water", steps=STEPS)
+    text = INPUT.format(file=file, name=len(expected[1]), steps=STEPS)
     (folder / f"in.{file}").write_text(text, encoding="utf-8")
     done = subprocess.run([*command, f"in.{file}"], cwd=folder, capture_output=True, text=True, check=False)
     rows = [line.split() for line in done.stdout.splitlines()]
@@ -73,7 +84,7 @@ def _run(results, folder, file, command, ranks, expected):
         results.add("failed", f"{label}: {(done.stderr or done.stdout).strip()[-300:]}")
         return
     energy = abs(energies[0] - expected[0]) / len(expected[1])
-    forces = np.loadtxt(folder / "water.forces", skiprows=9)[:, 1:]
+    forces = np.loadtxt(folder / f"{len(expected[1])}.forces", skiprows=9)[:, 1:]
     force = np.abs(forces - expected[1]).max() / np.abs(expected[1]).max()
     results.add(f"{label}: energy against Python", energy, "eV per atom")
     results.add(f"{label}: forces against Python", float(force), "of the largest")
