@@ -54,7 +54,8 @@ def new_pool() -> Any:
 
 
 def memory() -> tuple[int, int]:
-    """Bytes that torch holds on the GPU, and that there are."""
+    """Bytes that torch needs on the GPU, without those of nobody, and that there are."""
+    torch.cuda.empty_cache()
     total = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
     return torch.cuda.memory_reserved(), total
 
