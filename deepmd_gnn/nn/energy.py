@@ -147,6 +147,7 @@ class MaceEnergy(StagedNetwork):
         sender_one_hot = torch.nn.functional.one_hot(graph.sender_types, self.ntypes).to(self.dtype)
         one_hot = rows_of_nodes(sender_one_hot, graph)
         edge_attrs = self.edge_harmonics(vectors, stages)
+        del vectors  # of this function; others may not need them any more
         edge_feats, cutoff = lengths, torch.jit.annotate(torch.Tensor | None, None)
         if stages is None or self.reads_features:
             edge_feats, cutoff = self.radial_embedding(
@@ -159,7 +160,7 @@ class MaceEnergy(StagedNetwork):
             cutoff = cutoff.to(self.dtype)
         embedding, kinds = self.first_features(graph)
         features = rows_of_types(embedding, rows_of_nodes(kinds, graph), graph)
-        energy = torch.zeros(nnode, dtype=torch.float64, device=vectors.device)
+        energy = torch.zeros(nnode, dtype=torch.float64, device=types.device)
         unscaled = self.embedding_energy(features)
         if self.repulsive:
             numbers = self.atomic_numbers[graph.sender_types].to(torch.int64).unsqueeze(1)
@@ -167,6 +168,7 @@ class MaceEnergy(StagedNetwork):
                 lengths, numbers[graph.edge_index[0]], numbers[graph.edge_index[1]]
             )
             energy = energy + sum_at_receivers(repulsion, graph).squeeze(1)
+        del lengths
         all_features: list[torch.Tensor] = []
         for layer, (interaction, product) in enumerate(
             zip(self.interactions, self.products)  # noqa: B905 - TorchScript
@@ -190,7 +192,8 @@ class MaceEnergy(StagedNetwork):
                 skipped = interaction.skip(features, one_hot)
                 features = product(message, types, one_hot, graph, stages) + skipped
             else:
-                features = product(interaction.skip(message, one_hot), types, one_hot, graph, stages)
+                message = interaction.skip(message, one_hot)  # in place of the other, which takes memory
+                features = product(message, types, one_hot, graph, stages)
             all_features.append(features)
         # With use_last_readout_only there is one readout, of the last layer.
         first_read = len(all_features) - len(self.readouts)

@@ -198,6 +198,22 @@ M* find(M (&modules)[N], const char* code) {
   return nullptr;
 }
 
+Map* map_of(int64_t inputs, int64_t outputs, int64_t types) {
+  for (Map& map : MAPS)
+    if (map.inputs == inputs && map.outputs == outputs && map.types == types) return &map;
+  std::fprintf(stderr, "Error: deepmd_gnn: no kernel for a map from %ld to %ld channels in this file\n", long(inputs),
+               long(outputs));
+  return nullptr;
+}
+
+AOTITorchError launch_map(Map& map, const Place& place, void* features, int64_t nnode, int64_t components,
+                          AtenTensorHandle matrices, AtenTensorHandle begins, AtenTensorHandle paths, void* one_hot,
+                          int64_t width, void* out) {
+  return launch(map.mix, place, (nnode + map.rows - 1) / map.rows, width, (map.outputs + map.columns - 1) / map.columns,
+                features, data(matrices), data(begins), data(paths), one_hot, out, nnode, int32_t(components),
+                int32_t(size(matrices, 1)), int32_t(width), int32_t(size(begins, 0) - 1));
+}
+
 }  // namespace
 
 // --- The operators, see operators.py and mixing.py
@@ -307,13 +323,8 @@ extern "C" AOTITorchError aoti_torch_cuda_triton_mix(AtenTensorHandle features, 
   const int64_t types = dimensions == 2 ? size(one_hot, 1) : 0;
   *out = empty(3, nnode, width, outputs, dtype(features), place);
   if (!*out || !aligned(features) || !aligned(matrices) || !aligned(one_hot)) return FAILED;
-  for (Map& map : MAPS)
-    if (map.inputs == inputs && map.outputs == outputs && map.types == types)
-      return launch(map.mix, place, (nnode + map.rows - 1) / map.rows, width, (outputs + map.columns - 1) / map.columns,
-                    data(features), data(matrices), data(begins), data(paths), data(one_hot), data(*out), nnode,
-                    int32_t(size(features, 1)), int32_t(size(matrices, 1)), int32_t(width),
-                    int32_t(size(begins, 0) - 1));
-  std::fprintf(stderr, "Error: deepmd_gnn: no kernel for a map from %ld to %ld channels in this file\n", long(inputs),
-               long(outputs));
-  return FAILED;
+  Map* map = map_of(inputs, outputs, types);
+  if (!map) return FAILED;
+  return launch_map(*map, place, data(features), nnode, size(features, 1), matrices, begins, paths, data(one_hot),
+                    width, data(*out));
 }

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from deepmd_gnn.kernels.cpu.compiler import TORCH_HEADERS, Compiled, linked
-from deepmd_gnn.kernels.triton import mixing, operators
+from deepmd_gnn.kernels.triton import blocks, mixing, operators
 from deepmd_gnn.kernels.triton.mixing_kernel import mix as mix_kernel
 from deepmd_gnn.kernels.triton.programs import Kernel, Program, all_compiled
 from deepmd_gnn.kernels.triton.source import generated_module
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _T = "AtenTensorHandle"
 _NAME = "deepmd_gnn_gpu_kernels"
+# What launches the kernels, one text.
+SOURCES = ("launch.hpp", "launch_blocks.hpp")
 # Warps of the kernels whose number is Triton's default.
 _WARPS = 4
 
@@ -37,6 +39,8 @@ DECLARATIONS = {
     operators.contract: _declaration("triton_contract", 3, "const char*", 1),
     operators.contract_backward: _declaration("triton_contract_backward", 4, "const char*", 1),
     mixing.mix: _declaration("triton_mix", 8, "int64_t", 1),
+    blocks.convolve_mix: _declaration("triton_convolve_mix", 14, "const char*, int64_t", 1),
+    blocks.convolve_mix_backward: _declaration("triton_convolve_mix_backward", 12, "const char*, int64_t", 2),
 }
 
 
@@ -130,11 +134,14 @@ def library(kernels: "TritonKernels", capability: int) -> str:
     """
     tables = _Tables(kernels)
     programs = all_compiled(tables.kernels, capability)
-    text = files("deepmd_gnn.kernels.triton").joinpath("launch.hpp").read_text(encoding="utf-8")
+    folder = files("deepmd_gnn.kernels.triton")
+    text = "".join(folder.joinpath(name).read_text(encoding="utf-8") for name in SOURCES)
     values = {
         "EDGES": str(operators.EDGES_PER_PROGRAM),
         "CAPABILITY": f"{capability // 10}.{capability % 10}",
         "DTYPE": f"aoti_torch_dtype_{tables.dtype}",
+        "RECEIVERS": str(blocks.RECEIVERS),
+        "MULTIPLE": str(blocks.MULTIPLE),
         "TABLES": _images(programs) + _tables(tables, programs),
     }
     for name, value in values.items():

@@ -66,16 +66,30 @@ def launch_mix(
     width: int,
 ) -> torch.Tensor:
     """Launch the kernel of :func:`mix`."""
+    out = features.new_empty(features.shape[0], width, matrices.shape[3])
+    mix_into(out, features, matrices, begins, paths, one_hot)
+    return out
+
+
+def mix_into(
+    out: torch.Tensor,
+    features: torch.Tensor,
+    matrices: torch.Tensor,
+    begins: torch.Tensor,
+    paths: torch.Tensor,
+    one_hot: torch.Tensor | None,
+) -> None:
+    """:func:`launch_mix` into an array that is there, shape (nnode, width, channels); None: one matrix for all elements."""
     nnode, components, inputs = features.shape
-    outputs = matrices.shape[3]
+    width, outputs = out.shape[1:]
     rows, columns, depth = tile(features.dtype, outputs)
-    out = features.new_empty(nnode, width, outputs)
+    types = one_hot.shape[1] if one_hot is not None and one_hot.dim() == 2 else 0
     mix_kernel[((nnode + rows - 1) // rows, width, (outputs + columns - 1) // columns)](
         features,
         matrices,
         begins,
         paths,
-        one_hot,
+        matrices if one_hot is None else one_hot,  # nobody reads it without types
         out,
         nnode,
         components,
@@ -84,13 +98,12 @@ def launch_mix(
         begins.shape[0] - 1,
         INPUTS=inputs,
         OUTPUTS=outputs,
-        TYPES=one_hot.shape[1] if one_hot.dim() == 2 else 0,
+        TYPES=types,
         ROWS=rows,
         COLUMNS=columns,
         DEPTH=depth,
         REAL=triton_type(features.dtype),
     )
-    return out
 
 
 def tile(dtype: torch.dtype, outputs: int) -> tuple[int, int, int]:

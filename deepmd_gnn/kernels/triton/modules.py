@@ -13,6 +13,7 @@ from deepmd_gnn.kernels.cpu.convolution_code import ConvolutionShape, convolutio
 from deepmd_gnn.kernels.cpu.generated import Nothing, contraction_tables, swapped_in
 from deepmd_gnn.kernels.cpu.mixing import mapped_linears
 from deepmd_gnn.kernels.triton import operators
+from deepmd_gnn.kernels.triton.blocks import TritonMessages
 from deepmd_gnn.kernels.triton.contraction_code import contraction_code, output_groups
 from deepmd_gnn.kernels.triton.convolution_code import Tile, backward_code, backward_groups, forward_code
 from deepmd_gnn.kernels.triton.geometry_code import (
@@ -134,7 +135,7 @@ class NoHarmonics(torch.nn.Module):
 
     def forward(self, vectors: torch.Tensor) -> torch.Tensor:
         """Return no columns, Å, shape (nedge, 3) → (nedge, 0)."""
-        return vectors.detach()[:, :0]
+        return vectors.new_empty(vectors.shape[0], 0)  # no view, which would keep the vectors
 
 
 class NoRadialFeatures(torch.nn.Module):
@@ -142,7 +143,7 @@ class NoRadialFeatures(torch.nn.Module):
 
     def forward(self, lengths: torch.Tensor, *_: torch.Tensor) -> tuple[torch.Tensor, None]:
         """Return no columns, shape (nedge, 1) → (nedge, 0), and no envelope."""
-        return lengths.detach()[:, :0], None
+        return lengths.new_empty(lengths.shape[0], 0), None
 
 
 class TritonKernels:
@@ -213,6 +214,12 @@ class TritonKernels:
             place: TritonLinear(linear, average if place in messages else 1.0)
             for place, linear in linears.items()
         }
+        # Then nothing is between the convolution and the map, and they are one operator; all of MACE's are the same for all elements.
+        self.messages = {
+            layer: TritonMessages(self.convolutions[layer], linear)
+            for layer in self.averaging
+            if (linear := self.linears["interactions", layer, "linear"]).ntypes == 0
+        }
         self.reads_radial_features = any(
             not isinstance(interaction, Interaction) or interaction.density
             for interaction in energy_model.interactions
@@ -231,7 +238,8 @@ class TritonKernels:
         ]
         if not self.reads_radial_features:
             found.append((energy_model, "radial_embedding", NoRadialFeatures()))
-        for interaction, conv in zip(energy_model.interactions, self.convolutions, strict=True):
+        for layer, interaction in enumerate(energy_model.interactions):
+            conv = self.messages.get(layer, self.convolutions[layer])
             found += [
                 (interaction, "conv_tp", conv.to(device)),
                 (interaction, "conv_tp_weights", Nothing()),
@@ -241,7 +249,9 @@ class TritonKernels:
         for product, contraction in zip(energy_model.products, self.contractions, strict=True):
             found.append((product, "symmetric_contractions", contraction.to(device)))
         for (blocks, layer, name), linear in self.linears.items():
-            found.append((getattr(energy_model, blocks)[layer], name, linear.to(device)))
+            with_convolution = (blocks, name) == ("interactions", "linear") and layer in self.messages
+            module = Nothing() if with_convolution else linear.to(device)
+            found.append((getattr(energy_model, blocks)[layer], name, module))
         return found
 
     @contextlib.contextmanager
