@@ -19,6 +19,7 @@ from deepmd_gnn.graph.derivatives import (
     pair_derivatives,
 )
 from deepmd_gnn.graph.edge_sums import rows_between, rows_of_atoms
+from deepmd_gnn.host.gpu_memory import evaluated
 from deepmd_gnn.host.inputs import GraphBuilder
 from deepmd_gnn.host.interface import HostInterface
 from deepmd_gnn.kernels.triton.replay import Replay
@@ -78,11 +79,30 @@ class Evaluation(HostInterface):
         """
         if not torch.jit.is_scripting():  # type: ignore[attr-defined]
             check_fields(graph)
-            if self.replay is not None and graph.values is None:
-                return self.replay(graph, atype, nloc, nall)
+            if self.replay is not None:
+                return self.with_kernels(graph, atype, nloc, nall, comm_dict)
             if graph.mode == "training kernels" and graph.values is None and self.training:
                 return self.training_step(graph, atype, nloc, nall)
         return self.derivatives(graph, atype, nloc, nall, comm_dict)
+
+    @torch.jit.unused
+    def with_kernels(
+        self,
+        graph: AtomGraph,
+        atype: torch.Tensor,
+        nloc: int,
+        nall: int,
+        comm_dict: dict[str, torch.Tensor] | None,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """:meth:`evaluate` with generated kernels; quantities of frames are not part of what is repeated."""
+        replay = None if graph.values is not None else self.replay
+
+        def evaluate() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+            if replay is None:
+                return self.derivatives(graph, atype, nloc, nall, comm_dict)
+            return replay(graph, atype, nloc, nall)
+
+        return evaluated(evaluate, graph, atype.shape[0])
 
     def with_frame_values(self, graph: AtomGraph, fparam: torch.Tensor | None, nframe: int) -> AtomGraph:
         """Add the quantities of frames to a graph, if the energy depends on any.

@@ -54,9 +54,7 @@ def test_blocks_cover_all_receivers(nnode):
     found = list(blocks.blocks_of(nnode))
     assert sum(number for _, number in found) == nnode
     assert all(first % blocks.MULTIPLE == 0 for first, _ in found)
-    assert all(
-        first + number == after for (first, number), (after, _) in zip(found, found[1:], strict=False)
-    )
+    assert all(first + number == after for (first, number), (after, _) in zip(found, found[1:], strict=False))
     assert max([0, *(number for _, number in found)]) <= blocks.RECEIVERS + blocks.MULTIPLE
     assert len(found) == -(-nnode // blocks.RECEIVERS)
 

@@ -14,6 +14,7 @@ import torch
 from deepmd_gnn.graph.atom_graph import AtomGraph
 from deepmd_gnn.kernels.triton import reference
 from deepmd_gnn.kernels.triton.mixing import mix_into
+from deepmd_gnn.kernels.triton.operator import operator
 from deepmd_gnn.kernels.triton.operators import EDGES_PER_PROGRAM, on_cpu
 from deepmd_gnn.kernels.triton.source import generated_module
 
@@ -35,7 +36,7 @@ def blocks_of(nnode: int) -> Iterator[tuple[int, int]]:
         yield first, min(rows, nnode - first)
 
 
-@torch.library.custom_op("deepmd_gnn::triton_convolve_mix", mutates_args=())
+@operator("deepmd_gnn::triton_convolve_mix")
 def convolve_mix(
     vectors: torch.Tensor,
     sent: torch.Tensor,
@@ -111,7 +112,7 @@ def _(
     return sent.new_empty(begin.shape[0] - 1, width, matrices.shape[3])
 
 
-@torch.library.custom_op("deepmd_gnn::triton_convolve_mix_backward", mutates_args=())
+@operator("deepmd_gnn::triton_convolve_mix_backward")
 def convolve_mix_backward(
     gradient: torch.Tensor,
     vectors: torch.Tensor,
