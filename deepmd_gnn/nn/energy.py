@@ -141,34 +141,13 @@ class MaceEnergy(StagedNetwork):
         """See :meth:`~deepmd_gnn.nn.network.EnergyNetwork.forward`."""
         graph = self.arrangement(graph)
         types = graph.node_types
-        nnode, nsender = types.shape[0], graph.sender_types.shape[0]
-        vectors = -graph.edge_vec  # MACE: receiver minus sender
-        lengths = torch.linalg.norm(vectors, dim=1, keepdim=True)
+        nsender = graph.sender_types.shape[0]
         sender_one_hot = torch.nn.functional.one_hot(graph.sender_types, self.ntypes).to(self.dtype)
         one_hot = rows_of_nodes(sender_one_hot, graph)
-        edge_attrs = self.edge_harmonics(vectors, stages)
-        del vectors  # of this function; others may not need them any more
-        edge_feats, cutoff = lengths, torch.jit.annotate(torch.Tensor | None, None)
-        if stages is None or self.reads_features:
-            edge_feats, cutoff = self.radial_embedding(
-                lengths, sender_one_hot, graph.edge_index, self.atomic_numbers
-            )
-        edge_feats = edge_feats.to(self.dtype)
-        if self.unbounded:
-            cutoff = lengths < self.r_max
-        if cutoff is not None:
-            cutoff = cutoff.to(self.dtype)
+        edge_attrs, edge_feats, cutoff, energy = self.of_edges(graph, sender_one_hot, stages)
         embedding, kinds = self.first_features(graph)
         features = rows_of_types(embedding, rows_of_nodes(kinds, graph), graph)
-        energy = torch.zeros(nnode, dtype=torch.float64, device=types.device)
         unscaled = self.embedding_energy(features)
-        if self.repulsive:
-            numbers = self.atomic_numbers[graph.sender_types].to(torch.int64).unsqueeze(1)
-            repulsion = self.pair_repulsion_fn(
-                lengths, numbers[graph.edge_index[0]], numbers[graph.edge_index[1]]
-            )
-            energy = energy + sum_at_receivers(repulsion, graph).squeeze(1)
-        del lengths
         all_features: list[torch.Tensor] = []
         for layer, (interaction, product) in enumerate(
             zip(self.interactions, self.products)  # noqa: B905 - TorchScript
@@ -201,6 +180,51 @@ class MaceEnergy(StagedNetwork):
             energy = energy + readout(all_features[first_read + index]).to(torch.float64)
         energy = self.scale * energy + unscaled + self.coulomb_energy(all_features, graph, comm_dict)
         return energy, all_features
+
+    def of_edges(
+        self, graph: AtomGraph, sender_one_hot: torch.Tensor, stages: Stages | None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor]:
+        """What does not depend on features; vectors and lengths end here, so that kernels, which do not need them, save their memory.
+
+        Parameters
+        ----------
+        graph : AtomGraph
+            Arranged.
+        sender_one_hot : torch.Tensor
+            Elements, shape (nsender, ntypes).
+        stages : Stages, optional
+            See :meth:`forward`.
+
+        Returns
+        -------
+        edge_attrs, edge_feats : torch.Tensor
+            Spherical harmonics and radial features, shape (nedge, ·).
+        cutoff : torch.Tensor, optional
+            Envelope of the messages, shape (nedge, 1).
+        energy : torch.Tensor
+            Repulsion of the nodes before `scale`, eV, float64, shape (nnode,).
+        """
+        vectors = -graph.edge_vec  # MACE: receiver minus sender
+        lengths = torch.linalg.norm(vectors, dim=1, keepdim=True)
+        edge_attrs = self.edge_harmonics(vectors, stages)
+        edge_feats, cutoff = lengths, torch.jit.annotate(torch.Tensor | None, None)
+        if stages is None or self.reads_features:
+            edge_feats, cutoff = self.radial_embedding(
+                lengths, sender_one_hot, graph.edge_index, self.atomic_numbers
+            )
+        edge_feats = edge_feats.to(self.dtype)
+        if self.unbounded:
+            cutoff = lengths < self.r_max
+        if cutoff is not None:
+            cutoff = cutoff.to(self.dtype)
+        energy = torch.zeros(graph.node_types.shape[0], dtype=torch.float64, device=vectors.device)
+        if self.repulsive:
+            numbers = self.atomic_numbers[graph.sender_types].to(torch.int64).unsqueeze(1)
+            repulsion = self.pair_repulsion_fn(
+                lengths, numbers[graph.edge_index[0]], numbers[graph.edge_index[1]]
+            )
+            energy = energy + sum_at_receivers(repulsion, graph).squeeze(1)
+        return edge_attrs, edge_feats, cutoff, energy
 
     def contraction_gradient(
         self, layer: int, graph: AtomGraph, stages: Stages, gradient: torch.Tensor

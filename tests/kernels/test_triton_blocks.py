@@ -1,6 +1,7 @@
 """Convolution and linear map as one Triton operator, in blocks of receivers: numbers, and the memory of an evaluation."""
 
 import contextlib
+import itertools
 from unittest import mock
 
 import pytest
@@ -40,7 +41,7 @@ def test_network_in_blocks_equals_torch_code(dtype):
     with (
         kernels.installed(model.energy_model),
         interpreted(mixing, *map(generated_module, codes)),
-        mock.patch.object(reference, "interprets", lambda: True),
+        mock.patch.object(reference, "interprets", return_value=True),
         small_blocks(),
     ):
         assert [number for _, number in blocks.blocks_of(5)] == [2, 2, 1]
@@ -54,7 +55,7 @@ def test_blocks_cover_all_receivers(nnode):
     found = list(blocks.blocks_of(nnode))
     assert sum(number for _, number in found) == nnode
     assert all(first % blocks.MULTIPLE == 0 for first, _ in found)
-    assert all(first + number == after for (first, number), (after, _) in zip(found, found[1:], strict=False))
+    assert all(first + number == after for (first, number), (after, _) in itertools.pairwise(found))
     assert max([0, *(number for _, number in found)]) <= blocks.RECEIVERS + blocks.MULTIPLE
     assert len(found) == -(-nnode // blocks.RECEIVERS)
 
@@ -134,7 +135,7 @@ def test_memory_of_an_atom(natoms, most):
         mock.patch.object(operators, "generated_module", lambda code: Idle(generated_module(code))),
         mock.patch.object(blocks, "generated_module", lambda code: Idle(generated_module(code))),
         mock.patch.object(mixing, "mix_kernel", IdleKernel()),
-        mock.patch.object(reference, "interprets", lambda: True),
+        mock.patch.object(reference, "interprets", return_value=True),
         mock.patch.object(blocks, "RECEIVERS", 4 if natoms > 64 else 8192),
         mock.patch.object(blocks, "MULTIPLE", 1),
     ):
