@@ -58,6 +58,7 @@ def test_blocks_cover_all_receivers(nnode):
     assert all(first + number == after for (first, number), (after, _) in itertools.pairwise(found))
     assert max([0, *(number for _, number in found)]) <= blocks.RECEIVERS + blocks.MULTIPLE
     assert len(found) == -(-nnode // blocks.RECEIVERS)
+    assert blocks.MULTIPLE % 4 == 0  # kernels read four numbers at a time
 
 
 def test_where_it_applies():
