@@ -116,3 +116,13 @@ def atomic_derivatives(
     edge_virial = -(gradient.unsqueeze(2) * graph.edge_vec.unsqueeze(1)).reshape(-1, 9)
     atom_virial = sum_over_edges(edge_virial, neighbor, natom + 1, graph.outgoing, graph)
     return (force - toward)[1:], atom_virial[1:]
+
+
+class Distribution(torch.nn.Module):
+    """From the gradients of edges to forces and virials of atoms, as a network's graph is evaluated. Kernels put theirs here."""
+
+    def forward(
+        self, gradient: torch.Tensor, graph: AtomGraph, natom: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """See :func:`atomic_derivatives`."""
+        return atomic_derivatives(gradient, graph, natom)

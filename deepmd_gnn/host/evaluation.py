@@ -13,7 +13,6 @@ from deepmd_gnn.graph.atom_graph import (
 )
 from deepmd_gnn.graph.derivatives import (
     Differentiable,
-    atomic_derivatives,
     charged_gradients,
     edge_gradient,
     pair_derivatives,
@@ -143,7 +142,7 @@ class Evaluation(HostInterface):
                 gradient, by_pair = charged_gradients(energy, edge_vec, far_vec, differentiable)
             else:
                 gradient = edge_gradient(energy, edge_vec, differentiable)
-            force, atom_virial = atomic_derivatives(gradient, leaf, nf * nall)
+            force, atom_virial = self.energy_model.distribution(gradient, leaf, nf * nall)
             if by_pair is not None and far_vec is not None and far_atoms is not None:
                 far_force, far_virial = pair_derivatives(by_pair, far_vec, far_atoms, nf * nall)
                 force, atom_virial = force + far_force, atom_virial + far_virial

@@ -267,7 +267,15 @@ def test_exported_graph_keeps_the_operators():
     called = {str(node.target) for node in traced.graph.nodes if "triton" in str(node.target)}
     assert called == {
         f"deepmd_gnn.triton_{name}.default"
-        for name in ("geometry", "convolve", "convolve_backward", "contract", "contract_backward", "mix")
+        for name in (
+            "geometry",
+            "convolve",
+            "convolve_backward",
+            "contract",
+            "contract_backward",
+            "mix",
+            "forces",
+        )
     }
     others = sample_inputs(model, 7)
     expected = model.forward_lower_graph_exportable(

@@ -15,6 +15,7 @@ from deepmd_gnn.kernels.cpu.mixing import mapped_linears
 from deepmd_gnn.kernels.triton import operators
 from deepmd_gnn.kernels.triton.contraction_code import contraction_code, output_groups
 from deepmd_gnn.kernels.triton.convolution_code import Tile, backward_code, backward_groups, forward_code
+from deepmd_gnn.kernels.triton.forces import TritonDistribution, forces
 from deepmd_gnn.kernels.triton.geometry_code import (
     edge_gradient_code,
     geometry_code,
@@ -227,6 +228,7 @@ class TritonKernels:
         device = energy_model.scale.device
         found: list[tuple[Any, str, torch.nn.Module]] = [
             (energy_model, "arrangement", self.geometry),
+            (energy_model, "distribution", TritonDistribution()),
             (energy_model, "spherical_harmonics", NoHarmonics()),
         ]
         if not self.reads_radial_features:
@@ -269,7 +271,8 @@ class TritonKernels:
         packed, row, source = operators.empty_geometry(vectors, order, generated_module(self.geometry.code))
         geometry = (packed.zero_(), row.zero_(), source.zero_(), order, begin)
         tasks: list[Callable[[], Any]] = [
-            functools.partial(operators.geometry, vectors, edge, types, order, self.geometry.code)
+            functools.partial(operators.geometry, vectors, edge, types, order, self.geometry.code),
+            functools.partial(forces, vectors, vectors, edge, order, begin, 1),
         ]
         for layer, conv in enumerate(self.convolutions):
             module, table = generated_module(conv.code), conv.table.to(device)
