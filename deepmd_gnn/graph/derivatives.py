@@ -53,8 +53,9 @@ def edge_gradient(
     torch.Tensor
         eV/Å, shape (nedge, 3).
     """
+    ones = torch.jit.annotate(list[torch.Tensor | None], [torch.ones_like(energy)])
     gradient = torch.autograd.grad(
-        [energy.sum()], [edge_vec], create_graph=create_graph, retain_graph=create_graph or keep_graph
+        [energy], [edge_vec], ones, create_graph=create_graph, retain_graph=create_graph or keep_graph
     )[0]
     assert gradient is not None  # tells TorchScript that it is a tensor
     return gradient

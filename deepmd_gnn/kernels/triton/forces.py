@@ -8,13 +8,14 @@ from deepmd_gnn.graph.atom_graph import AtomGraph
 from deepmd_gnn.graph.derivatives import Distribution, atomic_derivatives
 from deepmd_gnn.kernels.triton import reference
 from deepmd_gnn.kernels.triton.forces_kernel import forces as forces_kernel
+from deepmd_gnn.kernels.triton.operator import operator
 from deepmd_gnn.kernels.triton.operators import on_cpu
 
 # Edges of a receiver that a program, one warp, works on at a time.
 EDGES = 32
 
 
-@torch.library.custom_op("deepmd_gnn::triton_forces", mutates_args=())
+@operator("deepmd_gnn::triton_forces")
 def forces(
     gradient: torch.Tensor,
     vectors: torch.Tensor,

@@ -59,7 +59,7 @@ class _Tables:
         self.contractions = {each.code: self.contraction(each.code) for each in kernels.contractions}
         self.forces = self.kernel(forces_kernel, BLOCK=forces.EDGES)
         self.maps: dict[tuple[int, int, int], tuple[list[int], list[int]]] = {}
-        for linear in kernels.linears.values():
+        for linear in kernels.maps():
             for matrices in (linear.matrices, linear.backward_matrices):
                 inputs, outputs = matrices.shape[2:]
                 sizes = (int(inputs), int(outputs), max(0, linear.ntypes))

@@ -24,10 +24,12 @@ from deepmd_gnn.kernels.triton.geometry_code import (
     row_width,
 )
 from deepmd_gnn.kernels.triton.mixing import TritonLinear
+from deepmd_gnn.kernels.triton.prepared import NoEdgeVectors, Prepared, PreparedElements, TritonReadout
 from deepmd_gnn.kernels.triton.source import generated_module, kept_source
 from deepmd_gnn.kernels.triton.splines import SplineTable
 from deepmd_gnn.kernels.triton.support import at_once
 from deepmd_gnn.nn.interactions import Interaction
+from deepmd_gnn.nn.readouts import Readout
 
 # Channels of a program of the contraction: one per thread.
 CONTRACTED = 32
@@ -214,6 +216,13 @@ class TritonKernels:
             place: TritonLinear(linear, average if place in messages else 1.0)
             for place, linear in linears.items()
         }
+        self.readouts = {
+            index: TritonReadout(readout)
+            for index, readout in enumerate(energy_model.readouts)
+            if isinstance(readout, Readout)
+        }
+        with torch.no_grad():
+            self.sent_by_types = energy_model.sent_by_types()
         self.reads_radial_features = any(
             not isinstance(interaction, Interaction) or interaction.density
             for interaction in energy_model.interactions
@@ -231,8 +240,18 @@ class TritonKernels:
             (energy_model, "distribution", TritonDistribution()),
             (energy_model, "spherical_harmonics", NoHarmonics()),
         ]
+        elements = PreparedElements(energy_model.ntypes, energy_model.dtype)
+        found.append((energy_model, "elements", elements.to(device)))
         if not self.reads_radial_features:
             found.append((energy_model, "radial_embedding", NoRadialFeatures()))
+            if not (energy_model.repulsive or energy_model.unbounded):
+                found.append((energy_model, "edge_vectors", NoEdgeVectors()))
+        if self.sent_by_types is not None:
+            channels = energy_model.interactions[0].linear_up.channels
+            sent = Prepared(self.sent_by_types.unflatten(1, (-1, channels)), channels)
+            found.append((energy_model.interactions[0], "linear_up", sent.to(device)))
+        for index, readout in self.readouts.items():
+            found.append((energy_model.readouts, str(index), readout.to(device)))
         for interaction, conv in zip(energy_model.interactions, self.convolutions, strict=True):
             found += [
                 (interaction, "conv_tp", conv.to(device)),
@@ -245,6 +264,10 @@ class TritonKernels:
         for (blocks, layer, name), linear in self.linears.items():
             found.append((getattr(energy_model, blocks)[layer], name, linear.to(device)))
         return found
+
+    def maps(self) -> list[TritonLinear]:
+        """All linear maps."""
+        return [*self.linears.values(), *(readout.first for readout in self.readouts.values())]
 
     @contextlib.contextmanager
     def installed(self, energy_model: Any) -> Iterator[None]:
@@ -292,7 +315,7 @@ class TritonKernels:
                 functools.partial(operators.contract, *arguments),
                 functools.partial(operators.contract_backward, gradient, *arguments),
             ]
-        for linear in self.linears.values():
+        for linear in self.maps():
             tasks.append(functools.partial(linear.to(device).try_once, device))
         return tasks
 
