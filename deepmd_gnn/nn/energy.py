@@ -8,7 +8,7 @@ from deepmd_gnn.config.mace import MaceConfig
 from deepmd_gnn.graph.atom_graph import Arrangement, AtomGraph
 from deepmd_gnn.graph.edge_sums import rows_of_nodes, rows_of_types, sum_at_receivers
 from deepmd_gnn.nn.activations import activate
-from deepmd_gnn.nn.inputs import EdgeVectors, Elements
+from deepmd_gnn.nn.inputs import EdgeVectors, Elements, NodeEmbedding
 from deepmd_gnn.nn.interactions import InteractionBlock
 from deepmd_gnn.nn.linear import Linear, Weight
 from deepmd_gnn.nn.modules import ModuleList
@@ -37,20 +37,6 @@ class Blocks(NamedTuple):
     """Identity without ``use_embedding_readout``."""
     partial_charges: torch.nn.Module
     """Identity without ``use_coulomb_term``."""
-
-
-class NodeEmbedding(torch.nn.Module):
-    """Native's name for the map from elements to features.
-
-    Parameters
-    ----------
-    linear : Weight
-        Flat matrix of shape (ntypes, channels).
-    """
-
-    def __init__(self, linear: Weight) -> None:
-        super().__init__()
-        self.linear = linear
 
 
 class MaceEnergy(StagedNetwork):
@@ -148,14 +134,11 @@ class MaceEnergy(StagedNetwork):
         graph = self.arrangement(graph)
         types = graph.node_types
         nsender = graph.sender_types.shape[0]
-        vectors, lengths = self.edge_vectors(graph.edge_vec)
         sender_one_hot = self.elements(graph.sender_types)
         one_hot = rows_of_nodes(sender_one_hot, graph)
-        edge_attrs = self.edge_harmonics(vectors, stages)
-        edge_feats, cutoff = self.edge_features(lengths, sender_one_hot, graph, stages)
+        edge_attrs, edge_feats, cutoff, energies = self.of_edges(graph, sender_one_hot, stages)
         embedding, kinds = self.first_features(graph)
         first = self.first_of_nodes(embedding, kinds, graph)
-        pairs = self.pair_energies(lengths, graph)
         features = first
         all_features: list[torch.Tensor] = []
         for layer, (interaction, product) in enumerate(
@@ -180,44 +163,60 @@ class MaceEnergy(StagedNetwork):
                 skipped = interaction.skip(features, one_hot)
                 features = product(message, types, one_hot, graph, stages) + skipped
             else:
-                features = product(interaction.skip(message, one_hot), types, one_hot, graph, stages)
+                message = interaction.skip(message, one_hot)  # in place of the other, which takes memory
+                features = product(message, types, one_hot, graph, stages)
             all_features.append(features)
-        return self.total_energy(pairs, first, all_features, graph, comm_dict), all_features
+        return self.total_energy(energies, first, all_features, graph, comm_dict), all_features
 
-    def edge_features(
-        self, lengths: torch.Tensor, one_hot: torch.Tensor, graph: AtomGraph, stages: Stages | None
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """What the radial networks read of the edges, shape (nedge, ·), and what multiplies their outputs, (nedge, 1).
+    def of_edges(
+        self, graph: AtomGraph, sender_one_hot: torch.Tensor, stages: Stages | None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, list[torch.Tensor]]:
+        """What does not depend on features; vectors and lengths end here, so that kernels, which do not need them, save their memory.
 
-        Lengths are in Å, shape (nedge, 1), `one_hot` has the elements of the senders. With stages only learned densities read anything.
+        Parameters
+        ----------
+        graph : AtomGraph
+            Arranged.
+        sender_one_hot : torch.Tensor
+            Elements, shape (nsender, ntypes).
+        stages : Stages, optional
+            See :meth:`forward`.
+
+        Returns
+        -------
+        edge_attrs, edge_feats : torch.Tensor
+            Spherical harmonics and radial features, shape (nedge, ·).
+        cutoff : torch.Tensor, optional
+            Envelope of the messages, shape (nedge, 1).
+        energies : list[torch.Tensor]
+            Repulsion of the nodes before `scale`, if there is any, eV, float64, shape (nnode,).
         """
+        vectors, lengths = self.edge_vectors(graph.edge_vec)
+        edge_attrs = self.edge_harmonics(vectors, stages)
         edge_feats, cutoff = lengths, torch.jit.annotate(torch.Tensor | None, None)
         if stages is None or self.reads_features:
             edge_feats, cutoff = self.radial_embedding(
-                lengths, one_hot, graph.edge_index, self.atomic_numbers
+                lengths, sender_one_hot, graph.edge_index, self.atomic_numbers
             )
+        edge_feats = edge_feats.to(self.dtype)
         if self.unbounded:
             cutoff = lengths < self.r_max
         if cutoff is not None:
             cutoff = cutoff.to(self.dtype)
-        return edge_feats.to(self.dtype), cutoff
+        energies: list[torch.Tensor] = []
+        if self.repulsive:
+            numbers = self.atomic_numbers[graph.sender_types].to(torch.int64).unsqueeze(1)
+            repulsion = self.pair_repulsion_fn(
+                lengths, numbers[graph.edge_index[0]], numbers[graph.edge_index[1]]
+            )
+            energies.append(sum_at_receivers(repulsion, graph).squeeze(1))
+        return edge_attrs, edge_feats, cutoff, energies
 
     def first_of_nodes(self, embedding: torch.Tensor, kinds: torch.Tensor, graph: AtomGraph) -> torch.Tensor:
         """Give the nodes their :meth:`first_features`, if anything reads them, shape (nnode, 1, channels)."""
         if self.reads_embedding or self.skips_embedding:
             return rows_of_types(embedding, rows_of_nodes(kinds, graph), graph)
         return embedding
-
-    def pair_energies(self, lengths: torch.Tensor, graph: AtomGraph) -> list[torch.Tensor]:
-        """Repulsion of the nodes before it is scaled, float64, shape (nnode,), if there is any; lengths in Å, (nedge, 1)."""
-        found: list[torch.Tensor] = []
-        if self.repulsive:
-            numbers = self.atomic_numbers[graph.sender_types].to(torch.int64).unsqueeze(1)
-            repulsion = self.pair_repulsion_fn(
-                lengths, numbers[graph.edge_index[0]], numbers[graph.edge_index[1]]
-            )
-            found.append(sum_at_receivers(repulsion, graph).squeeze(1))
-        return found
 
     def total_energy(
         self,
@@ -232,7 +231,7 @@ class MaceEnergy(StagedNetwork):
         Parameters
         ----------
         parts : list[torch.Tensor]
-            :meth:`pair_energies`.
+            Of :meth:`of_edges`; those of the readouts are added to the list.
         first : torch.Tensor
             :meth:`first_of_nodes`.
         features : list[torch.Tensor]

@@ -2,6 +2,8 @@
 
 import torch
 
+from deepmd_gnn.nn.linear import Weight
+
 
 class EdgeVectors(torch.nn.Module):
     """Vectors of the edges with MACE's sign, and their lengths. Kernels that compute both themselves replace it."""
@@ -31,3 +33,17 @@ class Elements(torch.nn.Module):
     def forward(self, types: torch.Tensor) -> torch.Tensor:
         """Make the rows, int64, shape (n,) → (n, ntypes)."""
         return torch.nn.functional.one_hot(types, self.ntypes).to(self.dtype)
+
+
+class NodeEmbedding(torch.nn.Module):
+    """Native's name for the map from elements to features.
+
+    Parameters
+    ----------
+    linear : Weight
+        Flat matrix of shape (ntypes, channels).
+    """
+
+    def __init__(self, linear: Weight) -> None:
+        super().__init__()
+        self.linear = linear

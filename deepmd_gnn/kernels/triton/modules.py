@@ -24,12 +24,11 @@ from deepmd_gnn.kernels.triton.geometry_code import (
     row_width,
 )
 from deepmd_gnn.kernels.triton.mixing import TritonLinear
-from deepmd_gnn.kernels.triton.prepared import NoEdgeVectors, Prepared, PreparedElements, TritonReadout
+from deepmd_gnn.kernels.triton.prepared import PreparedParts
 from deepmd_gnn.kernels.triton.source import generated_module, kept_source
 from deepmd_gnn.kernels.triton.splines import SplineTable
 from deepmd_gnn.kernels.triton.support import at_once
 from deepmd_gnn.nn.interactions import Interaction
-from deepmd_gnn.nn.readouts import Readout
 
 # Channels of a program of the contraction: one per thread.
 CONTRACTED = 32
@@ -216,17 +215,11 @@ class TritonKernels:
             place: TritonLinear(linear, average if place in messages else 1.0)
             for place, linear in linears.items()
         }
-        self.readouts = {
-            index: TritonReadout(readout)
-            for index, readout in enumerate(energy_model.readouts)
-            if isinstance(readout, Readout)
-        }
-        with torch.no_grad():
-            self.sent_by_types = energy_model.sent_by_types()
         self.reads_radial_features = any(
             not isinstance(interaction, Interaction) or interaction.density
             for interaction in energy_model.interactions
         )
+        self.prepared = PreparedParts(energy_model)
 
     def description(self) -> dict[str, Any]:
         """What a frozen file says about its kernels; plain values."""
@@ -240,18 +233,9 @@ class TritonKernels:
             (energy_model, "distribution", TritonDistribution()),
             (energy_model, "spherical_harmonics", NoHarmonics()),
         ]
-        elements = PreparedElements(energy_model.ntypes, energy_model.dtype)
-        found.append((energy_model, "elements", elements.to(device)))
         if not self.reads_radial_features:
             found.append((energy_model, "radial_embedding", NoRadialFeatures()))
-            if not (energy_model.repulsive or energy_model.unbounded):
-                found.append((energy_model, "edge_vectors", NoEdgeVectors()))
-        if self.sent_by_types is not None:
-            channels = energy_model.interactions[0].linear_up.channels
-            sent = Prepared(self.sent_by_types.unflatten(1, (-1, channels)), channels)
-            found.append((energy_model.interactions[0], "linear_up", sent.to(device)))
-        for index, readout in self.readouts.items():
-            found.append((energy_model.readouts, str(index), readout.to(device)))
+        found += self.prepared.swaps(energy_model, self.reads_radial_features)
         for interaction, conv in zip(energy_model.interactions, self.convolutions, strict=True):
             found += [
                 (interaction, "conv_tp", conv.to(device)),
@@ -267,7 +251,7 @@ class TritonKernels:
 
     def maps(self) -> list[TritonLinear]:
         """All linear maps."""
-        return [*self.linears.values(), *(readout.first for readout in self.readouts.values())]
+        return [*self.linears.values(), *self.prepared.maps()]
 
     @contextlib.contextmanager
     def installed(self, energy_model: Any) -> Iterator[None]:

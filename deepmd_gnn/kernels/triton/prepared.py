@@ -91,3 +91,49 @@ class TritonReadout(Readout):
         if self.is_linear:
             return hidden.flatten()
         return activate(hidden.squeeze(1), self.gate) @ self.last
+
+
+class PreparedParts:
+    """What kernels replace besides layers.
+
+    Parameters
+    ----------
+    energy_model : MaceEnergy
+        The network.
+    """
+
+    def __init__(self, energy_model: Any) -> None:
+        self.readouts = {
+            index: TritonReadout(readout)
+            for index, readout in enumerate(energy_model.readouts)
+            if isinstance(readout, Readout)
+        }
+        with torch.no_grad():
+            self.sent_by_types = energy_model.sent_by_types()
+
+    def maps(self) -> list[TritonLinear]:
+        """Linear maps of the readouts."""
+        return [readout.first for readout in self.readouts.values()]
+
+    def swaps(self, energy_model: Any, reads_radial: bool) -> list[tuple[Any, str, torch.nn.Module]]:
+        """Parent, name and module of what is replaced in a network with the same weights.
+
+        Parameters
+        ----------
+        energy_model : MaceEnergy
+            The network.
+        reads_radial : bool
+            Whether anything reads the radial features.
+        """
+        device, first = energy_model.scale.device, energy_model.interactions[0]
+        elements = PreparedElements(energy_model.ntypes, energy_model.dtype)
+        found: list[tuple[Any, str, torch.nn.Module]] = [(energy_model, "elements", elements.to(device))]
+        if not (reads_radial or energy_model.repulsive or energy_model.unbounded):
+            found.append((energy_model, "edge_vectors", NoEdgeVectors()))
+        if self.sent_by_types is not None:
+            channels = first.linear_up.channels
+            sent = Prepared(self.sent_by_types.unflatten(1, (-1, channels)), channels)
+            found.append((first, "linear_up", sent.to(device)))
+        for index, readout in self.readouts.items():
+            found.append((energy_model.readouts, str(index), readout.to(device)))
+        return found
