@@ -273,7 +273,8 @@ class MaceEnergy(StagedNetwork):
         """Energy of the charges of the nodes, eV, float64, shape (nnode,); arguments as of :meth:`charges` and :meth:`forward`."""
         charge = self.charges(features, graph)
         sent = self.exchange(charge.unsqueeze(1), graph.sender_types.shape[0], comm_dict).squeeze(1)
-        return self.partial_charges.energies(charge, sent, graph)  # type: ignore[operator, no-any-return]
+        energy: torch.Tensor = self.partial_charges.energies(charge, sent, graph)  # type: ignore[operator]
+        return energy
 
     def charges(self, features: list[torch.Tensor], graph: AtomGraph) -> torch.Tensor:
         """Charges of the nodes, e, float64, shape (nnode,), from the features of all layers and a graph with pairs of charges."""
