@@ -53,8 +53,9 @@ def edge_gradient(
     torch.Tensor
         eV/Å, shape (nedge, 3).
     """
+    ones = torch.jit.annotate(list[torch.Tensor | None], [torch.ones_like(energy)])
     gradient = torch.autograd.grad(
-        [energy.sum()], [edge_vec], create_graph=create_graph, retain_graph=create_graph or keep_graph
+        [energy], [edge_vec], ones, create_graph=create_graph, retain_graph=create_graph or keep_graph
     )[0]
     assert gradient is not None  # tells TorchScript that it is a tensor
     return gradient
@@ -116,3 +117,13 @@ def atomic_derivatives(
     edge_virial = -(gradient.unsqueeze(2) * graph.edge_vec.unsqueeze(1)).reshape(-1, 9)
     atom_virial = sum_over_edges(edge_virial, neighbor, natom + 1, graph.outgoing, graph)
     return (force - toward)[1:], atom_virial[1:]
+
+
+class Distribution(torch.nn.Module):
+    """From the gradients of edges to forces and virials of atoms, as a network's graph is evaluated. Kernels put theirs here."""
+
+    def forward(
+        self, gradient: torch.Tensor, graph: AtomGraph, natom: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """See :func:`atomic_derivatives`."""
+        return atomic_derivatives(gradient, graph, natom)

@@ -13,7 +13,6 @@ from deepmd_gnn.graph.atom_graph import (
 )
 from deepmd_gnn.graph.derivatives import (
     Differentiable,
-    atomic_derivatives,
     charged_gradients,
     edge_gradient,
     pair_derivatives,
@@ -155,15 +154,18 @@ class Evaluation(HostInterface):
                 far_vec = far_vec.detach().requires_grad_(True)
             leaf = with_edge_vec(graph, edge_vec, far_vec)
             # Once for all cases: TorchScript copies what is called, and compiles every copy at the first calls.
-            energy = self.atom_energies(leaf, atype.reshape(-1), comm_dict, stages)
+            of_nodes = self.network_energies(leaf, comm_dict, stages)
+            energy = self.counted_energies(of_nodes, leaf, atype.reshape(-1))
+            # Where kernels run neither the guard nor virtual atoms have edges, so that their energies need not be left out.
+            source = of_nodes if leaf.mode == "kernels" and not self.excludes_atoms else energy
             by_pair = torch.jit.annotate(torch.Tensor | None, None)
             if stages is not None:
                 gradient = self.energy_model.staged_gradient(energy, leaf, stages)
             elif far_vec is not None:
                 gradient, by_pair = charged_gradients(energy, edge_vec, far_vec, differentiable)
             else:
-                gradient = edge_gradient(energy, edge_vec, differentiable)
-            force, atom_virial = atomic_derivatives(gradient, leaf, nf * nall)
+                gradient = edge_gradient(source, edge_vec, differentiable)
+            force, atom_virial = self.energy_model.distribution(gradient, leaf, nf * nall)
             if by_pair is not None and far_vec is not None and far_atoms is not None:
                 far_force, far_virial = pair_derivatives(by_pair, far_vec, far_atoms, nf * nall)
                 force, atom_virial = force + far_force, atom_virial + far_virial
@@ -196,9 +198,12 @@ class Evaluation(HostInterface):
         torch.Tensor
             float64, shape (natom,).
         """
+        return self.counted_energies(self.network_energies(graph, comm_dict, stages), graph, atype)
+
+    def counted_energies(self, energy: torch.Tensor, graph: AtomGraph, atype: torch.Tensor) -> torch.Tensor:
+        """:meth:`atom_energies` from those of the nodes as the network gives them, eV, shape (nnode,)."""
         kinds = rows_between(graph.node_types, 1, graph.node_types.shape[0])
-        energy = rows_of_atoms(self.network_energies(graph, comm_dict, stages), graph)
-        energy = energy + self.out_bias[0, :, 0][kinds]
+        energy = rows_of_atoms(energy, graph) + self.out_bias[0, :, 0][kinds]
         counts = atype >= 0
         if self.excludes_atoms:
             counts = counts & torch.tensor(self.atom_counts, device=counts.device)[kinds]

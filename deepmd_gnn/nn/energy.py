@@ -8,6 +8,7 @@ from deepmd_gnn.config.mace import MaceConfig
 from deepmd_gnn.graph.atom_graph import Arrangement, AtomGraph
 from deepmd_gnn.graph.edge_sums import rows_of_nodes, rows_of_types, sum_at_receivers
 from deepmd_gnn.nn.activations import activate
+from deepmd_gnn.nn.inputs import EdgeVectors, Elements, NodeEmbedding
 from deepmd_gnn.nn.interactions import InteractionBlock
 from deepmd_gnn.nn.linear import Linear, Weight
 from deepmd_gnn.nn.modules import ModuleList
@@ -36,20 +37,6 @@ class Blocks(NamedTuple):
     """Identity without ``use_embedding_readout``."""
     partial_charges: torch.nn.Module
     """Identity without ``use_coulomb_term``."""
-
-
-class NodeEmbedding(torch.nn.Module):
-    """Native's name for the map from elements to features.
-
-    Parameters
-    ----------
-    linear : Weight
-        Flat matrix of shape (ntypes, channels).
-    """
-
-    def __init__(self, linear: Weight) -> None:
-        super().__init__()
-        self.linear = linear
 
 
 class MaceEnergy(StagedNetwork):
@@ -82,6 +69,7 @@ class MaceEnergy(StagedNetwork):
     activates_embedding: Final[bool]
     has_charges: Final[bool]
     reads_features: Final[bool]
+    skips_embedding: Final[bool]
 
     def __init__(
         self, config: MaceConfig, atomic_numbers: torch.Tensor, blocks: Blocks, exchange: torch.nn.Module
@@ -96,6 +84,8 @@ class MaceEnergy(StagedNetwork):
         self.r_max = float(config.r_max)
         self.dtype = torch.float64 if config.precision == "float64" else torch.float32
         self.arrangement = Arrangement()
+        self.edge_vectors = EdgeVectors()
+        self.elements = Elements(self.ntypes, self.dtype)
         self.node_embedding = NodeEmbedding(blocks.node_embedding)
         self.activates_embedding = config.use_total_charge_embedding
         self.embed_activation = config.embed_activation
@@ -111,6 +101,8 @@ class MaceEnergy(StagedNetwork):
         self.interactions = ModuleList(blocks.interactions)
         # With radial weights from tables only learned densities read the radial features.
         self.reads_features = any(block.density for block in blocks.interactions)
+        # Only then are the features before the first message those of nodes.
+        self.skips_embedding = blocks.interactions[0].residual
         self.products = ModuleList(blocks.products)
         self.readouts = ModuleList(blocks.readouts)
         self.exchange = exchange
@@ -142,12 +134,12 @@ class MaceEnergy(StagedNetwork):
         graph = self.arrangement(graph)
         types = graph.node_types
         nsender = graph.sender_types.shape[0]
-        sender_one_hot = torch.nn.functional.one_hot(graph.sender_types, self.ntypes).to(self.dtype)
+        sender_one_hot = self.elements(graph.sender_types)
         one_hot = rows_of_nodes(sender_one_hot, graph)
-        edge_attrs, edge_feats, cutoff, energy = self.of_edges(graph, sender_one_hot, stages)
+        edge_attrs, edge_feats, cutoff, energies = self.of_edges(graph, sender_one_hot, stages)
         embedding, kinds = self.first_features(graph)
-        features = rows_of_types(embedding, rows_of_nodes(kinds, graph), graph)
-        unscaled = self.embedding_energy(features)
+        first = self.first_of_nodes(embedding, kinds, graph)
+        features = first
         all_features: list[torch.Tensor] = []
         for layer, (interaction, product) in enumerate(
             zip(self.interactions, self.products)  # noqa: B905 - TorchScript
@@ -174,16 +166,11 @@ class MaceEnergy(StagedNetwork):
                 message = interaction.skip(message, one_hot)  # in place of the other, which takes memory
                 features = product(message, types, one_hot, graph, stages)
             all_features.append(features)
-        # With use_last_readout_only there is one readout, of the last layer.
-        first_read = len(all_features) - len(self.readouts)
-        for index, readout in enumerate(self.readouts):
-            energy = energy + readout(all_features[first_read + index]).to(torch.float64)
-        energy = self.scale * energy + unscaled + self.coulomb_energy(all_features, graph, comm_dict)
-        return energy, all_features
+        return self.total_energy(energies, first, all_features, graph, comm_dict), all_features
 
     def of_edges(
         self, graph: AtomGraph, sender_one_hot: torch.Tensor, stages: Stages | None
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor]:
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, list[torch.Tensor]]:
         """What does not depend on features; vectors and lengths end here, so that kernels, which do not need them, save their memory.
 
         Parameters
@@ -201,11 +188,10 @@ class MaceEnergy(StagedNetwork):
             Spherical harmonics and radial features, shape (nedge, ·).
         cutoff : torch.Tensor, optional
             Envelope of the messages, shape (nedge, 1).
-        energy : torch.Tensor
-            Repulsion of the nodes before `scale`, eV, float64, shape (nnode,).
+        energies : list[torch.Tensor]
+            Repulsion of the nodes before `scale`, if there is any, eV, float64, shape (nnode,).
         """
-        vectors = -graph.edge_vec  # MACE: receiver minus sender
-        lengths = torch.linalg.norm(vectors, dim=1, keepdim=True)
+        vectors, lengths = self.edge_vectors(graph.edge_vec)
         edge_attrs = self.edge_harmonics(vectors, stages)
         edge_feats, cutoff = lengths, torch.jit.annotate(torch.Tensor | None, None)
         if stages is None or self.reads_features:
@@ -217,14 +203,58 @@ class MaceEnergy(StagedNetwork):
             cutoff = lengths < self.r_max
         if cutoff is not None:
             cutoff = cutoff.to(self.dtype)
-        energy = torch.zeros(graph.node_types.shape[0], dtype=torch.float64, device=vectors.device)
+        energies: list[torch.Tensor] = []
         if self.repulsive:
             numbers = self.atomic_numbers[graph.sender_types].to(torch.int64).unsqueeze(1)
             repulsion = self.pair_repulsion_fn(
                 lengths, numbers[graph.edge_index[0]], numbers[graph.edge_index[1]]
             )
-            energy = energy + sum_at_receivers(repulsion, graph).squeeze(1)
-        return edge_attrs, edge_feats, cutoff, energy
+            energies.append(sum_at_receivers(repulsion, graph).squeeze(1))
+        return edge_attrs, edge_feats, cutoff, energies
+
+    def first_of_nodes(self, embedding: torch.Tensor, kinds: torch.Tensor, graph: AtomGraph) -> torch.Tensor:
+        """Give the nodes their :meth:`first_features`, if anything reads them, shape (nnode, 1, channels)."""
+        if self.reads_embedding or self.skips_embedding:
+            return rows_of_types(embedding, rows_of_nodes(kinds, graph), graph)
+        return embedding
+
+    def total_energy(
+        self,
+        parts: list[torch.Tensor],
+        first: torch.Tensor,
+        features: list[torch.Tensor],
+        graph: AtomGraph,
+        comm_dict: dict[str, torch.Tensor] | None,
+    ) -> torch.Tensor:
+        """Sum the energies of the nodes, eV, float64, shape (nnode,).
+
+        Parameters
+        ----------
+        parts : list[torch.Tensor]
+            Of :meth:`of_edges`; those of the readouts are added to the list.
+        first : torch.Tensor
+            :meth:`first_of_nodes`.
+        features : list[torch.Tensor]
+            Of all layers, shape (nnode, components, channels).
+        graph, comm_dict :
+            As of :meth:`forward`.
+        """
+        # With use_last_readout_only there is one readout, of the last layer; a descriptor has none.
+        first_read = len(features) - len(self.readouts)
+        for index, readout in enumerate(self.readouts):
+            parts.append(readout(features[first_read + index]).to(torch.float64))
+        if len(parts) == 0:
+            nnode = graph.node_types.shape[0]
+            parts.append(torch.zeros(nnode, dtype=torch.float64, device=graph.node_types.device))
+        energy = parts[0]
+        for part in parts[1:]:
+            energy = energy + part
+        energy = self.scale * energy
+        if self.reads_embedding:
+            energy = energy + self.embedding_readout(first).to(torch.float64)
+        if self.has_charges:
+            energy = energy + self.coulomb_energy(features, graph, comm_dict)
+        return energy
 
     def contraction_gradient(
         self, layer: int, graph: AtomGraph, stages: Stages, gradient: torch.Tensor
@@ -242,10 +272,8 @@ class MaceEnergy(StagedNetwork):
     ) -> torch.Tensor:
         """Energy of the charges of the nodes, eV, float64, shape (nnode,); arguments as of :meth:`charges` and :meth:`forward`."""
         charge = self.charges(features, graph)
-        energy = torch.zeros_like(charge)
-        if self.has_charges:
-            sent = self.exchange(charge.unsqueeze(1), graph.sender_types.shape[0], comm_dict).squeeze(1)
-            energy = self.partial_charges.energies(charge, sent, graph)  # type: ignore[operator]
+        sent = self.exchange(charge.unsqueeze(1), graph.sender_types.shape[0], comm_dict).squeeze(1)
+        energy: torch.Tensor = self.partial_charges.energies(charge, sent, graph)  # type: ignore[operator]
         return energy
 
     def charges(self, features: list[torch.Tensor], graph: AtomGraph) -> torch.Tensor:
@@ -297,12 +325,6 @@ class MaceEnergy(StagedNetwork):
         of_types = torch.eye(self.ntypes, dtype=self.dtype, device=weight.device)
         sent: torch.Tensor = self.interactions[0].outgoing(features, of_types)
         return sent
-
-    def embedding_energy(self, features: torch.Tensor) -> torch.Tensor:
-        """Energy that is read before the first message, eV, float64; features of shape (nnode, 1, channels) → (nnode,)."""
-        if self.reads_embedding:
-            return self.embedding_readout(features).to(torch.float64)  # type: ignore[no-any-return]
-        return torch.zeros(features.shape[0], dtype=torch.float64, device=features.device)
 
     def feature_columns(self, features: list[torch.Tensor]) -> torch.Tensor:
         """Order node features as native MACE's ``node_feats``: layers, irreps, channels, components; shape (nnode, ·)."""

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from deepmd_gnn.graph.atom_graph import AtomGraph
+from deepmd_gnn.graph.derivatives import Distribution
 from deepmd_gnn.nn.stages import Stages
 
 
@@ -24,6 +25,8 @@ class EnergyNetwork(torch.nn.Module):
         Elements in the order of the type map, int64, shape (ntypes,).
     avg_num_neighbors, scale : torch.Tensor
         Statistics of the training data, float64, shape ().
+    distribution : Distribution
+        What becomes of the gradients of its edges; beside the network, because whoever puts kernels into it changes this, too.
     """
 
     if TYPE_CHECKING:
@@ -35,6 +38,10 @@ class EnergyNetwork(torch.nn.Module):
     atomic_numbers: torch.Tensor
     avg_num_neighbors: torch.Tensor
     scale: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.distribution = Distribution()
 
     def forward(
         self, graph: AtomGraph, comm_dict: dict[str, torch.Tensor] | None

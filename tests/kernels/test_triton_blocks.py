@@ -12,7 +12,7 @@ from tolerances import NATIVE
 
 from deepmd_gnn.graph.atom_graph import AtomGraph
 from deepmd_gnn.kernels.cpu.generated import Nothing
-from deepmd_gnn.kernels.triton import blocks, mixing, operators, reference
+from deepmd_gnn.kernels.triton import blocks, forces, mixing, operators, reference
 from deepmd_gnn.kernels.triton.build import triton_kernels
 from deepmd_gnn.kernels.triton.modules import TritonKernels
 from deepmd_gnn.kernels.triton.source import generated_module
@@ -40,7 +40,7 @@ def test_network_in_blocks_equals_torch_code(dtype):
     assert set(kernels.messages) == {0, 1}
     with (
         kernels.installed(model.energy_model),
-        interpreted(mixing, *map(generated_module, codes)),
+        interpreted(mixing, forces, *map(generated_module, codes)),
         mock.patch.object(reference, "interprets", return_value=True),
         small_blocks(),
     ):
@@ -136,6 +136,7 @@ def test_memory_of_an_atom(natoms, most):
         mock.patch.object(operators, "generated_module", lambda code: Idle(generated_module(code))),
         mock.patch.object(blocks, "generated_module", lambda code: Idle(generated_module(code))),
         mock.patch.object(mixing, "mix_kernel", IdleKernel()),
+        mock.patch.object(forces, "forces_kernel", IdleKernel()),
         mock.patch.object(reference, "interprets", return_value=True),
         mock.patch.object(blocks, "RECEIVERS", 4 if natoms > 64 else 8192),
         mock.patch.object(blocks, "MULTIPLE", 1),

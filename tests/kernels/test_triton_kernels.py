@@ -274,6 +274,7 @@ def test_exported_graph_keeps_the_operators():
             "contract",
             "contract_backward",
             "mix",
+            "forces",
         )
     }
     others = sample_inputs(model, 7)

@@ -328,3 +328,15 @@ extern "C" AOTITorchError aoti_torch_cuda_triton_mix(AtenTensorHandle features, 
   return launch_map(*map, place, data(features), nnode, size(features, 1), matrices, begins, paths, data(one_hot),
                     width, data(*out));
 }
+
+extern "C" AOTITorchError aoti_torch_cuda_triton_forces(AtenTensorHandle gradient, AtenTensorHandle vectors,
+                                                        AtenTensorHandle edge_atoms, AtenTensorHandle order,
+                                                        AtenTensorHandle begin, int64_t natom, AtenTensorHandle* out) {
+  const Place place(vectors);
+  *out = empty(1, 12 * (natom + 1), 1, 1, dtype(vectors), place);
+  if (!*out || !aligned(gradient) || !aligned(vectors)) return FAILED;
+  const AOTITorchError error = clear(*out, place);
+  return error ? error
+               : launch(FORCES, place, size(begin, 0) - 1, 1, 1, data(gradient), data(vectors), data(edge_atoms),
+                        data(order), data(begin), data(*out), natom, size(order, 0), size(edge_atoms, 1));
+}

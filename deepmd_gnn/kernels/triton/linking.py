@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from deepmd_gnn.kernels.cpu.compiler import TORCH_HEADERS, Compiled, linked
-from deepmd_gnn.kernels.triton import blocks, mixing, operators
+from deepmd_gnn.kernels.triton import blocks, forces, mixing, operators
+from deepmd_gnn.kernels.triton.forces_kernel import forces as forces_kernel
 from deepmd_gnn.kernels.triton.mixing_kernel import mix as mix_kernel
 from deepmd_gnn.kernels.triton.programs import Kernel, Program, all_compiled
 from deepmd_gnn.kernels.triton.source import generated_module
@@ -41,6 +42,7 @@ DECLARATIONS = {
     mixing.mix: _declaration("triton_mix", 8, "int64_t", 1),
     blocks.convolve_mix: _declaration("triton_convolve_mix", 14, "const char*, int64_t", 1),
     blocks.convolve_mix_backward: _declaration("triton_convolve_mix_backward", 12, "const char*, int64_t", 2),
+    forces.forces: _declaration("triton_forces", 5, "int64_t", 1),
 }
 
 
@@ -59,8 +61,9 @@ class _Tables:
         self.geometries = {kernels.geometry.code: self.geometry(kernels.geometry.code)}
         self.convolutions = {conv.code: self.convolution(conv.code) for conv in kernels.convolutions}
         self.contractions = {each.code: self.contraction(each.code) for each in kernels.contractions}
+        self.forces = self.kernel(forces_kernel, BLOCK=forces.EDGES)
         self.maps: dict[tuple[int, int, int], tuple[list[int], list[int]]] = {}
-        for linear in kernels.linears.values():
+        for linear in kernels.maps():
             for matrices in (linear.matrices, linear.backward_matrices):
                 inputs, outputs = matrices.shape[2:]
                 sizes = (int(inputs), int(outputs), max(0, linear.ntypes))
@@ -173,7 +176,7 @@ def _tables(tables: _Tables, programs: list[Program]) -> str:
     def row(code: str, numbers: list[int], cells: list[str]) -> str:
         return "{" + ", ".join([f'"{code}"', *map(str, numbers), *cells]) + "}"
 
-    text = ""
+    text = f"Program FORCES = {program(tables.forces)};\n"
     contractions = []
     for place, (code, (numbers, kernels)) in enumerate(tables.contractions.items()):
         for name, part in (("FORWARD", kernels[: numbers[2]]), ("BACKWARD", kernels[numbers[2] :])):

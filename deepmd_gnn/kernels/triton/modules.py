@@ -16,6 +16,7 @@ from deepmd_gnn.kernels.triton import operators
 from deepmd_gnn.kernels.triton.blocks import TritonMessages
 from deepmd_gnn.kernels.triton.contraction_code import contraction_code, output_groups
 from deepmd_gnn.kernels.triton.convolution_code import Tile, backward_code, backward_groups, forward_code
+from deepmd_gnn.kernels.triton.forces import TritonDistribution, forces
 from deepmd_gnn.kernels.triton.geometry_code import (
     edge_gradient_code,
     geometry_code,
@@ -24,6 +25,7 @@ from deepmd_gnn.kernels.triton.geometry_code import (
     row_width,
 )
 from deepmd_gnn.kernels.triton.mixing import TritonLinear
+from deepmd_gnn.kernels.triton.prepared import PreparedParts
 from deepmd_gnn.kernels.triton.source import generated_module, kept_source
 from deepmd_gnn.kernels.triton.splines import SplineTable
 from deepmd_gnn.kernels.triton.support import at_once
@@ -224,6 +226,7 @@ class TritonKernels:
             not isinstance(interaction, Interaction) or interaction.density
             for interaction in energy_model.interactions
         )
+        self.prepared = PreparedParts(energy_model)
 
     def description(self) -> dict[str, Any]:
         """What a frozen file says about its kernels; plain values."""
@@ -234,10 +237,12 @@ class TritonKernels:
         device = energy_model.scale.device
         found: list[tuple[Any, str, torch.nn.Module]] = [
             (energy_model, "arrangement", self.geometry),
+            (energy_model, "distribution", TritonDistribution()),
             (energy_model, "spherical_harmonics", NoHarmonics()),
         ]
         if not self.reads_radial_features:
             found.append((energy_model, "radial_embedding", NoRadialFeatures()))
+        found += self.prepared.swaps(energy_model, self.reads_radial_features)
         for layer, interaction in enumerate(energy_model.interactions):
             conv = self.messages.get(layer, self.convolutions[layer])
             found += [
@@ -253,6 +258,10 @@ class TritonKernels:
             module = Nothing() if with_convolution else linear.to(device)
             found.append((getattr(energy_model, blocks)[layer], name, module))
         return found
+
+    def maps(self) -> list[TritonLinear]:
+        """All linear maps."""
+        return [*self.linears.values(), *self.prepared.maps()]
 
     @contextlib.contextmanager
     def installed(self, energy_model: Any) -> Iterator[None]:
@@ -279,7 +288,8 @@ class TritonKernels:
         packed, row, source = operators.empty_geometry(vectors, order, generated_module(self.geometry.code))
         geometry = (packed.zero_(), row.zero_(), source.zero_(), order, begin)
         tasks: list[Callable[[], Any]] = [
-            functools.partial(operators.geometry, vectors, edge, types, order, self.geometry.code)
+            functools.partial(operators.geometry, vectors, edge, types, order, self.geometry.code),
+            functools.partial(forces, vectors, vectors, edge, order, begin, 1),
         ]
         for layer, conv in enumerate(self.convolutions):
             module, table = generated_module(conv.code), conv.table.to(device)
@@ -299,7 +309,7 @@ class TritonKernels:
                 functools.partial(operators.contract, *arguments),
                 functools.partial(operators.contract_backward, gradient, *arguments),
             ]
-        for linear in self.linears.values():
+        for linear in self.maps():
             tasks.append(functools.partial(linear.to(device).try_once, device))
         return tasks
 

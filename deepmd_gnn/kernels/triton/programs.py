@@ -15,10 +15,12 @@ WARP = 32
 # Types of arguments by name; arrays of the network's precision are not listed.
 INTEGERS = {
     **dict.fromkeys(("row", "source", "begins", "paths", "pairs"), "*i32"),
-    **dict.fromkeys(("begin", "order", "edge_index", "sender", "types", "kind"), "*i64"),
-    **dict.fromkeys(("count", "nedge", "nnode", "ntypes"), "i64"),
+    **dict.fromkeys(("begin", "order", "edge_index", "edge_atoms", "sender", "types", "kind"), "*i64"),
+    **dict.fromkeys(("count", "nedge", "nnode", "natom", "ntypes"), "i64"),
     **dict.fromkeys(("components", "nmatrix", "width", "known"), "i32"),
 }
+# Coordinates are double precision, and so is the gradient with respect to them.
+DOUBLES = {"edge_gradient": {"vectors", "out"}, "forces": {"gradient", "vectors", "out"}}
 REALS = {"float32": "fp32", "float64": "fp64"}
 
 
@@ -73,8 +75,7 @@ def compiled(kernel: Kernel, capability: int) -> Program:
     RuntimeError
         If the kernel needs scratch memory.
     """
-    # Coordinates are double precision, and so is the gradient with respect to them.
-    doubles = {"vectors"} | ({"out"} if kernel.function.__name__ == "edge_gradient" else set())
+    doubles = DOUBLES.get(kernel.function.__name__, {"vectors"})
     types: dict[str, str] = {}
     attributes = {}
     for position, name in enumerate(kernel.function.arg_names):

@@ -195,3 +195,21 @@ def mix(
         columns.append(column)
     columns += [torch.zeros_like(columns[0])] * (width - len(columns))
     return torch.stack(columns, dim=1)
+
+
+def forces(
+    gradient: torch.Tensor,
+    vectors: torch.Tensor,
+    edge_atoms: torch.Tensor,
+    order: torch.Tensor,
+    begin: torch.Tensor,
+    natom: int,
+) -> torch.Tensor:
+    """See :func:`~deepmd_gnn.kernels.triton.forces.forces`."""
+    listed = order[: int(begin[-1])]
+    change, (neighbor, center) = gradient[listed], edge_atoms[:, listed]
+    force = gradient.new_zeros(natom + 1, 3).index_add(0, center, change).index_add(0, neighbor, -change)
+    virial = -(change.unsqueeze(2) * vectors[listed].unsqueeze(1)).flatten(1)
+    return torch.cat(
+        [force.flatten(), gradient.new_zeros(natom + 1, 9).index_add(0, neighbor, virial).flatten()]
+    )
