@@ -29,7 +29,7 @@ class Prepared(torch.nn.Module):
         self.channels = channels
 
     def forward(self, *_: torch.Tensor) -> torch.Tensor:
-        """Return the tensor."""
+        """Return the tensor, of any shape."""
         return self.value
 
 
@@ -56,7 +56,7 @@ class NoEdgeVectors(torch.nn.Module):
     """Stands for vectors and lengths that nobody reads."""
 
     def forward(self, edge_vec: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return something of the shapes of :class:`~deepmd_gnn.nn.inputs.EdgeVectors`."""
+        """Return something of the shapes of :class:`~deepmd_gnn.nn.inputs.EdgeVectors`, Å, (nedge, 3) → (nedge, 3) and (nedge, 1)."""
         unread = edge_vec.detach()
         return unread, unread[:, :1]
 
