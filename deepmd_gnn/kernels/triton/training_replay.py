@@ -76,20 +76,31 @@ class _Ticket:
     asked = False
 
 
+class _Evaluated(torch.nn.Module):
+    """A model as a function of a batch, for ``torch.func.functional_call``."""
+
+    def __init__(self, model: Any, nloc: int, nall: int) -> None:
+        super().__init__()
+        self.model, self.nloc, self.nall = model, nloc, nall
+
+    def forward(self, graph: AtomGraph, atype: torch.Tensor) -> Result:
+        """Evaluate, types of shape (nf, nloc)."""
+        return self.model.derivatives(graph, atype, self.nloc, self.nall)  # type: ignore[no-any-return]
+
+
 class CapturedStep:
     """A step of one size of batch.
 
     Parameters
     ----------
-    evaluate : Callable[[AtomGraph, torch.Tensor], Result]
-        From a graph and the types of the atoms, shape (nf, nloc), to energies, forces and virials, differentiable with respect to
-        the weights.
+    model : Evaluation
+        In training mode.
     graph : AtomGraph
         A batch.
     atype : torch.Tensor
         Its types, shape (nf, nloc).
-    trained : list[torch.Tensor]
-        The weights.
+    nloc, nall : int
+        Atoms and output rows per frame.
     nedge : int
         Room for edges.
 
@@ -100,25 +111,29 @@ class CapturedStep:
     """
 
     def __init__(
-        self,
-        evaluate: Callable[[AtomGraph, torch.Tensor], Result],
-        graph: AtomGraph,
-        atype: torch.Tensor,
-        trained: list[torch.Tensor],
-        nedge: int,
+        self, model: Any, graph: AtomGraph, atype: torch.Tensor, nloc: int, nall: int, nedge: int
     ) -> None:
-        self.trained, self.versions, self.ticket = trained, 0, weakref.ref(_Ticket())
+        network = _Evaluated(model, nloc, nall)
+        named = {name: weight for name, weight in network.named_parameters() if weight.requires_grad}
+        self.trained = list(named.values())
+        self.versions, self.ticket = 0, weakref.ref(_Ticket())
         self.inputs, self.atype = with_room(graph, nedge), atype.clone()
         self.incoming: list[torch.Tensor] = []
         self._live: Result | None = None
+        self._leaves: dict[str, torch.Tensor] = {}
 
         def forward(batch: AtomGraph = self.inputs, types: torch.Tensor = self.atype) -> Tensors:
-            self._live = evaluate(batch, types)
+            # The weights' memory as tensors of this evaluation: of a weight, autograd remembers in which stream it was used, and
+            # would bring that one into the capture.
+            self._live = None
+            self._leaves = {name: weight.detach().requires_grad_(True) for name, weight in named.items()}
+            self._live = torch.func.functional_call(network, self._leaves, (batch, types))
             return [value.detach() for value in self._live]
 
         def backward() -> Tensors:
             assert self._live is not None
-            return torch.autograd.grad(self._live, trained, self.incoming, allow_unused=True)
+            leaves = list(self._leaves.values())
+            return torch.autograd.grad(self._live, leaves, self.incoming, allow_unused=True)
 
         def ordinary() -> Tensors:
             results = forward(graph, atype)
@@ -132,7 +147,7 @@ class CapturedStep:
         self._backward, self.gradients = record(backward, pool)
         self._forward.replay()
         self._backward.replay()
-        _compare([*self.results, *self.gradients], exact, LARGEST[trained[0].dtype])
+        _compare([*self.results, *self.gradients], exact, LARGEST[self.trained[0].dtype])
 
     def holds(self, graph: AtomGraph) -> bool:
         """Whether a batch of this size fits."""
@@ -281,14 +296,11 @@ class TrainingReplay:
         self, size: tuple[int, ...], graph: AtomGraph, atype: torch.Tensor, model: Any
     ) -> CapturedStep | None:
         """Capture a step, types of shape (nf, nloc); None if it cannot be, or would hold too much memory."""
-        trained = [weight for weight in model.parameters() if weight.requires_grad]
         nedge = int(graph.edge_vec.shape[0] * ROOM ** self.captures[size]) + 256
         before, total = memory()
         try:
-            step = CapturedStep(
-                lambda batch, types: self._ordinary(batch, types, *size[-2:]), graph, atype, trained, nedge
-            )
-        except RuntimeError as error:  # out of memory, or something that cannot be captured
+            step = CapturedStep(model, graph, atype, size[-2], size[-1], nedge)
+        except Exception as error:  # out of memory, or something that cannot be captured
             self.works = False
             self._forget()
             log.info("mace model: training steps are not captured as CUDA graphs: %s", error)
