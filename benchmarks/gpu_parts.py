@@ -69,7 +69,8 @@ def frozen(results, folder):
     begin, freezes = time.monotonic(), {}
     for size in SIZES:
         command = [sys.executable, "-m", "deepmd", "--pt-expt", "freeze"]
-        command += ["-c", str(checkpoint(folder, size, "float32")), "-o", str(folder / f"{size}.pt2")]
+        weights = checkpoint(folder, size, "float32", f"{size}_frozen")
+        command += ["-c", str(weights), "-o", str(folder / f"{size}.pt2")]
         log = (folder / f"{size}.freeze.log").open("w", encoding="utf-8")
         freezes[size] = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
     while freezes:
