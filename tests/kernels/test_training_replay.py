@@ -160,6 +160,18 @@ def test_other_weights(captured):
     assert not replays.steps
 
 
+def test_processes_that_share_weights(captured, monkeypatch):
+    model = tiny_model()
+    (batch,) = batches(1)
+    step_with_capture(model, [batch])
+    before = len(captured)
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    trained(model, batches(1, natoms=4) * 4, True)
+    with torch.no_grad():
+        model(*batch)
+    assert len(captured) == before
+
+
 @pytest.mark.parametrize("fault", ["memory", "numbers"])
 def test_what_cannot_be_captured(fault, captured, monkeypatch, caplog):
     """Training goes on without."""

@@ -116,6 +116,8 @@ class CapturedStep:
         network = _Evaluated(model, nloc, nall)
         named = {name: weight for name, weight in network.named_parameters() if weight.requires_grad}
         self.trained = list(named.values())
+        # What the graphs read besides their own memory must stay where it is.
+        self.read = [*model.parameters(), *model.buffers(), model.__dict__.get("_training_kernels")]
         self.versions, self.ticket = 0, weakref.ref(_Ticket())
         self.inputs, self.atype = with_room(graph, nedge), atype.clone()
         self.incoming: list[torch.Tensor] = []
@@ -253,7 +255,9 @@ class TrainingReplay:
         energy, force, atom_virial : torch.Tensor
             eV, eV/Å and eV, shapes (nf, nloc, 1), (nf, nall, 3) and (nf, nall, 9).
         """
-        wanted = self.works and torch.is_grad_enabled()
+        # Where processes share weights, these may move between an evaluation and its gradients.
+        alone = not (torch.distributed.is_available() and torch.distributed.is_initialized())
+        wanted = self.works and alone and torch.is_grad_enabled()
         step = self._step(graph, atype, nloc, nall) if wanted else None
         if step is None:
             return self._ordinary(graph, atype, nloc, nall)
