@@ -40,7 +40,7 @@ def captured(monkeypatch):
 
     monkeypatch.setattr(training_replay, "record", record)
     monkeypatch.setattr(training_replay, "new_pool", object)
-    monkeypatch.setattr(training_replay, "memory", lambda: (10 * len(made), 100))
+    monkeypatch.setattr(training_replay, "memory", lambda: (10 * len(made), 0, 100))
     monkeypatch.setattr(training_replay, "aside", lambda function: function())
     monkeypatch.setattr(mace, "trains_on", lambda device: True)
 
@@ -155,9 +155,16 @@ def test_other_weights(captured):
     model = tiny_model()
     (batch,) = batches(1)
     replays = step_with_capture(model, [batch])
-    next(iter(model.parameters())).requires_grad_(False)
-    loss_of(model, batch)
-    assert not replays.steps
+    layer = model.energy_model.interactions[0].linear_up
+    for change in (
+        lambda: setattr(layer, "weight", torch.nn.Parameter(layer.weight.data)),  # in the same place
+        lambda: layer.weight.requires_grad_(False),
+    ):
+        change()
+        loss_of(model, batch).backward()
+        assert not replays.steps
+        trained(model, [batch] * 3, True)
+        assert replays.steps
 
 
 def test_processes_that_share_weights(captured, monkeypatch):
@@ -172,7 +179,24 @@ def test_processes_that_share_weights(captured, monkeypatch):
     assert len(captured) == before
 
 
-@pytest.mark.parametrize("fault", ["memory", "numbers"])
+def test_memory_of_captured_steps_is_given_back(captured, monkeypatch):
+    """Where an ordinary evaluation does not find enough."""
+    model = tiny_model()
+    replays = step_with_capture(model, batches(1))
+    derivatives = mace.MaceModel.derivatives
+
+    def scarce(self, *arguments):
+        if replays.steps:
+            raise torch.OutOfMemoryError("no memory")
+        return derivatives(self, *arguments)
+
+    monkeypatch.setattr(mace.MaceModel, "derivatives", scarce)
+    losses, _ = trained(model, batches(1, natoms=4), True)
+    assert np.isfinite(losses).all()
+    assert not replays.works
+
+
+@pytest.mark.parametrize("fault", ["memory", "numbers", "nothing"])
 def test_what_cannot_be_captured(fault, captured, monkeypatch, caplog):
     """Training goes on without."""
     exact = training_replay.record
@@ -181,6 +205,8 @@ def test_what_cannot_be_captured(fault, captured, monkeypatch, caplog):
         if fault == "memory":
             raise RuntimeError("out of memory")
         graph, results = exact(function, pool)
+        if fault == "nothing":
+            graph.replay = lambda: None
         graph.function = lambda: [None if value is None else 1.1 * value for value in function()]
         return graph, results
 

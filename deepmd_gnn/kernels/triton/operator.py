@@ -64,8 +64,8 @@ def operator(name: str) -> Callable[[Callable[..., Any]], Operator]:
 def _direct(arguments: tuple[Any, ...]) -> bool:
     """Whether the arguments are plain tensors, and no tracer, compiler or transformation looks on."""
     return (
-        torch._C._len_torch_dispatch_stack() == 0
-        and not torch.compiler.is_compiling()
+        not torch.compiler.is_compiling()  # first: the compiler does not know the others
+        and torch._C._len_torch_dispatch_stack() == 0
         and peek_interpreter_stack() is None
         and all(not isinstance(x, torch.Tensor) or type(x) in PLAIN for x in arguments)
     )

@@ -64,7 +64,7 @@ class Replay:
             eV, eV/Å and eV, shapes (nf, nloc, 1), (nf, nall, 3) and (nf, nall, 9).
         """
         size = (*atype.shape, nloc, nall)
-        if not self.works or graph.node_types.shape[0] > MOST_NODES:
+        if not self.works or graph.node_types.shape[0] > MOST_NODES or not on_current_device(graph.edge_vec):
             return self.evaluate(graph, atype, nloc, nall)
         captured = self.captured.get(size)
         if captured is not None and captured.inputs.edge_vec.shape[0] >= graph.edge_vec.shape[0]:
@@ -77,6 +77,7 @@ class Replay:
             self._capture(size, graph, atype, nloc, nall)
         except RuntimeError as error:  # out of memory, or something that cannot be captured
             self.works = False
+            self.captured.clear()
             log.info("mace model: evaluations are not captured as a CUDA graph: %s", error)
             return self.evaluate(graph, atype, nloc, nall)
         return self._replay(self.captured[size], graph, atype)
@@ -105,6 +106,11 @@ class Replay:
         filled(captured.inputs, graph)
         captured.graph.replay()
         return tuple(value.clone() for value in captured.result)  # type: ignore[return-value]
+
+
+def on_current_device(tensor: torch.Tensor) -> bool:
+    """Whether captures, which are made on the current device, see what is launched for a tensor of any shape."""
+    return tensor.device.type != "cuda" or tensor.device.index == torch.cuda.current_device()
 
 
 def _affordable(nnode: int) -> bool:

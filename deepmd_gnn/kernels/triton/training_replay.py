@@ -13,15 +13,24 @@ from typing import Any
 import torch
 
 from deepmd_gnn.graph.atom_graph import AtomGraph
-from deepmd_gnn.kernels.triton.replay import BEFORE_CAPTURE, CHEAP_NODES, KEPT, Result, filled, with_room
+from deepmd_gnn.kernels.triton.replay import (
+    BEFORE_CAPTURE,
+    CHEAP_NODES,
+    KEPT,
+    Result,
+    filled,
+    on_current_device,
+    with_room,
+)
 from deepmd_gnn.kernels.triton.training_check import LARGEST
 
 log = logging.getLogger("deepmd.deepmd_gnn")
 Tensors = Sequence[torch.Tensor | None]
 # Room for more edges than the largest batch of a size has had, and how often a size may outgrow it.
 ROOM, MOST_CAPTURES = 1.05, 6
-# Part of the GPU's memory that all captured steps may hold: batches of other sizes need some as well.
-MOST_MEMORY = 0.25
+# Parts of the GPU's memory: what a model's captured steps may hold, and all that is held together with the most that an evaluation has
+# needed so far, because batches of other sizes are evaluated as they are.
+MOST_HELD, MOST_MEMORY = 0.25, 0.9
 
 
 def record(function: Callable[[], Tensors], pool: Any) -> tuple[Any, Tensors]:
@@ -41,10 +50,14 @@ def record(function: Callable[[], Tensors], pool: Any) -> tuple[Any, Tensors]:
     results : Sequence[torch.Tensor or None]
         Of any shape, written anew by every replay.
     """
-    graph = torch.cuda.CUDAGraph()
-    # Threads that load data may use the GPU meanwhile.
-    with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
-        results = function()
+    graph, before = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+    try:
+        # Threads that load data may use the GPU meanwhile.
+        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+            results = function()
+    except Exception:
+        torch.cuda.set_stream(before)  # which torch leaves to us where the end of a capture fails
+        raise
     return graph, results
 
 
@@ -53,11 +66,11 @@ def new_pool() -> Any:
     return torch.cuda.graph_pool_handle()
 
 
-def memory() -> tuple[int, int]:
-    """Bytes that torch needs on the GPU, without those of nobody, and that there are."""
+def memory() -> tuple[int, int, int]:
+    """Bytes on the GPU: what torch needs now, without those of nobody, the most it has needed, and all there are."""
     torch.cuda.empty_cache()
     total = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
-    return torch.cuda.memory_reserved(), total
+    return torch.cuda.memory_reserved(), torch.cuda.max_memory_allocated(), total
 
 
 def aside(function: Callable[[], Tensors]) -> Tensors:
@@ -117,7 +130,8 @@ class CapturedStep:
         named = {name: weight for name, weight in network.named_parameters() if weight.requires_grad}
         self.trained = list(named.values())
         # What the graphs read besides their own memory must stay where it is.
-        self.read = [*model.parameters(), *model.buffers(), model.__dict__.get("_training_kernels")]
+        tensors = [*model.parameters(), *model.buffers()]
+        self.read = [tensors, [x.detach() for x in tensors], model.__dict__.get("_training_kernels")]
         self.versions, self.ticket = 0, weakref.ref(_Ticket())
         self.inputs, self.atype = with_room(graph, nedge), atype.clone()
         self.incoming: list[torch.Tensor] = []
@@ -147,9 +161,13 @@ class CapturedStep:
         pool = new_pool()
         self._forward, self.results = record(forward, pool)
         self._backward, self.gradients = record(backward, pool)
+        found = [*self.results, *self.gradients]
+        for value in found:  # so that a graph that does nothing is noticed
+            if value is not None:
+                value.fill_(float("nan"))
         self._forward.replay()
         self._backward.replay()
-        _compare([*self.results, *self.gradients], exact, LARGEST[self.trained[0].dtype])
+        _compare(found, exact, LARGEST[model.energy_model.dtype])
 
     def holds(self, graph: AtomGraph) -> bool:
         """Whether a batch of this size fits."""
@@ -260,6 +278,13 @@ class TrainingReplay:
         wanted = self.works and alone and torch.is_grad_enabled()
         step = self._step(graph, atype, nloc, nall) if wanted else None
         if step is None:
+            try:
+                return self._ordinary(graph, atype, nloc, nall)
+            except torch.OutOfMemoryError:
+                if not self.steps:
+                    raise
+            self.works = False  # their memory is needed
+            self._forget()
             return self._ordinary(graph, atype, nloc, nall)
         step.fill(graph, atype)
         return _Step.apply(step, *step.trained)  # type: ignore[no-any-return, no-untyped-call]
@@ -273,6 +298,8 @@ class TrainingReplay:
         """The captured step for a batch, if there is one that nobody waits for."""
         model = self.model()
         if model is None or graph.edge_vec.requires_grad or graph.node_types.shape[0] > CHEAP_NODES:
+            return None
+        if not on_current_device(graph.edge_vec) or torch.is_anomaly_enabled():
             return None
         state = _state(model)
         if state != self.state:  # other tensors, of which the captured steps know nothing
@@ -301,7 +328,7 @@ class TrainingReplay:
     ) -> CapturedStep | None:
         """Capture a step, types of shape (nf, nloc); None if it cannot be, or would hold too much memory."""
         nedge = int(graph.edge_vec.shape[0] * ROOM ** self.captures[size]) + 256
-        before, total = memory()
+        before = memory()[0]
         try:
             step = CapturedStep(model, graph, atype, size[-2], size[-1], nedge)
         except Exception as error:  # out of memory, or something that cannot be captured
@@ -309,8 +336,9 @@ class TrainingReplay:
             self._forget()
             log.info("mace model: training steps are not captured as CUDA graphs: %s", error)
             return None
-        held = memory()[0] - before
-        if held + sum(self.held.values()) > MOST_MEMORY * total:
+        now, most, total = memory()
+        held = now - before
+        if held + sum(self.held.values()) > MOST_HELD * total or now + most > MOST_MEMORY * total:
             self.captures[size] = MOST_CAPTURES
             log.info(
                 "mace model: training steps of %d atoms are not captured as CUDA graphs: one would hold %.1f GB",
@@ -325,7 +353,7 @@ class TrainingReplay:
 def _state(model: torch.nn.Module) -> tuple[Any, ...]:
     """What a captured step has read of a model: where its tensors are, and which are trained."""
     tensors = [*model.parameters(), *model.buffers()]
-    return tuple((tensor.data_ptr(), tensor.requires_grad) for tensor in tensors)
+    return tuple((id(tensor), tensor.data_ptr(), tensor.requires_grad) for tensor in tensors)
 
 
 def _compare(found: Tensors, exact: Tensors, most: float) -> None:
