@@ -204,10 +204,17 @@ class Evaluation(HostInterface):
         """:meth:`atom_energies` from those of the nodes as the network gives them, eV, shape (nnode,)."""
         kinds = rows_between(graph.node_types, 1, graph.node_types.shape[0])
         energy = rows_of_atoms(energy, graph) + self.out_bias[0, :, 0][kinds]
+        return torch.where(self.atoms_that_count(kinds, atype), energy, torch.zeros_like(energy))
+
+    def atoms_that_count(self, kinds: torch.Tensor, atype: torch.Tensor) -> torch.Tensor:
+        """Which atoms have an energy, from their types and the given ones, −1 for virtual atoms; shape (natom,)."""
         counts = atype >= 0
         if self.excludes_atoms:
-            counts = counts & torch.tensor(self.atom_counts, device=counts.device)[kinds]
-        return torch.where(counts, energy, torch.zeros_like(energy))
+            # Numbers, no tensor of them: a GPU that captures an evaluation would have to wait for one.
+            for kind, counted in enumerate(self.atom_counts):
+                if not counted:
+                    counts = counts & (kinds != kind)
+        return counts
 
     @torch.jit.unused
     def training_step(

@@ -155,10 +155,7 @@ class Uncertain(Embedding):
         nf, nloc = atype.shape
         layers = self.energy_model(graph, None)[1]
         features = self.energy_model.last_inputs(layers, graph)[1:]
-        counts = atype.reshape(-1) >= 0
-        if self.excludes_atoms:
-            kinds = graph.node_types[1:]
-            counts = counts & torch.tensor(self.atom_counts, device=counts.device)[kinds]
+        counts = self.atoms_that_count(graph.node_types[1:], atype.reshape(-1))
         features = torch.where(counts.unsqueeze(1), features, torch.zeros_like(features))
         return features.view(nf, nloc, features.shape[1])
 
