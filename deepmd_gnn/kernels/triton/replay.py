@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 
 from deepmd_gnn.graph.atom_graph import AtomGraph
+from deepmd_gnn.kernels.triton.captures import aside, on_current_device, record
 
 log = logging.getLogger("deepmd.deepmd_gnn")
 Result = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
@@ -91,14 +92,8 @@ class Replay:
         nedge = int(graph.edge_vec.shape[0] * ROOM) + 1024
         inputs = with_room(graph, nedge)
         types = atype.clone()
-        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            self.evaluate(inputs, types, nloc, nall)
-        torch.cuda.current_stream().wait_stream(stream)
-        captured = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(captured):
-            result = self.evaluate(inputs, types, nloc, nall)
+        aside(lambda: self.evaluate(inputs, types, nloc, nall))
+        captured, result = record(lambda: self.evaluate(inputs, types, nloc, nall))
         self.captured[size] = _Captured(captured, inputs, types, result)
 
     def _replay(self, captured: _Captured, graph: AtomGraph, atype: torch.Tensor) -> Result:
@@ -106,11 +101,6 @@ class Replay:
         filled(captured.inputs, graph)
         captured.graph.replay()
         return tuple(value.clone() for value in captured.result)  # type: ignore[return-value]
-
-
-def on_current_device(tensor: torch.Tensor) -> bool:
-    """Whether captures, which are made on the current device, see what is launched for a tensor of any shape."""
-    return tensor.device.type != "cuda" or tensor.device.index == torch.cuda.current_device()
 
 
 def _affordable(nnode: int) -> bool:

@@ -7,25 +7,23 @@ ordinary one before it is used.
 
 import logging
 import weakref
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
 from deepmd_gnn.graph.atom_graph import AtomGraph
+from deepmd_gnn.kernels.triton.captures import Tensors, aside, new_pool, on_current_device, record
 from deepmd_gnn.kernels.triton.replay import (
     BEFORE_CAPTURE,
     CHEAP_NODES,
     KEPT,
     Result,
     filled,
-    on_current_device,
     with_room,
 )
 from deepmd_gnn.kernels.triton.training_check import LARGEST
 
 log = logging.getLogger("deepmd.deepmd_gnn")
-Tensors = Sequence[torch.Tensor | None]
 # Room for more edges than the largest batch of a size has had, and how often a size may outgrow it.
 ROOM, MOST_CAPTURES = 1.05, 6
 # Parts of the GPU's memory: what a model's captured steps may hold, and all that is held together with the most that an evaluation has
@@ -33,54 +31,11 @@ ROOM, MOST_CAPTURES = 1.05, 6
 MOST_HELD, MOST_MEMORY = 0.25, 0.9
 
 
-def record(function: Callable[[], Tensors], pool: Any) -> tuple[Any, Tensors]:
-    """Capture what a function launches.
-
-    Parameters
-    ----------
-    function : Callable
-        Must not ask the device for a number.
-    pool : Any
-        Memory that several graphs share.
-
-    Returns
-    -------
-    graph : torch.cuda.CUDAGraph
-        Replays it.
-    results : Sequence[torch.Tensor or None]
-        Of any shape, written anew by every replay.
-    """
-    graph, before = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
-    try:
-        # Threads that load data may use the GPU meanwhile.
-        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
-            results = function()
-    except Exception:
-        torch.cuda.set_stream(before)  # which torch leaves to us where the end of a capture fails
-        raise
-    return graph, results
-
-
-def new_pool() -> Any:
-    """Memory for graphs that are replayed one after the other."""
-    return torch.cuda.graph_pool_handle()
-
-
 def memory() -> tuple[int, int, int]:
     """Bytes on the GPU: what torch needs now, without those of nobody, the most it has needed, and all there are."""
     torch.cuda.empty_cache()
     total = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
     return torch.cuda.memory_reserved(), torch.cuda.max_memory_allocated(), total
-
-
-def aside(function: Callable[[], Tensors]) -> Tensors:
-    """Run a function in a stream of its own, as it will be captured; results of any shape."""
-    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        results = function()
-    torch.cuda.current_stream().wait_stream(stream)
-    return results
 
 
 class _Ticket:
