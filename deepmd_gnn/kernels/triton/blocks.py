@@ -15,7 +15,7 @@ from deepmd_gnn.graph.atom_graph import AtomGraph
 from deepmd_gnn.kernels.triton import reference
 from deepmd_gnn.kernels.triton.mixing import mix_into
 from deepmd_gnn.kernels.triton.operator import operator
-from deepmd_gnn.kernels.triton.operators import EDGES_PER_PROGRAM, on_cpu
+from deepmd_gnn.kernels.triton.operators import convolution_inputs, launch_backward, launch_forward, on_cpu
 from deepmd_gnn.kernels.triton.source import generated_module
 
 # Receivers of a block at most: enough programs to fill a GPU several times. Blocks begin at multiples of the second number,
@@ -78,16 +78,19 @@ def convolve_mix(
     if on_cpu(vectors):
         messages = reference.convolve(sent, packed, row, source, begin, table, module)
         return reference.mix(messages, matrices, begins, paths, messages.new_empty(0), width)
-    nnode, count = begin.shape[0] - 1, order.shape[0]
+    nnode = begin.shape[0] - 1
     out = sent.new_empty(nnode, width, matrices.shape[3])
+    for first, messages in _rooms(nnode, sent, module):
+        launch_forward(module, packed, row, source, begin[first:], table, sent, messages)
+        mix_into(out[first : first + len(messages)], messages, matrices, begins, paths, None)
+    return out
+
+
+def _rooms(nnode: int, sent: torch.Tensor, module: Any) -> Iterator[tuple[int, torch.Tensor]]:
+    """First receiver of each block, and room for their messages, in the same memory."""
     room = sent.new_empty(min(nnode, rows_of_block(nnode)), module.WIDTH, sent.shape[2])
     for first, number in blocks_of(nnode):
-        messages = room[:number]
-        module.forward[(number * module.FORWARD_BLOCKS,)](
-            packed, row, source, begin[first:], table, sent, messages, count, number, num_warps=1
-        )
-        mix_into(out[first : first + number], messages, matrices, begins, paths, None)
-    return out
+        yield first, room[:number]
 
 
 @convolve_mix.register_fake
@@ -155,22 +158,13 @@ def convolve_mix_backward(
     if on_cpu(vectors):
         arriving = reference.mix(gradient, *mapped, gradient.new_empty(0), module.WIDTH)
         return reference.convolve_backward(arriving, *inputs, module, senders)
-    nnode, count, blocks = begin.shape[0] - 1, order.shape[0], module.BACKWARD_BLOCKS
-    parts = blocks * module.GROUPS
-    d_vectors = torch.zeros_like(vectors)  # edges in no list, as the guard's, have none
-    d_sent = torch.zeros_like(sent) if senders else sent.new_empty(0)
-    room = sent.new_empty(min(nnode, rows_of_block(nnode)), module.WIDTH, sent.shape[2])
-    sums = sent.new_empty(parts, 4, count)
-    kernel = module.backward_add if senders else module.backward_none
-    for first, number in blocks_of(nnode):
-        arriving = room[:number]
-        mix_into(arriving, gradient[first : first + number], *mapped, None)
-        edges = (packed, row, source, begin[first:], table, sent)
-        kernel[(number * blocks,)](*edges, arriving, sums, d_sent, count, number, num_warps=1)
-    module.edge_gradient[(count // EDGES_PER_PROGRAM + 1,)](
-        vectors, order, begin, sums, d_vectors, count, nnode, PARTS=parts, BLOCK=EDGES_PER_PROGRAM
-    )
-    return d_vectors, d_sent
+
+    def arriving_at_blocks() -> Iterator[tuple[int, torch.Tensor]]:
+        for first, arriving in _rooms(begin.shape[0] - 1, sent, module):
+            mix_into(arriving, gradient[first : first + len(arriving)], *mapped, None)
+            yield first, arriving
+
+    return launch_backward(module, inputs, senders, arriving_at_blocks())
 
 
 @convolve_mix_backward.register_fake
@@ -229,27 +223,6 @@ class TritonMessages(torch.nn.Module):
     ) -> torch.Tensor:
         """See :class:`~deepmd_gnn.nn.convolution.Convolution`; harmonics and radial weights come from the graph."""
         del harmonics, radial
-        assert graph.order is not None
-        assert graph.begin is not None
-        assert graph.packed is not None
-        assert graph.rows is not None
-        assert graph.sources is not None
-        linear = self.linear
-        return convolve_mix(
-            graph.edge_vec,
-            sent.contiguous(),
-            graph.packed,
-            graph.rows,
-            graph.sources,
-            graph.order,
-            graph.begin,
-            self.convolution.table,
-            linear.matrices,
-            linear.begins,
-            linear.paths,
-            linear.backward_matrices,
-            linear.backward_begins,
-            linear.backward_paths,
-            self.convolution.code,
-            linear.width,
-        )
+        inputs = convolution_inputs(graph, sent, self.convolution.table)
+        arrays = self.linear.arrays()
+        return convolve_mix(*inputs, *arrays, self.convolution.code, self.linear.width)  # type: ignore[no-any-return]

@@ -192,17 +192,12 @@ class TritonLinear(torch.nn.Module):
     def forward(self, features: torch.Tensor, one_hot: torch.Tensor) -> torch.Tensor:
         """See :class:`~deepmd_gnn.nn.linear.Linear`."""
         elements = one_hot if self.ntypes > 0 else one_hot.new_empty(0)
-        return mix(
-            features.contiguous(),
-            self.matrices,
-            self.begins,
-            self.paths,
-            self.backward_matrices,
-            self.backward_begins,
-            self.backward_paths,
-            elements,
-            self.width,
-        )
+        return mix(features.contiguous(), *self.arrays(), elements, self.width)  # type: ignore[no-any-return]
+
+    def arrays(self) -> tuple[torch.Tensor, ...]:
+        """The map and its derivative, as :func:`mix` takes them, also for shapes."""
+        backward = (self.backward_matrices, self.backward_begins, self.backward_paths)
+        return self.matrices, self.begins, self.paths, *backward
 
     def try_once(self, device: torch.device) -> None:
         """Evaluate and differentiate the map for one atom."""

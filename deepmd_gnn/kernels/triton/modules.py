@@ -93,20 +93,7 @@ class TritonConvolution(torch.nn.Module):
     ) -> torch.Tensor:
         """See :class:`~deepmd_gnn.nn.convolution.Convolution`; harmonics and radial weights come from the graph."""
         del harmonics, radial
-        assert graph.order is not None
-        assert graph.begin is not None
-        assert graph.packed is not None
-        return operators.convolve(
-            graph.edge_vec,
-            sent.contiguous(),
-            graph.packed,
-            graph.rows,
-            graph.sources,
-            graph.order,
-            graph.begin,
-            self.table,
-            self.code,
-        )
+        return operators.convolve(*operators.convolution_inputs(graph, sent, self.table), self.code)  # type: ignore[no-any-return]
 
 
 class TritonContraction(torch.nn.Module):

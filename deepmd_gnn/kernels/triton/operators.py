@@ -7,16 +7,28 @@ evaluate :mod:`~deepmd_gnn.kernels.triton.reference`.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 
+from deepmd_gnn.graph.atom_graph import AtomGraph
 from deepmd_gnn.kernels.triton import reference
 from deepmd_gnn.kernels.triton.operator import operator
 from deepmd_gnn.kernels.triton.source import generated_module
 
 EDGES_PER_PROGRAM = 128
+
+
+def convolution_inputs(graph: AtomGraph, sent: torch.Tensor, table: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """What :func:`convolve` takes before `code`, for a graph whose edges were prepared by :func:`geometry`; shapes as there."""
+    assert graph.packed is not None
+    assert graph.rows is not None
+    assert graph.sources is not None
+    assert graph.order is not None
+    assert graph.begin is not None
+    edges = (graph.packed, graph.rows, graph.sources, graph.order, graph.begin)
+    return graph.edge_vec, sent.contiguous(), *edges, table
 
 
 def on_cpu(tensor: torch.Tensor) -> bool:
@@ -123,12 +135,16 @@ def convolve(
     module = generated_module(code)
     if on_cpu(vectors):
         return reference.convolve(sent, packed, row, source, begin, table, module)
-    nnode = begin.shape[0] - 1
-    out = sent.new_empty(nnode, module.WIDTH, sent.shape[2])
-    module.forward[(nnode * module.FORWARD_BLOCKS,)](
-        packed, row, source, begin, table, sent, out, order.shape[0], nnode, num_warps=1
-    )
+    out = sent.new_empty(begin.shape[0] - 1, module.WIDTH, sent.shape[2])
+    launch_forward(module, packed, row, source, begin, table, sent, out)
     return out
+
+
+def launch_forward(module: Any, packed: torch.Tensor, *arrays: torch.Tensor) -> None:
+    """Launch the kernel of :func:`convolve`; the last array is the result, whose receivers count from where `begin` begins."""
+    nnode = arrays[-1].shape[0]
+    grid = (nnode * module.FORWARD_BLOCKS,)
+    module.forward[grid](packed, *arrays, packed.shape[0], nnode, num_warps=1)
 
 
 @convolve.register_fake
@@ -175,17 +191,48 @@ def convolve_backward(
         return reference.convolve_backward(
             gradient, vectors, sent, packed, row, source, order, begin, table, module, senders
         )
-    nnode, count, blocks = begin.shape[0] - 1, order.shape[0], module.BACKWARD_BLOCKS
+    inputs = (vectors, sent, packed, row, source, order, begin, table)
+    return launch_backward(module, inputs, senders, [(0, gradient)])
+
+
+def launch_backward(
+    module: Any,
+    inputs: tuple[torch.Tensor, ...],
+    senders: bool,
+    gradients: Iterable[tuple[int, torch.Tensor]],
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Launch the kernels of :func:`convolve_backward`.
+
+    Parameters
+    ----------
+    module : types.ModuleType
+        Generated.
+    inputs : tuple[torch.Tensor, ...]
+        `vectors` to `table`, see there.
+    senders : bool
+        See there.
+    gradients : Iterable[tuple[int, torch.Tensor]]
+        Blocks of receivers: the first one, and the gradients of all, shape (·, Σ_p d3, channels). A block may take over the memory of
+        the one before.
+
+    Returns
+    -------
+    tuple[torch.Tensor, torch.Tensor]
+        See there, also for shapes.
+    """
+    vectors, sent, packed, row, source, order, begin, table = inputs
+    count, blocks = order.shape[0], module.BACKWARD_BLOCKS
     parts = blocks * module.GROUPS
     d_vectors = torch.zeros_like(vectors)  # edges in no list, as the guard's, have none
     d_sent = torch.zeros_like(sent) if senders else sent.new_empty(0)
     sums = sent.new_empty(parts, 4, count)
     kernel = module.backward_add if senders else module.backward_none
-    kernel[(nnode * blocks,)](
-        packed, row, source, begin, table, sent, gradient, sums, d_sent, count, nnode, num_warps=1
-    )
+    for first, gradient in gradients:
+        edges, number = (packed, row, source, begin[first:], table, sent), gradient.shape[0]
+        kernel[(number * blocks,)](*edges, gradient, sums, d_sent, count, number, num_warps=1)
+    sizes = {"PARTS": parts, "BLOCK": EDGES_PER_PROGRAM}
     module.edge_gradient[(count // EDGES_PER_PROGRAM + 1,)](
-        vectors, order, begin, sums, d_vectors, count, nnode, PARTS=parts, BLOCK=EDGES_PER_PROGRAM
+        vectors, order, begin, sums, d_vectors, count, begin.shape[0] - 1, **sizes
     )
     return d_vectors, d_sent
 
