@@ -28,10 +28,9 @@ class Compilation(NamedTuple):
     """Whether the file contains the check of its input."""
     keeps_memory: bool = False
     """Whether the file keeps memory between evaluations."""
-    product_operator: bool = False
-    """Whether the file has an operator for products of matrices, :func:`~deepmd_gnn.nn.products.product`."""
-    sum_operator: bool = False
-    """Whether the file has an operator for sums over groups of rows, :func:`~deepmd_gnn.graph.edge_operators.sum_groups`."""
+    file_operators: bool = False
+    """Whether the file has operators for products of matrices and sums over groups of rows, :func:`~deepmd_gnn.nn.products.product` and
+    :func:`~deepmd_gnn.graph.edge_operators.sum_groups`."""
     plain_products: bool = False
     """Whether the program never runs inside LAMMPS, see :func:`~deepmd_gnn.nn.linear.matmul`."""
 

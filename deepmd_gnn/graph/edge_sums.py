@@ -79,7 +79,7 @@ def edge_groups(order: torch.Tensor, row_ptr: torch.Tensor) -> torch.Tensor:
     torch.Tensor
         Both in one, shape (nrow + 1 + nedge,), if the file has an operator for the sums; else :func:`edge_lists`, shape (·, nrow).
     """
-    return torch.cat([row_ptr, order]) if compilation().sum_operator else edge_lists(order, row_ptr)
+    return torch.cat([row_ptr, order]) if compilation().file_operators else edge_lists(order, row_ptr)
 
 
 def spaced(lists: torch.Tensor) -> torch.Tensor:

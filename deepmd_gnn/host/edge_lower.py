@@ -74,7 +74,9 @@ def evaluate_edges(
     energy, force, atom_virial = model.evaluate(
         graph, rows_between(atype, 0, nowned).unsqueeze(0), nowned, total, comm_dict
     )
-    atom_energy = torch.cat([energy[0], energy.new_zeros(total - nowned, 1)])
+    atom_energy = energy[0]
+    if comm_dict is not None:
+        atom_energy = torch.cat([atom_energy, energy.new_zeros(total - nowned, 1)])
     if not model.training and not checks_input():
         unknown = (atype < -1) | (atype >= len(model.type_map))
         atom_energy = torch.where(unknown.unsqueeze(1), torch.nan, atom_energy)

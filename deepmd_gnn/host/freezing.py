@@ -27,14 +27,13 @@ from deepmd_gnn.host.classes import is_ours, model_of
 from deepmd_gnn.host.frozen_check import check_file
 from deepmd_gnn.kernels.cpu.cache import compiled_once
 from deepmd_gnn.kernels.cpu.compiler import check_compiler, cpu_guard, linked_into_models
-from deepmd_gnn.kernels.cpu.group_sum import sum_operator
+from deepmd_gnn.kernels.cpu.file_operators import file_operators
 from deepmd_gnn.kernels.cpu.input_check import input_check
 from deepmd_gnn.kernels.cpu.kept import remove_broken
 from deepmd_gnn.kernels.cpu.kept_exports import exports_once
 from deepmd_gnn.kernels.cpu.kept_programs import programs_once
 from deepmd_gnn.kernels.cpu.light_headers import light_programs
 from deepmd_gnn.kernels.cpu.memory import kept_memory
-from deepmd_gnn.kernels.cpu.product import product_operator
 from deepmd_gnn.kernels.cpu.standard_library import with_shared_library
 from deepmd_gnn.kernels.cpu.targets import (
     NAMES,
@@ -120,8 +119,7 @@ def _for_this_machine(suffix: str, taken: list[Path]) -> Iterator[None]:
             linked_into_models(cpu_guard(machine)),
             kept_memory(),
             input_check(),
-            product_operator(),
-            sum_operator(),
+            file_operators(),
             compiled_once(),
             light_programs(),
             programs_once(taken) as programs,

@@ -34,7 +34,8 @@ def _linear(
     matrices: torch.Tensor, paths: torch.Tensor, mixed: int, width: int, channels: int
 ) -> tuple[Any, ...]:
     """A linear map as the kernels take it."""
-    return matrices, paths, matrices.shape[2], paths.shape[0] if mixed else 0, width, channels
+    sizes = matrices.shape[1], matrices.shape[2], paths.shape[0] if mixed else 0, width, channels
+    return matrices, paths, *sizes
 
 
 @torch.library.custom_op("deepmd_gnn::mace_convolve", mutates_args=())
@@ -61,7 +62,7 @@ def convolve(
     Parameters
     ----------
     vectors : torch.Tensor
-        Receiver minus sender, Å, float64, shape (nedge, 3).
+        Position of the sender minus that of the receiver, Å, float64, shape (nedge, 3).
     sent : torch.Tensor
         Features of the senders, shape (nsender, components, channels).
     table : torch.Tensor
@@ -74,7 +75,7 @@ def convolve(
     order, begin : torch.Tensor
         Edges grouped by receiver, and where each group begins and the last one ends, int64, shapes (·,), (nnode + 1,).
     matrices, paths, backward_matrices, backward_paths : torch.Tensor
-        The linear map, see :func:`~deepmd_gnn.kernels.cpu.mixing.mix`.
+        The linear map, see :func:`~deepmd_gnn.kernels.cpu.mixing.mix`; types are those of the receivers, if sums are over kinds.
     layer : int
         Which kernel.
     mixed : int

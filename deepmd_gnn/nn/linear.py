@@ -74,7 +74,7 @@ class _Product(torch.autograd.Function):
 
 def _in_two(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     """Multiply in a batch of two while a graph is traced, where only one of the outer sizes is a plain number."""
-    if compilation().product_operator:
+    if compilation().file_operators:
         return product_operator(left, right)  # type: ignore[no-any-return]
     nrow, ncol = left.shape[0], right.shape[1]
     if isinstance(nrow, int):

@@ -34,7 +34,7 @@ def graph(mode):
     index = torch.stack([RECEIVERS, RECEIVERS])
     plain = AtomGraph(types, types, index, torch.zeros(5, 3), index, mode)
     if mode == "exported kernels":
-        with compiling(sum_operator=True):
+        with compiling(file_operators=True):
             return plain._replace(incoming=edge_groups(*lists()))
     return plain._replace(incoming=edge_groups(*lists())) if mode == "exported" else plain
 

@@ -6,10 +6,11 @@ import pytest
 import torch
 import torch._inductor
 
+from deepmd_gnn.graph.atom_graph import AtomGraph
 from deepmd_gnn.graph.compilation import compilation
 from deepmd_gnn.graph.edge_operators import sum_groups
-from deepmd_gnn.kernels.cpu.group_sum import sum_operator
-from deepmd_gnn.kernels.cpu.product import product_operator
+from deepmd_gnn.kernels.cpu.edge_forces import OperatorDistribution, edge_forces
+from deepmd_gnn.kernels.cpu.file_operators import file_operators
 from deepmd_gnn.nn.linear import _in_two
 from deepmd_gnn.nn.products import product
 
@@ -48,7 +49,7 @@ def test_compiled_operators(tmp_path):
     rows = torch.export.Dim("rows", min=0)
     sizes = ({0: rows}, None, {0: torch.export.Dim("members", min=0)}, {0: torch.export.Dim("groups", min=1)})
     exported = torch.export.export(Operators(), inputs(6), dynamic_shapes=sizes)
-    with product_operator(), sum_operator():
+    with file_operators():
         torch._inductor.aoti_compile_and_package(exported, package_path=str(tmp_path / "p.pt2"))
     compiled = torch._inductor.aoti_load_package(str(tmp_path / "p.pt2"))
     for nrow in (0, 1, 2, 3, 8, 101):
@@ -60,12 +61,44 @@ def test_compiled_operators(tmp_path):
                 torch.testing.assert_close(ours, expected, rtol=0, atol=ROUNDING[expected.dtype])
 
 
+class Forces(torch.nn.Module):
+    def forward(self, gradient, vectors, rows, atoms):
+        return edge_forces(gradient, vectors, rows, atoms.shape[0])
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_compiled_forces(tmp_path):
+    """Any number of edges, rows of the guard, atoms without edges; against the sums of the torch code."""
+    edges = torch.export.Dim("edges", min=0)
+    sizes = ({0: edges}, {0: edges}, {1: edges}, {0: torch.export.Dim("atoms", min=0)})
+    exported = torch.export.export(Forces(), edges_of(5, 4), dynamic_shapes=sizes)
+    with file_operators():
+        torch._inductor.aoti_compile_and_package(exported, package_path=str(tmp_path / "f.pt2"))
+    compiled = torch._inductor.aoti_load_package(str(tmp_path / "f.pt2"))
+    for nedge, natom in ((0, 0), (0, 3), (1, 1), (50, 7)):
+        gradient, vectors, rows, atoms = edges_of(nedge, natom)
+        graph = AtomGraph(rows, rows, rows, vectors, rows)
+        expected = OperatorDistribution()(gradient.requires_grad_(True), graph, natom)
+        gradient = gradient.detach()
+        for found in (compiled(gradient, vectors, rows, atoms), Forces()(gradient, vectors, rows, atoms)):
+            for ours, reference in zip(found, expected, strict=True):
+                torch.testing.assert_close(ours, reference.detach(), rtol=0, atol=ROUNDING[torch.float64])
+
+
+def edges_of(nedge, natom):
+    """Gradients and vectors of edges between any rows, the guard's included."""
+    generator = torch.Generator().manual_seed(nedge)
+    numbers = torch.randn(2, nedge, 3, generator=generator, dtype=torch.float64)
+    return *numbers, torch.randint(0, natom + 1, (2, nedge), generator=generator), torch.zeros(natom)
+
+
 def test_graphs_of_a_freeze_have_the_operator():
     with torch._subclasses.FakeTensorMode():
         rows, columns = torch.empty(4, 5, dtype=torch.float64), torch.empty(5, 3, dtype=torch.float64)
         for found in (_in_two(rows, columns), _multiplied_in_a_freeze(rows, columns)):
             assert (found.shape, found.dtype) == ((4, 3), torch.float64)
-    assert not compilation().product_operator
+    assert not compilation().file_operators
 
 
 def _multiplied_in_a_freeze(rows, columns):
@@ -76,7 +109,7 @@ def _multiplied_in_a_freeze(rows, columns):
             calls.append(func)
             return func(*args, **(kwargs or {}))
 
-    with product_operator(), Watched():
+    with file_operators(), Watched():
         found = _in_two(rows, columns)
     assert calls == [product._opoverload]
     return found

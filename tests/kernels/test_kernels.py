@@ -119,14 +119,15 @@ def test_nequip(name, precision, use):
         assert_close(ours, reference, NATIVE[precision], what)
 
 
-def first_sums(model, lanes):
-    """The first layer as sums over kinds of senders, with the map that follows, or None."""
+def first_sums(model, lanes, both=False):
+    """The first layer as sums over kinds of senders, with the map that follows, or both of them, or None."""
     network = model.energy_model
     first = network.interactions[0]
     shape = convolution_shape(
         first.conv_tp.coupling.value.double().numpy(), first.conv_tp.input_dims, first.conv_tp.paths
     )
-    return kinds.kind_sums(network, radial_table(network, first, network.dtype), shape, first.linear, lanes)
+    maps = [first.linear, first.skip_tp] if both else [first.linear]
+    return kinds.kind_sums(network, radial_table(network, first, network.dtype), shape, maps, 0.5, lanes)
 
 
 @pytest.mark.parametrize("precision", ["float64", "float32"])
@@ -148,6 +149,7 @@ def test_first_layer_by_elements_of_the_neighbors(precision, options, monkeypatc
     monkeypatch.setattr(kinds, "pays", lambda *_: True)
     convolution = generated.Kernels(model.energy_model).convolutions[0]
     assert isinstance(convolution, kinds.GeneratedKindConvolution)
+    assert convolution.maps == (0 if "interaction_first" in options else 2)
     with use_kernels(model):
         found = energy_and_gradient(model, graph)
     for what, ours, reference in zip(("energy", "gradient", "features"), found, expected, strict=True):
@@ -203,9 +205,29 @@ def test_matrices_of_the_first_layer_are_those_of_the_network():
     for degree, (begin, target, size) in enumerate(sums.paths):
         assert (begin, target, size) == (degree**2, degree**2, 2 * degree + 1)
         sent = weights[:, degree] * network.sent_by_types().view(2, 1, -1)
-        expected = sent @ matrices[degree]
-        found = sums.functions[0, :, 0, 0] @ sums.matrices[:, degree]
+        expected = sent @ matrices[degree] * 0.5
+        found = sums.functions[0, :, 0, 0] @ sums.matrices[0, :, degree]
         assert_close(found.detach().numpy(), expected.detach().numpy(), NATIVE["float64"])
+
+
+def test_map_by_elements_of_the_receivers_is_included_where_it_is_small(monkeypatch):
+    """The map that ends the first message has a matrix for each element of the receiver."""
+    model = tiny_model()
+    sums, alone = first_sums(model, 16, both=True), first_sums(model, 16)
+    maps = linear_matrices(model.energy_model.interactions[0].skip_tp)
+    for element in range(2):
+        for degree in range(len(sums.paths)):
+            expected = alone.matrices[0, :, degree] @ maps[element, degree]
+            assert_close(
+                sums.matrices[element, :, degree].detach().numpy(),
+                expected.detach().numpy(),
+                NATIVE["float64"],
+            )
+    assert (sums.maps, alone.maps) == (2, 1)
+    monkeypatch.setattr(kinds, "LARGEST_OF_PAIRS", 100)
+    assert first_sums(model, 16, both=True).maps == 1
+    monkeypatch.setattr(kinds, "pays", lambda *_: True)
+    assert_match(use_kernels, "float64", max_L=1)
 
 
 def test_code_for_few_registers():

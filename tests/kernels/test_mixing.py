@@ -73,7 +73,7 @@ def test_what_the_kernel_does_not_cover():
 def test_maps_of_a_network():
     """What runs on nodes is evaluated by the kernel, what depends on the element alone is not."""
     model = tiny_model().energy_model
-    found = mixing.generated_linears(model, 8)
+    found = mixing.mapped_linears(model)
     names = {(blocks, layer, name) for blocks, layer, name in found}
     both = {("interactions", layer, name) for layer in (0, 1) for name in ("linear", "skip_tp")}
     assert names == both | {

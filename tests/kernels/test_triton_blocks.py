@@ -11,7 +11,7 @@ from interpreted import interpreted
 from tolerances import NATIVE
 
 from deepmd_gnn.graph.atom_graph import AtomGraph
-from deepmd_gnn.kernels.cpu.generated import Nothing
+from deepmd_gnn.kernels.prepared import Nothing
 from deepmd_gnn.kernels.triton import blocks, forces, mixing, operators, reference
 from deepmd_gnn.kernels.triton.build import triton_kernels
 from deepmd_gnn.kernels.triton.modules import TritonKernels

@@ -168,13 +168,12 @@ def linked(archive: Path) -> str:
     return f"{archive.stem.removeprefix('lib')} -L'{archive.parent}'"
 
 
-def operator_archive(name: str) -> Path:
-    """Compile ``NAME.hpp`` of this folder, which holds operators as C functions of torch's tensor handles, into a static library."""
+def operator_archive(*names: str) -> Path:
+    """Compile files ``NAME.hpp`` of this folder, which hold operators as C functions of torch's tensor handles, into a static library."""
     text = files("deepmd_gnn.kernels.cpu")
-    handles, source = (
-        text.joinpath(f"{part}.hpp").read_text(encoding="utf-8") for part in ("tensor_handles", name)
-    )
-    compiled = Compiled({name: handles + source}, ())
+    parts = (text.joinpath(f"{part}.hpp").read_text(encoding="utf-8") for part in ("tensor_handles", *names))
+    name = "_".join(names)
+    compiled = Compiled({name: "".join(parts)}, ())
     return compiled.archive(f"deepmd_gnn_{name}", [compiled.object(name, TORCH_HEADERS)])
 
 

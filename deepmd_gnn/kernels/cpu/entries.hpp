@@ -12,24 +12,26 @@ static bool cpu_is_suitable() {
   return suitable;
 }
 
-// The linear map that follows a convolution is the same for all nodes; without paths there is none.
-static mace::Mixing linear_map(const T* matrices, const int64_t* paths, long nmatrix, long npath, long components,
-                               long channels, long width, long width_channels) {
-  return {nullptr, matrices, paths, nullptr, 0, components, channels, 1, nmatrix, npath, width, width_channels,
+// The linear map that follows a convolution, the same for all nodes, or for those of a kind; without paths there is none.
+static mace::Mixing linear_map(const T* matrices, const int64_t* paths, long nreceiver, long nmatrix, long npath,
+                               long components, long channels, long width, long width_channels) {
+  return {nullptr, matrices, paths, nullptr, 0, components, channels, nreceiver, nmatrix, npath, width, width_channels,
           nullptr};
 }
 
 ENTRY int mace_convolve(long layer, const double* vectors, const T* sent, const T* table, const double* grid,
                         const int64_t* sender, const int64_t* kind, const int64_t* order, const int64_t* begin, long nnode, long nsender,
                         long channels, long nkind, long ntable, const T* matrices,
-                        const int64_t* paths, long nmatrix, long npath, long width, long width_channels, T* out) {
+                        const int64_t* paths, long nreceiver, long nmatrix, long npath, long width, long width_channels,
+                        T* out) {
   if (!cpu_is_suitable()) return 2;
   const mace::Input in{vectors, sent, table, sender, kind, order, begin, nnode, nsender, channels, nkind, ntable,
                        static_cast<long>(grid[0]), grid[1]};
   try {
     auto call = [&](auto* which) {
       using L = std::remove_pointer_t<decltype(which)>;
-      const auto linear = linear_map(matrices, paths, nmatrix, npath, L::WIDTH, channels, width, width_channels);
+      const auto linear =
+          linear_map(matrices, paths, nreceiver, nmatrix, npath, L::WIDTH, channels, width, width_channels);
       if constexpr (L::BY_KIND) mace::convolve_kinds<L>(in, linear, out);
       else mace::convolve<L>(in, npath ? &linear : nullptr, out);
     };
@@ -41,7 +43,7 @@ ENTRY int mace_convolve(long layer, const double* vectors, const T* sent, const 
 ENTRY int mace_convolve_backward(long layer, const double* vectors, const T* sent, const T* table,
                                  const double* grid, const int64_t* sender, const int64_t* kind, const int64_t* order,
                                  const int64_t* begin, long nnode, long nsender, long channels, long nkind,
-                                 long ntable, const T* matrices, const int64_t* paths, long nmatrix,
+                                 long ntable, const T* matrices, const int64_t* paths, long nreceiver, long nmatrix,
                                  long npath, long width, long width_channels, const T* gradient, long nedge,
                                  double* d_vectors, T* d_sent) {
   if (!cpu_is_suitable()) return 2;
@@ -50,7 +52,8 @@ ENTRY int mace_convolve_backward(long layer, const double* vectors, const T* sen
   try {
     auto call = [&](auto* which) {
       using L = std::remove_pointer_t<decltype(which)>;
-      const auto linear = linear_map(matrices, paths, nmatrix, npath, width, width_channels, L::WIDTH, channels);
+      const auto linear =
+          linear_map(matrices, paths, nreceiver, nmatrix, npath, width, width_channels, L::WIDTH, channels);
       if constexpr (L::BY_KIND) mace::convolve_kinds_backward<L>(in, linear, gradient, nedge, d_vectors);
       else mace::convolve_backward<L>(in, npath ? &linear : nullptr, gradient, nedge, d_vectors, d_sent);
     };

@@ -15,15 +15,24 @@ from deepmd_gnn.kernels.cpu.contraction_code import (
     monomial_tuples,
     polynomials,
 )
-from deepmd_gnn.kernels.cpu.convolution_code import convolution_code, convolution_shape
+from deepmd_gnn.kernels.cpu.convolution_code import ConvolutionShape, convolution_code, convolution_shape
+from deepmd_gnn.kernels.cpu.edge_forces import OperatorDistribution
 from deepmd_gnn.kernels.cpu.kinds import GeneratedKindConvolution, kind_sums
 from deepmd_gnn.kernels.cpu.kinds_code import kinds_code
 from deepmd_gnn.kernels.cpu.library import Library
-from deepmd_gnn.kernels.cpu.mixing import GeneratedLinear, generated_linears, mixes_messages, no_linear
+from deepmd_gnn.kernels.cpu.mixing import (
+    GeneratedLinear,
+    averaging_layers,
+    mapped_linears,
+    mixes_messages,
+    no_linear,
+)
 from deepmd_gnn.kernels.cpu.mixing_code import mixing_code
 from deepmd_gnn.kernels.cpu.targets import target_machine
 from deepmd_gnn.kernels.cpu.vectors import in_vectors
+from deepmd_gnn.kernels.prepared import Nothing, PreparedParts
 from deepmd_gnn.kernels.tables.radial import FEWEST, RadialTable, kinds_of_edges, kinds_of_pairs, radial_table
+from deepmd_gnn.nn.energy import MaceEnergy
 from deepmd_gnn.nn.interactions import AttentiveInteraction
 
 log = logging.getLogger("deepmd.deepmd_gnn")
@@ -130,7 +139,7 @@ class GeneratedConvolution(torch.nn.Module):
         self.register_buffer("table", table)
         self.register_buffer("grid", torch.tensor([nodes, r_max], dtype=torch.float64))
         self.layer, self.ntypes = layer, ntypes
-        self.mixed = linear is not None
+        self.maps = int(linear is not None)
         self.linear = linear or no_linear(table.dtype)
         self.width, self.channels = (linear.width, linear.channels) if linear else shape
 
@@ -143,7 +152,7 @@ class GeneratedConvolution(torch.nn.Module):
         assert graph.order is not None
         assert graph.begin is not None
         return operators.convolve(
-            -graph.edge_vec,
+            graph.edge_vec,
             sent.contiguous(),
             self.table,
             self.grid,
@@ -153,10 +162,27 @@ class GeneratedConvolution(torch.nn.Module):
             graph.begin,
             *self.linear.tensors(),
             self.layer,
-            int(self.mixed),
+            self.maps,
             self.width,
             self.channels,
         )
+
+
+def tabulated_convolution(
+    energy_model: Any,
+    table: RadialTable,
+    shape: ConvolutionShape,
+    linear: GeneratedLinear | None,
+    layer: int,
+    lanes: int,
+) -> GeneratedConvolution:
+    """Make the convolution of a layer, with the map that follows, of its radial weights; `lanes` are numbers in a vector of the CPU."""
+    rows = table.values.view(*table.values.shape[:2], len(shape.paths), -1, 4).transpose(3, 4)
+    blocks = with_room(in_vectors(rows, lanes).to(energy_model.dtype))
+    size = (shape.width, energy_model.interactions[layer].linear_up.channels)
+    return GeneratedConvolution(
+        blocks, linear, layer, size, energy_model.ntypes, rows.shape[1], energy_model.r_max
+    )
 
 
 class GeneratedContraction(torch.nn.Module):
@@ -180,14 +206,6 @@ class GeneratedContraction(torch.nn.Module):
     def forward(self, features: torch.Tensor, types: torch.Tensor, graph: AtomGraph) -> torch.Tensor:
         """See :meth:`~deepmd_gnn.nn.symmetric_contraction.SymmetricContraction.forward`."""
         return operators.contract(features.contiguous(), self.coefficients, types, self.layer, self.width)
-
-
-class Nothing(torch.nn.Module):
-    """Stands for a radial network whose outputs nobody reads, and for a linear map that the convolution applies."""
-
-    def forward(self, features: torch.Tensor, *_: torch.Tensor) -> torch.Tensor:
-        """Return the input, any shape."""
-        return features
 
 
 def contraction_polynomials(module: Any) -> Polynomials:
@@ -266,44 +284,62 @@ class Kernels:
         lanes = machine.vector_bytes // dtype.itemsize
         steps = [step.value.double().numpy() for step in energy_model.spherical_harmonics.steps]
         structs: list[str] = []
-        self.linears = generated_linears(energy_model, lanes)
+        linears = mapped_linears(energy_model)
+        self.averaging = averaging_layers(energy_model, linears)
+        average = 1.0 / float(energy_model.avg_num_neighbors)
+        self.linears: dict[tuple[str, int, str], GeneratedLinear] = {}
+        for (block, layer, name), part in linears.items():
+            factor = (
+                average if (block, name) == ("interactions", "linear") and layer in self.averaging else 1.0
+            )
+            self.linears[block, layer, name] = GeneratedLinear(part, lanes, factor)
         self.convolutions: list[GeneratedConvolution | GeneratedKindConvolution] = []
+        self.included: list[tuple[str, int, str]] = []
         self.contractions = []
         self.tables = [table.description() for table in found]
-        products = getattr(energy_model, "products", ())
         for layer, (interaction, table) in enumerate(zip(energy_model.interactions, found, strict=True)):
             conv = interaction.conv_tp
             shape = convolution_shape(conv.coupling.value.double().numpy(), conv.input_dims, conv.paths)
-            place = ("interactions", layer, mixes_messages(interaction))
-            linear = self.linears.pop(place, None)
-            follows = getattr(interaction, place[2]) if linear else None
-            sums = kind_sums(energy_model, table, shape, follows, lanes) if layer == 0 else None
+            follows = self._following(layer, interaction)
+            factor = average if layer in self.averaging else 1.0
+            maps = [linears[place] for place in follows]
+            sums = None if layer else kind_sums(energy_model, table, shape, maps, factor, lanes)
             if sums:
-                blocks = with_room(in_vectors(sums.functions, lanes).to(dtype))
                 structs.append(kinds_code("Convolution0", shape.harmonics, steps, machine.registers))
+                blocks = with_room(in_vectors(sums.functions, lanes).to(dtype))
                 nodes = sums.functions.shape[1]
+                self.convolutions.append(GeneratedKindConvolution(blocks, sums, nodes, energy_model.r_max))
+            else:
+                structs.append(convolution_code(f"Convolution{layer}", shape, steps, machine.registers))
+                linear = self.linears[follows[0]] if follows else None
                 self.convolutions.append(
-                    GeneratedKindConvolution(blocks, sums, nodes, energy_model.r_max, linear is not None)
+                    tabulated_convolution(energy_model, table, shape, linear, layer, lanes)
                 )
-                continue
-            structs.append(convolution_code(f"Convolution{layer}", shape, steps, machine.registers))
-            rows = table.values.view(*table.values.shape[:2], len(shape.paths), -1, 4).transpose(3, 4)
-            blocks = with_room(in_vectors(rows, lanes).to(dtype))
-            size = (shape.width, interaction.linear_up.channels)
-            self.convolutions.append(
-                GeneratedConvolution(
-                    blocks, linear, layer, size, energy_model.ntypes, rows.shape[1], energy_model.r_max
-                )
-            )
-        for layer, product in enumerate(products):
+            self.included += follows[: self.convolutions[-1].maps]
+        for layer, product in enumerate(getattr(energy_model, "products", ())):
             polynomial, coefficients = contraction_tables(product.symmetric_contractions, lanes)
             structs.append(contraction_code(f"Contraction{layer}", polynomial))
             self.contractions.append(
                 GeneratedContraction(coefficients.to(dtype), layer, len(polynomial.trees))
             )
+        self.prepared: PreparedParts | None = None
+        if isinstance(energy_model, MaceEnergy):
+            self.prepared = PreparedParts(energy_model, lambda linear: GeneratedLinear(linear, lanes))
         self.library = Library(
             structs, mixing_code(machine), len(self.convolutions), dtype, machine, len(self.contractions)
         )
+
+    def _following(self, layer: int, interaction: Any) -> list[tuple[str, int, str]]:
+        """Places of the maps that follow a convolution with nothing but factors between them, none, one or two."""
+        names = [mixes_messages(interaction)]
+        if layer in self.averaging and not interaction.residual:
+            names.append("skip_tp")
+        found: list[tuple[str, int, str]] = []
+        for name in names:
+            if ("interactions", layer, name) not in self.linears:
+                break
+            found.append(("interactions", layer, name))
+        return found
 
     def description(self) -> dict[str, Any]:
         """What a frozen file says about its kernels; plain values."""
@@ -317,16 +353,22 @@ class Kernels:
     @contextlib.contextmanager
     def installed(self, energy_model: Any) -> Iterator[None]:
         """Let a network with the same weights call the kernels, without derivatives with respect to the weights."""
-        swaps: list[tuple[Any, str, torch.nn.Module]] = []
+        swaps: list[tuple[Any, str, torch.nn.Module]] = [
+            (energy_model, "distribution", OperatorDistribution())
+        ]
+        if self.prepared:
+            swaps += self.prepared.swaps(energy_model)
         for interaction, conv in zip(energy_model.interactions, self.convolutions, strict=True):
             swaps += [(interaction, "conv_tp", conv), (interaction, "conv_tp_weights", Nothing())]
-            if conv.mixed:
-                swaps.append((interaction, mixes_messages(interaction), Nothing()))
+        for layer in self.averaging:
+            swaps.append((energy_model.interactions[layer], "average", Nothing()))
         products = getattr(energy_model, "products", ())
         for product, contraction in zip(products, self.contractions, strict=True):
             swaps.append((product, "symmetric_contractions", contraction))
-        for (blocks, layer, name), linear in self.linears.items():
-            swaps.append((getattr(energy_model, blocks)[layer], name, linear))
+        for place, linear in self.linears.items():
+            blocks, layer, name = place
+            module = Nothing() if place in self.included else linear
+            swaps.append((getattr(energy_model, blocks)[layer], name, module))
         with swapped_in(energy_model, swaps):
             yield
 

@@ -1,4 +1,4 @@
-// Sums over groups of rows, as a C function that AOTInductor's code calls; see group_sum.py for why.
+// Sums over groups of rows, as a C function that AOTInductor's code calls; see file_operators.py for why.
 #include <cstdint>
 
 namespace {

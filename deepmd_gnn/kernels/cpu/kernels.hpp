@@ -21,7 +21,7 @@ struct Edge {
 };
 
 struct Input {
-  const double* vectors;   // (nedge, 3), receiver minus sender
+  const double* vectors;   // (nedge, 3), sender minus receiver
   const T* sent;           // (nsender, components, channels)
   const T* table;          // (channel blocks, kinds, nodes, paths, NODE, LANES)
   const int64_t* sender;   // (nedge,)
@@ -98,7 +98,7 @@ static void prepare(const Input& in, Edges<Edge<L::NHARM, DERIVATIVE>>& edges) {
     D x[3] = {};
     for (long i = 0; i < DLANES; ++i) {
       const double* v = in.vectors + 3 * edges.data[begin + (i < n ? i : 0)].id;
-      for (int k = 0; k < 3; ++k) x[k][i] = v[k];
+      for (int k = 0; k < 3; ++k) x[k][i] = -v[k];  // MACE's sign
     }
     D length = x[0] * x[0] + x[1] * x[1] + x[2] * x[2];
     for (int i = 0; i < DLANES; ++i) length[i] = std::sqrt(length[i]);
@@ -155,7 +155,7 @@ template <class E>
 static void put_forces(const Edges<E>& edges, double* d_vectors) {
   for (long n = 0; n < edges.count; ++n) {
     const auto& e = edges.data[n];
-    for (int k = 0; k < 3; ++k) d_vectors[3 * e.id + k] = double(e.f[k]) + double(e.f[3]) * double(e.u[k]);
+    for (int k = 0; k < 3; ++k) d_vectors[3 * e.id + k] = -double(e.f[k]) - double(e.f[3]) * double(e.u[k]);
   }
 }
 
@@ -195,7 +195,7 @@ static void convolve(const Input& in, const Mixing* linear, T* out) {
                    packed.data + b * rows * LANES, results + (i - first) * width + b * LANES, in.channels,
                    in.channels - b * LANES);
     if (linear)
-      mix_rows(*linear, results, last - first, memory, out + first * linear->width * linear->width_channels);
+      mix_rows(*linear, results, nullptr, last - first, memory, out + first * linear->width * linear->width_channels);
   }
 }
 
@@ -220,7 +220,7 @@ static void convolve_backward(const Input& in, const Mixing* linear, const T* gr
     collect<L, true>(in, first, last, edges, starts);
     const T* block_gradient = gradient + first * width;
     if (linear) {
-      mix_rows(*linear, gradient + first * linear->components * linear->channels, last - first, memory,
+      mix_rows(*linear, gradient + first * linear->components * linear->channels, nullptr, last - first, memory,
                unmixed.data);
       block_gradient = unmixed.data;
     }

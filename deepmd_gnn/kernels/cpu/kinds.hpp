@@ -55,7 +55,7 @@ static void collect_by_kind(const Input& in, const Kinds& kinds, long first, lon
 }
 
 // The map between sums of the kinds that are there and channels. The given paths are those of one kind, and the matrices of one kind after the
-// other; `from_sums` tells whether sources or targets are sums.
+// other, perhaps for each kind of receivers; `from_sums` tells whether sources or targets are sums.
 struct KindMap {
   std::unique_ptr<Scratch> memory;
   Mixing map;
@@ -95,6 +95,8 @@ struct KindSums {
         sums(BLOCK * kinds.count * row), places((BLOCK * kinds.count + 1) * long(sizeof(long) / sizeof(T))),
         starts(reinterpret_cast<long*>(places.data)), memory(map.map.npath) {}
 
+  // Kinds of the receivers from one on, if the map depends on them.
+  const int64_t* receivers(const Input& in, long first) const { return map.map.ntypes > 1 ? in.kind + first : nullptr; }
   // Call for each block of receivers, from its first to after its last.
   template <class F>
   static void for_blocks(long nnode, F f) {
@@ -120,7 +122,8 @@ static void convolve_kinds(const Input& in, const Mixing& linear, T* out) {
     all.for_sums(in, edges, last - first, [&](const E* begin, const E* end, const T* table, T* sums) {
       L::forward(begin, end, table, sums, all.functions);
     });
-    mix_rows(all.map.map, all.sums.data, last - first, all.memory, out + first * linear.width * linear.width_channels);
+    mix_rows(all.map.map, all.sums.data, all.receivers(in, first), last - first, all.memory,
+             out + first * linear.width * linear.width_channels);
   });
 }
 
@@ -134,8 +137,8 @@ static void convolve_kinds_backward(const Input& in, const Mixing& linear, const
   std::memset(d_vectors, 0, sizeof(double) * 3 * nedge);
   all.for_blocks(in.nnode, [&](long first, long last) {
     collect_by_kind<L, true>(in, all.kinds, first, last, edges, all.starts);
-    mix_rows(all.map.map, gradient + first * linear.components * linear.channels, last - first, all.memory,
-             all.sums.data);
+    mix_rows(all.map.map, gradient + first * linear.components * linear.channels, all.receivers(in, first),
+             last - first, all.memory, all.sums.data);
     all.for_sums(in, edges, last - first, [&](E* begin, E* end, const T* table, const T* sums) {
       L::backward(begin, end, table, sums, all.functions);
     });

@@ -17,6 +17,8 @@ from deepmd_gnn.nn.linear import Linear
 FUNCTIONS = 16
 # Bytes of the matrices: one for each element and degree.
 LARGEST_MATRICES = 64 * 2**20
+# Bytes of those for each pair of elements, which a few atoms read: they should stay in the cache.
+LARGEST_OF_PAIRS = 2**20
 
 
 class KindSums(NamedTuple):
@@ -25,17 +27,24 @@ class KindSums(NamedTuple):
     functions: torch.Tensor
     """Table of the functions of the distance, for one kind of edges or each pair of elements, float64, shape (kinds, nodes, 1, 4, nfunction)."""
     matrices: torch.Tensor
-    """From functions to channels of the result, float64, shape (ntypes, npath, nfunction, channels)."""
+    """From functions to channels of the result, float64, shape (1 or element of the receiver, ntypes, npath, nfunction, channels)."""
     paths: list[tuple[int, int, int]]
     """First harmonic, first component of the result and number of components of each matrix."""
     width: int
     """Components of the result."""
+    maps: int
+    """How many of the maps that follow are included."""
 
 
 def kind_sums(
-    energy_model: Any, table: RadialTable, shape: ConvolutionShape, linear: Linear | None, lanes: int
+    energy_model: Any,
+    table: RadialTable,
+    shape: ConvolutionShape,
+    maps: list[Linear],
+    factor: float,
+    lanes: int,
 ) -> KindSums | None:
-    """Write the convolution of the first layer, and the linear map that follows, as sums over kinds of senders.
+    """Write the convolution of the first layer, and the linear maps that follow, as sums over kinds of senders.
 
     Parameters
     ----------
@@ -45,8 +54,11 @@ def kind_sums(
         Radial weights of the first layer.
     shape : ConvolutionShape
         Its paths.
-    linear : Linear, optional
-        The map, if it is to be included.
+    maps : list[Linear]
+        None, or the map that follows, or this one and one that may depend on the element of the receiver; the last one is included where the
+        matrices of all pairs of elements are small.
+    factor : float
+        That the result of the first map is multiplied with.
     lanes : int
         Numbers in a vector of the CPU.
 
@@ -68,22 +80,26 @@ def kind_sums(
     neighbors = float(energy_model.avg_num_neighbors)
     if not pays(shape, channels, len(mixing), energy_model.ntypes, neighbors, lanes):
         return None
-    features = sent.detach().double().cpu().reshape(energy_model.ntypes, 1, channels)
+    ntypes = energy_model.ntypes
+    pairs = ntypes**2 * len(shape.paths) * mixing.shape[0] * channels * energy_model.dtype.itemsize
+    if pairs > LARGEST_OF_PAIRS:
+        maps = maps[:1]
+    features = sent.detach().double().cpu().reshape(ntypes, 1, channels)
     blocks: dict[tuple[int, int, int], torch.Tensor] = {}
     for p, (path, found) in enumerate(zip(shape.paths, degrees, strict=True)):
         assert found is not None
-        first, factor = found
+        first, strength = found
         size = 2 * int(first**0.5) + 1
-        part = mixing[:, p * channels : (p + 1) * channels] * features * factor
-        for target, matrix in _maps(linear, path.target, size, channels):
+        part = mixing[:, p * channels : (p + 1) * channels] * features * strength
+        for target, matrix in _mapped(maps, factor, path.target, size, channels):
             key = (first, target, size)
-            blocks[key] = blocks.get(key, torch.zeros(())) + part @ matrix
+            blocks[key] = blocks.get(key, torch.zeros(())) + part @ matrix.unsqueeze(1)
     size = sum(block.numel() for block in blocks.values()) * energy_model.dtype.itemsize
     if not blocks or 2 * size > LARGEST_MATRICES:
         return None
     functions = torch.einsum("znwk,fw->znkf", table.values, mixing).view(kinds, nodes, 1, 4, -1)
-    width = mapped_width(linear) if linear else shape.width
-    return KindSums(functions, torch.stack(list(blocks.values()), dim=1), list(blocks), width)
+    width = mapped_width(maps[-1]) if maps else shape.width
+    return KindSums(functions, torch.stack(list(blocks.values()), dim=2), list(blocks), width, len(maps))
 
 
 def pays(
@@ -129,16 +145,21 @@ def _degree(coupling: dict[tuple[int, int], dict[int, float]], target: int) -> t
     return (first, factor) if same and int(first**0.5) ** 2 == first else None
 
 
-def _maps(linear: Linear | None, source: int, size: int, channels: int) -> list[tuple[int, torch.Tensor]]:
-    """Where the components that begin at `source` go, and by which matrices, float64, shape (channels, ·)."""
-    if linear is None:
-        return [(source, torch.eye(channels, dtype=torch.float64))]
-    matrices = linear_matrices(linear)[0].double().cpu()
-    return [
-        (target, matrix)
-        for (begin, target, dim), matrix in zip(used_paths(linear), matrices, strict=True)
-        if begin == source and dim == size
-    ]
+def _mapped(
+    maps: list[Linear], factor: float, source: int, size: int, channels: int
+) -> list[tuple[int, torch.Tensor]]:
+    """Where the components that begin at `source` go, and by which matrices, float64, shape (1 or ntypes, channels, ·)."""
+    places = [(source, torch.eye(channels, dtype=torch.float64).unsqueeze(0))]
+    for linear in maps:
+        matrices = linear_matrices(linear).double().cpu() * factor
+        factor = 1.0
+        places = [
+            (target, before @ matrices[:, number])
+            for place, before in places
+            for number, (begin, target, dim) in enumerate(used_paths(linear))
+            if begin == place and dim == size
+        ]
+    return places
 
 
 class GeneratedKindConvolution(torch.nn.Module):
@@ -154,8 +175,6 @@ class GeneratedKindConvolution(torch.nn.Module):
         Nodes of the table from 0 to the cutoff; those behind are room.
     r_max : float
         Cutoff, Å.
-    mixed : bool
-        Whether the linear map that follows is included.
     """
 
     table: torch.Tensor
@@ -166,12 +185,12 @@ class GeneratedKindConvolution(torch.nn.Module):
     backward_matrices: torch.Tensor
     backward_paths: torch.Tensor
 
-    def __init__(self, table: torch.Tensor, sums: KindSums, nodes: int, r_max: float, mixed: bool) -> None:
+    def __init__(self, table: torch.Tensor, sums: KindSums, nodes: int, r_max: float) -> None:
         super().__init__()
         lanes = table.shape[-1]
         matrices = sums.matrices.to(table.dtype)
-        ntypes, npath, nfunction, self.channels = matrices.shape
-        matrices = matrices.view(1, ntypes * npath, nfunction, self.channels)
+        receivers, ntypes, npath, nfunction, self.channels = matrices.shape
+        matrices = matrices.view(receivers, ntypes * npath, nfunction, self.channels)
         turned = [(target, source, dim) for source, target, dim in sums.paths]
         self.register_buffer("table", table)
         self.register_buffer("grid", torch.tensor([nodes, r_max], dtype=torch.float64))
@@ -181,7 +200,7 @@ class GeneratedKindConvolution(torch.nn.Module):
         self.register_buffer("backward_matrices", in_vectors(matrices.transpose(2, 3), lanes))
         self.register_buffer("paths", sorted_paths(sums.paths))
         self.register_buffer("backward_paths", sorted_paths(turned))
-        self.width, self.mixed = sums.width, mixed
+        self.width, self.maps = sums.width, sums.maps
 
     def forward(
         self,
@@ -194,7 +213,7 @@ class GeneratedKindConvolution(torch.nn.Module):
         assert graph.order is not None
         assert graph.begin is not None
         return operators.convolve(
-            -graph.edge_vec,
+            graph.edge_vec,
             self.ones,
             self.table,
             self.grid,

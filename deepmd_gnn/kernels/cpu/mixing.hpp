@@ -85,17 +85,23 @@ static void mix(const Mixing& m) {
                 own.unused.data);
 }
 
-// A map that is the same for all nodes, of the rows of a few of them.
-static void mix_rows(Mixing m, const T* features, long count, MixingMemory& own, T* out) {
+// The map of the rows of a few nodes, whose types are given, or null if all have the same matrices.
+static void mix_rows(Mixing m, const T* features, const int64_t* kind, long count, MixingMemory& own, T* out) {
   m.features = features;
   m.nnode = count;
   m.out = out;
   clear_unreached(m);
   int64_t nodes[TOGETHER];
-  for (long first = 0; first < count; first += TOGETHER) {
-    const long number = count - first < TOGETHER ? count - first : TOGETHER;
-    for (long i = 0; i < number; ++i) nodes[i] = first + i;
-    mix_nodes(m, nodes, number, 0, own.terms, own.unused.data);
+  for (long t = 0; t < (kind ? m.ntypes : 1); ++t) {
+    long number = 0;
+    for (long i = 0; i < count; ++i) {
+      if (kind && kind[i] != t) continue;
+      nodes[number++] = i;
+      if (number < TOGETHER) continue;
+      mix_nodes(m, nodes, number, t, own.terms, own.unused.data);
+      number = 0;
+    }
+    if (number) mix_nodes(m, nodes, number, t, own.terms, own.unused.data);
   }
 }
 

@@ -8,6 +8,7 @@ import torch
 
 from deepmd_gnn.kernels.cpu.vectors import in_vectors
 from deepmd_gnn.kernels.operators import current
+from deepmd_gnn.nn.interactions import Interaction
 from deepmd_gnn.nn.linear import Linear, LinearPath
 
 
@@ -90,6 +91,8 @@ class GeneratedLinear(torch.nn.Module):
         The map.
     lanes : int
         Numbers in a vector of the CPU.
+    factor : float
+        That the result is multiplied with.
     """
 
     matrices: torch.Tensor
@@ -97,11 +100,11 @@ class GeneratedLinear(torch.nn.Module):
     backward_matrices: torch.Tensor
     backward_paths: torch.Tensor
 
-    def __init__(self, linear: Linear, lanes: int) -> None:
+    def __init__(self, linear: Linear, lanes: int, factor: float = 1.0) -> None:
         super().__init__()
         self.ntypes, self.channels = linear.ntypes, linear.channels
         self.width = mapped_width(linear)
-        matrices, used = linear_matrices(linear), used_paths(linear)
+        matrices, used = linear_matrices(linear) * factor, used_paths(linear)
         turned = [(target, source, dim) for source, target, dim in used]
         self.register_buffer("matrices", in_vectors(matrices, lanes))
         self.register_buffer("paths", sorted_paths(used))
@@ -195,9 +198,15 @@ def mapped_linears(energy_model: Any) -> dict[tuple[str, int, str], Linear]:
     return found
 
 
-def generated_linears(energy_model: Any, lanes: int) -> dict[tuple[str, int, str], GeneratedLinear]:
-    """C++ kernels of the maps of a network; `lanes` is the number of values in a vector of the CPU."""
-    return {place: GeneratedLinear(part, lanes) for place, part in mapped_linears(energy_model).items()}
+def averaging_layers(energy_model: Any, linears: dict[tuple[str, int, str], Linear]) -> list[int]:
+    """Layers whose messages are divided by the average number of neighbours after one of the maps, which can do that, too."""
+    return [
+        layer
+        for layer, interaction in enumerate(energy_model.interactions)
+        if isinstance(interaction, Interaction)
+        and not interaction.density
+        and ("interactions", layer, "linear") in linears
+    ]
 
 
 def mixes_messages(interaction: torch.nn.Module) -> str:

@@ -1,4 +1,4 @@
-// Product of two matrices in double precision, as a C function that AOTInductor's code calls; see product.py for why.
+// Product of two matrices in double precision, as a C function that AOTInductor's code calls; see file_operators.py for why.
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/inductor/aoti_torch/generated/c_shim_cpu.h>
 

@@ -6,11 +6,11 @@
 typedef @T@ T;
 
 extern "C" int mace_convolve(long, const double*, const T*, const T*, const double*, const int64_t*, const int64_t*, const int64_t*,
-                             const int64_t*, long, long, long, long, long, const T*, const int64_t*, long,
+                             const int64_t*, long, long, long, long, long, const T*, const int64_t*, long, long,
                              long, long, long, T*);
 extern "C" int mace_convolve_backward(long, const double*, const T*, const T*, const double*, const int64_t*, const int64_t*,
                                       const int64_t*, const int64_t*, long, long, long, long, long, const T*,
-                                      const int64_t*, long, long, long, long, const T*, long, double*, T*);
+                                      const int64_t*, long, long, long, long, long, const T*, long, double*, T*);
 extern "C" int mace_contract(long, const T*, const T*, const int64_t*, long, long, long, T*);
 extern "C" int mace_contract_backward(long, const T*, const T*, const T*, const int64_t*, long, long, long, T*);
 extern "C" int mace_mix(const T*, const T*, const int64_t*, const int64_t*, long, long, long, long, long, long, long,
@@ -58,7 +58,7 @@ extern "C" AOTITorchError aoti_torch_cpu_mace_convolve(
   return mace_convolve(layer, pointer<double>(vectors), pointer<T>(sent), pointer<T>(table), pointer<double>(grid), pointer<int64_t>(sender),
                        pointer<int64_t>(kind), pointer<int64_t>(order), pointer<int64_t>(begin), nnode, size(sent, 0),
                        size(sent, 2), size(table, 1), size(table, 2), pointer<T>(matrices),
-                       pointer<int64_t>(paths), size(matrices, 2), mixed ? size(paths, 0) : 0, width, channels,
+                       pointer<int64_t>(paths), size(matrices, 1), size(matrices, 2), mixed ? size(paths, 0) : 0, width, channels,
                        pointer<T>(*ret0));
 }
 
@@ -74,7 +74,7 @@ extern "C" AOTITorchError aoti_torch_cpu_mace_convolve_backward(
                                 pointer<double>(grid), pointer<int64_t>(sender), pointer<int64_t>(kind), pointer<int64_t>(order),
                                 pointer<int64_t>(begin), size(begin, 0) - 1, size(sent, 0), size(sent, 2),
                                 size(table, 1), size(table, 2), pointer<T>(matrices), pointer<int64_t>(paths),
-                                size(matrices, 2), mixed ? size(paths, 0) : 0, size(gradient, 1), size(gradient, 2),
+                                size(matrices, 1), size(matrices, 2), mixed ? size(paths, 0) : 0, size(gradient, 1), size(gradient, 2),
                                 pointer<T>(gradient), size(vectors, 0), pointer<double>(*ret0), pointer<T>(*ret1));
 }
 

@@ -8,7 +8,8 @@ import torch
 
 from deepmd_gnn.graph.atom_graph import AtomGraph
 from deepmd_gnn.graph.edge_sums import rows_of_senders
-from deepmd_gnn.kernels.cpu.generated import Nothing, swapped_in
+from deepmd_gnn.kernels.cpu.generated import swapped_in
+from deepmd_gnn.kernels.prepared import Nothing
 from deepmd_gnn.kernels.tables.radial import RadialTable, kinds_of_edges, slope_factors, value_factors
 from deepmd_gnn.nn.convolution import Convolution, without_guard
 

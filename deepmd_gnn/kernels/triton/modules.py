@@ -10,8 +10,9 @@ import torch
 from deepmd_gnn.graph.atom_graph import AtomGraph
 from deepmd_gnn.kernels.cpu.contraction_code import Polynomials
 from deepmd_gnn.kernels.cpu.convolution_code import ConvolutionShape, convolution_shape
-from deepmd_gnn.kernels.cpu.generated import Nothing, contraction_tables, swapped_in
-from deepmd_gnn.kernels.cpu.mixing import mapped_linears
+from deepmd_gnn.kernels.cpu.generated import contraction_tables, swapped_in
+from deepmd_gnn.kernels.cpu.mixing import averaging_layers, mapped_linears
+from deepmd_gnn.kernels.prepared import Nothing, PreparedParts
 from deepmd_gnn.kernels.triton import operators
 from deepmd_gnn.kernels.triton.blocks import TritonMessages
 from deepmd_gnn.kernels.triton.contraction_code import contraction_code, output_groups
@@ -25,11 +26,9 @@ from deepmd_gnn.kernels.triton.geometry_code import (
     row_width,
 )
 from deepmd_gnn.kernels.triton.mixing import TritonLinear
-from deepmd_gnn.kernels.triton.prepared import PreparedParts
 from deepmd_gnn.kernels.triton.source import generated_module, kept_source
 from deepmd_gnn.kernels.triton.splines import SplineTable
 from deepmd_gnn.kernels.triton.support import at_once
-from deepmd_gnn.nn.interactions import Interaction
 
 # Channels of a program of the contraction: one per thread.
 CONTRACTED = 32
@@ -119,22 +118,6 @@ class TritonContraction(torch.nn.Module):
         return operators.contract(features.contiguous(), self.coefficients, types, self.code)
 
 
-class NoHarmonics(torch.nn.Module):
-    """Stands for spherical harmonics that nobody reads."""
-
-    def forward(self, vectors: torch.Tensor) -> torch.Tensor:
-        """Return no columns, Å, shape (nedge, 3) → (nedge, 0)."""
-        return vectors.new_empty(vectors.shape[0], 0)  # no view, which would keep the vectors
-
-
-class NoRadialFeatures(torch.nn.Module):
-    """Stands for radial features that nobody reads."""
-
-    def forward(self, lengths: torch.Tensor, *_: torch.Tensor) -> tuple[torch.Tensor, None]:
-        """Return no columns, shape (nedge, 1) → (nedge, 0), and no envelope."""
-        return lengths.new_empty(lengths.shape[0], 0), None
-
-
 class TritonKernels:
     """Kernels of a network.
 
@@ -190,13 +173,7 @@ class TritonKernels:
             )
         linears = mapped_linears(energy_model)
         # Where messages are divided by the average number of neighbours, the map before it does that, too.
-        self.averaging = [
-            layer
-            for layer, interaction in enumerate(energy_model.interactions)
-            if isinstance(interaction, Interaction)
-            and not interaction.density
-            and ("interactions", layer, "linear") in linears
-        ]
+        self.averaging = averaging_layers(energy_model, linears)
         average = 1.0 / float(energy_model.avg_num_neighbors)
         messages = {("interactions", layer, "linear") for layer in self.averaging}
         self.linears = {
@@ -209,11 +186,7 @@ class TritonKernels:
             for layer in self.averaging
             if (linear := self.linears["interactions", layer, "linear"]).ntypes == 0
         }
-        self.reads_radial_features = any(
-            not isinstance(interaction, Interaction) or interaction.density
-            for interaction in energy_model.interactions
-        )
-        self.prepared = PreparedParts(energy_model)
+        self.prepared = PreparedParts(energy_model, TritonLinear)
 
     def description(self) -> dict[str, Any]:
         """What a frozen file says about its kernels; plain values."""
@@ -225,11 +198,8 @@ class TritonKernels:
         found: list[tuple[Any, str, torch.nn.Module]] = [
             (energy_model, "arrangement", self.geometry),
             (energy_model, "distribution", TritonDistribution()),
-            (energy_model, "spherical_harmonics", NoHarmonics()),
+            *self.prepared.swaps(energy_model),
         ]
-        if not self.reads_radial_features:
-            found.append((energy_model, "radial_embedding", NoRadialFeatures()))
-        found += self.prepared.swaps(energy_model, self.reads_radial_features)
         for layer, interaction in enumerate(energy_model.interactions):
             conv = self.messages.get(layer, self.convolutions[layer])
             found += [
@@ -246,7 +216,7 @@ class TritonKernels:
             found.append((getattr(energy_model, blocks)[layer], name, module))
         return found
 
-    def maps(self) -> list[TritonLinear]:
+    def maps(self) -> list[Any]:
         """All linear maps."""
         return [*self.linears.values(), *self.prepared.maps()]
 

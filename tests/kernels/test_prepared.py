@@ -6,8 +6,9 @@ from helpers import assert_close, random_frame, tiny_model
 from tolerances import NATIVE
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from deepmd_gnn.kernels.prepared import PreparedElements, PreparedParts, PreparedReadout
+from deepmd_gnn.kernels.triton.mixing import TritonLinear
 from deepmd_gnn.kernels.triton.modules import TritonKernels
-from deepmd_gnn.kernels.triton.prepared import PreparedElements, PreparedParts, TritonReadout
 from deepmd_gnn.kernels.triton.splines import SplineTable
 from deepmd_gnn.nn.inputs import Elements
 from deepmd_gnn.nn.readouts import Readout
@@ -18,7 +19,7 @@ def test_readouts(sizes):
     torch.manual_seed(0)
     readout = Readout([torch.randn(size, dtype=torch.float64) for size in sizes], "tanh", 1.5)
     features = torch.randn(5, 3, 4, dtype=torch.float64, requires_grad=True)
-    made = TritonReadout(readout)
+    made = PreparedReadout(readout, TritonLinear)
     assert set(made.state_dict()) >= set(readout.state_dict())
     results = []
     for module in (readout, made):
@@ -41,7 +42,7 @@ def test_what_is_read_stays():
     """With ZBL somebody reads the lengths of edges."""
     for options, replaced in (({}, True), ({"pair_repulsion": True}, False)):
         network = tiny_model(**options).energy_model
-        names = [name for _, name, _ in PreparedParts(network).swaps(network, reads_radial=False)]
+        names = [name for _, name, _ in PreparedParts(network, TritonLinear).swaps(network)]
         assert ("edge_vectors" in names) == replaced
 
 

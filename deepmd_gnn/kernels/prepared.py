@@ -1,11 +1,12 @@
-"""Parts of a network whose weights do not change any more: fewer launches, because what they compute anew is prepared."""
+"""Parts of a network whose weights do not change any more: fewer operations, because what they compute anew is prepared."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from deepmd_gnn.kernels.triton.mixing import TritonLinear
 from deepmd_gnn.nn.activations import activate
+from deepmd_gnn.nn.interactions import Interaction
 from deepmd_gnn.nn.linear import Constant, Linear, LinearPath
 from deepmd_gnn.nn.readouts import Readout
 
@@ -61,18 +62,44 @@ class NoEdgeVectors(torch.nn.Module):
         return unread, unread[:, :1]
 
 
-class TritonReadout(Readout):
+class Nothing(torch.nn.Module):
+    """Stands for a radial network whose outputs nobody reads, and for a linear map that the convolution applies."""
+
+    def forward(self, features: torch.Tensor, *_: torch.Tensor) -> torch.Tensor:
+        """Return the input, any shape."""
+        return features
+
+
+class NoHarmonics(torch.nn.Module):
+    """Stands for spherical harmonics that nobody reads."""
+
+    def forward(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Return no columns, Å, shape (nedge, 3) → (nedge, 0)."""
+        return vectors.new_empty(vectors.shape[0], 0)  # no view, which would keep the vectors
+
+
+class NoRadialFeatures(torch.nn.Module):
+    """Stands for radial features that nobody reads."""
+
+    def forward(self, lengths: torch.Tensor, *_: torch.Tensor) -> tuple[torch.Tensor, None]:
+        """Return no columns, shape (nedge, 1) → (nedge, 0), and no envelope."""
+        return lengths.new_empty(lengths.shape[0], 0), None
+
+
+class PreparedReadout(Readout):
     """A readout whose first matrix reads the scalars where they lie.
 
     Parameters
     ----------
     readout : Readout
         With one or two layers; they are still those of this one.
+    kernel : Callable[[Linear], torch.nn.Module]
+        Makes what evaluates a linear map.
     """
 
     last: torch.Tensor
 
-    def __init__(self, readout: Readout) -> None:
+    def __init__(self, readout: Readout, kernel: Callable[[Linear], torch.nn.Module]) -> None:
         torch.nn.Module.__init__(self)
         self.is_linear, self.gate, self.gain = readout.is_linear, readout.gate, readout.gain  # type: ignore[misc]
         self.channels = readout.channels
@@ -81,7 +108,7 @@ class TritonReadout(Readout):
         first: Any = next(readout.children())
         width = first.weight.numel() // self.channels
         paths = [LinearPath(0, 0, 1, 0, self.channels, width, self.channels**-0.5)]
-        self.first = TritonLinear(Linear(first.weight, paths))
+        self.first = kernel(Linear(first.weight, paths))
         last = torch.ones(1) if self.is_linear else self.linear_2.weight.detach() * (self.gain * width**-0.5)
         self.register_buffer("last", last)
 
@@ -100,36 +127,39 @@ class PreparedParts:
     ----------
     energy_model : MaceEnergy
         The network.
+    kernel : Callable[[Linear], torch.nn.Module]
+        Makes what evaluates a linear map.
     """
 
-    def __init__(self, energy_model: Any) -> None:
+    def __init__(self, energy_model: Any, kernel: Callable[[Linear], torch.nn.Module]) -> None:
+        self.reads_radial_features = any(
+            not isinstance(interaction, Interaction) or interaction.density
+            for interaction in energy_model.interactions
+        )
         self.readouts = {
-            index: TritonReadout(readout)
+            index: PreparedReadout(readout, kernel)
             for index, readout in enumerate(energy_model.readouts)
             if isinstance(readout, Readout)
         }
         with torch.no_grad():
             self.sent_by_types = energy_model.sent_by_types()
 
-    def maps(self) -> list[TritonLinear]:
+    def maps(self) -> list[torch.nn.Module]:
         """Linear maps of the readouts."""
         return [readout.first for readout in self.readouts.values()]
 
-    def swaps(self, energy_model: Any, reads_radial: bool) -> list[tuple[Any, str, torch.nn.Module]]:
-        """Parent, name and module of what is replaced in a network with the same weights.
-
-        Parameters
-        ----------
-        energy_model : MaceEnergy
-            The network.
-        reads_radial : bool
-            Whether anything reads the radial features.
-        """
+    def swaps(self, energy_model: Any) -> list[tuple[Any, str, torch.nn.Module]]:
+        """Parent, name and module of what is replaced in a network with the same weights, whose convolutions find harmonics themselves."""
         device, first = energy_model.scale.device, energy_model.interactions[0]
         elements = PreparedElements(energy_model.ntypes, energy_model.dtype)
-        found: list[tuple[Any, str, torch.nn.Module]] = [(energy_model, "elements", elements.to(device))]
-        if not (reads_radial or energy_model.repulsive or energy_model.unbounded):
-            found.append((energy_model, "edge_vectors", NoEdgeVectors()))
+        found: list[tuple[Any, str, torch.nn.Module]] = [
+            (energy_model, "elements", elements.to(device)),
+            (energy_model, "spherical_harmonics", NoHarmonics()),
+        ]
+        if not self.reads_radial_features:
+            found.append((energy_model, "radial_embedding", NoRadialFeatures()))
+            if not (energy_model.repulsive or energy_model.unbounded):
+                found.append((energy_model, "edge_vectors", NoEdgeVectors()))
         if self.sent_by_types is not None:
             channels = first.linear_up.channels
             sent = Prepared(self.sent_by_types.unflatten(1, (-1, channels)), channels)

@@ -1,0 +1,53 @@
+"""Forces and virials of atoms from the gradient of the edges, as an operator of a ``.pt2`` for CPUs, see ``edge_forces.hpp``."""
+
+from typing import Any
+
+import torch
+
+from deepmd_gnn.graph.atom_graph import AtomGraph
+from deepmd_gnn.graph.derivatives import Distribution, atomic_derivatives
+
+
+@torch.library.custom_op("deepmd_gnn::edge_forces", mutates_args=())
+def edge_forces(
+    gradient: torch.Tensor, vectors: torch.Tensor, edge_atoms: torch.Tensor, natom: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Distribute the gradients of the edges over the atoms.
+
+    Parameters
+    ----------
+    gradient, vectors : torch.Tensor
+        Derivative with respect to the vectors, eV/Å, and the vectors, Å; float64, contiguous, shape (nedge, 3).
+    edge_atoms : torch.Tensor
+        Output rows of neighbour and centre, counted from 1, 0 for the guard; int64, contiguous, shape (2, nedge).
+    natom : int
+        Output rows without the guard's.
+
+    Returns
+    -------
+    force, virial : torch.Tensor
+        eV/Å and eV, float64, shapes (natom, 3) and (natom, 9).
+    """
+    neighbor, center = edge_atoms[0], edge_atoms[1]
+    force = gradient.new_zeros(natom + 1, 3).index_add(0, center, gradient).index_add(0, neighbor, -gradient)
+    virial = -(gradient.unsqueeze(2) * vectors.unsqueeze(1)).view(-1, 9)
+    # Copies: an operator must not return views of one another.
+    return force[1:].clone(), gradient.new_zeros(natom + 1, 9).index_add(0, neighbor, virial)[1:].clone()
+
+
+@edge_forces.register_fake
+def _(gradient: Any, vectors: Any, edge_atoms: Any, natom: int) -> tuple[torch.Tensor, torch.Tensor]:  # noqa: ARG001
+    return gradient.new_empty([natom, 3]), gradient.new_empty([natom, 9])
+
+
+class OperatorDistribution(Distribution):
+    """Stands for the torch code where nobody differentiates forces and virials."""
+
+    def forward(
+        self, gradient: torch.Tensor, graph: AtomGraph, natom: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """See :func:`~deepmd_gnn.graph.derivatives.atomic_derivatives`."""
+        if gradient.requires_grad:
+            return atomic_derivatives(gradient, graph, natom)
+        vectors = graph.edge_vec.detach().contiguous()
+        return edge_forces(gradient.contiguous(), vectors, graph.edge_atoms.contiguous(), natom)  # type: ignore[no-any-return]
