@@ -63,6 +63,14 @@ static inline V changes(const T* p, long stride, const T* w) {
 static inline V radial(const T* p, long stride, const T* w) { return load(p) + changes(p, stride, w); }
 static inline V radial_slope(const T* p, long stride, const T* w) { return changes(p, stride, w + 5); }
 
+// The first receiver with edges: in front of the atoms is the guard, which has none, and whose rows of a matrix would be as
+// many as an atom's.
+static inline long first_receiver(const Input& in) {
+  long i = 0;
+  while (i < in.nnode && in.begin[i + 1] == in.begin[i]) ++i;
+  return i;
+}
+
 // The edges of a block of receivers; memory is kept and not cleared.
 template <class E>
 struct Edges {
@@ -183,9 +191,11 @@ static void convolve(const Input& in, const Mixing* linear, T* out) {
   Edges<Edge<L::NHARM, false>> edges;
   long starts[LARGEST_BLOCK + 1];
   const long block = receivers_at_once(table / in.ntable * in.nodes), width = L::WIDTH * in.channels;
+  const long begin = first_receiver(in);
+  std::memset(out, 0, sizeof(T) * begin * (linear ? linear->width * linear->width_channels : width));
   Scratch sums(linear ? block * width : 0);
   MixingMemory memory(linear ? linear->npath : 0);
-  for (long first = 0; first < in.nnode; first += block) {
+  for (long first = begin; first < in.nnode; first += block) {
     const long last = first + block < in.nnode ? first + block : in.nnode;
     collect<L, false>(in, first, last, edges, starts);
     T* results = linear ? sums.data : out + first * width;
@@ -215,7 +225,7 @@ static void convolve_backward(const Input& in, const Mixing* linear, const T* gr
   const long block = receivers_at_once(table / in.ntable * in.nodes), width = L::WIDTH * in.channels;
   Scratch unmixed(linear ? block * width : 0);
   MixingMemory memory(linear ? linear->npath : 0);
-  for (long first = 0; first < in.nnode; first += block) {
+  for (long first = first_receiver(in); first < in.nnode; first += block) {
     const long last = first + block < in.nnode ? first + block : in.nnode;
     collect<L, true>(in, first, last, edges, starts);
     const T* block_gradient = gradient + first * width;

@@ -99,8 +99,10 @@ struct KindSums {
   const int64_t* receivers(const Input& in, long first) const { return map.map.ntypes > 1 ? in.kind + first : nullptr; }
   // Call for each block of receivers, from its first to after its last.
   template <class F>
-  static void for_blocks(long nnode, F f) {
-    for (long first = 0; first < nnode; first += BLOCK) f(first, first + BLOCK < nnode ? first + BLOCK : nnode);
+  static void for_blocks(const Input& in, F f) {
+    const long nnode = in.nnode;
+    for (long first = first_receiver(in); first < nnode; first += BLOCK)
+      f(first, first + BLOCK < nnode ? first + BLOCK : nnode);
   }
   // Call for the edges of each receiver and kind, with a vector's table and sums.
   template <class E, class F>
@@ -117,7 +119,8 @@ static void convolve_kinds(const Input& in, const Mixing& linear, T* out) {
   typedef Edge<L::NHARM, false> E;
   KindSums<L> all(in, linear, true);
   Edges<E> edges;
-  all.for_blocks(in.nnode, [&](long first, long last) {
+  std::memset(out, 0, sizeof(T) * first_receiver(in) * linear.width * linear.width_channels);
+  all.for_blocks(in, [&](long first, long last) {
     collect_by_kind<L, false>(in, all.kinds, first, last, edges, all.starts);
     all.for_sums(in, edges, last - first, [&](const E* begin, const E* end, const T* table, T* sums) {
       L::forward(begin, end, table, sums, all.functions);
@@ -135,7 +138,7 @@ static void convolve_kinds_backward(const Input& in, const Mixing& linear, const
   KindSums<L> all(in, linear, false);
   Edges<E> edges;
   std::memset(d_vectors, 0, sizeof(double) * 3 * nedge);
-  all.for_blocks(in.nnode, [&](long first, long last) {
+  all.for_blocks(in, [&](long first, long last) {
     collect_by_kind<L, true>(in, all.kinds, first, last, edges, all.starts);
     mix_rows(all.map.map, gradient + first * linear.components * linear.channels, all.receivers(in, first),
              last - first, all.memory, all.sums.data);
