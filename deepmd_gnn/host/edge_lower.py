@@ -108,11 +108,9 @@ def _graph(
     names = torch.tensor(list(", ".join(model.type_map).encode()), dtype=torch.uint8)
     allowed = torch.tensor(model.graphs.pair_allowed, dtype=torch.bool)
     lone = torch.tensor(has_energy, dtype=torch.bool)
+    limits = torch.tensor([model.rcut, guard_distance(model.rcut)], dtype=torch.float64)
     ranks = 2 if exchanged else 1
-    guard = guard_distance(model.rcut)
-    found = checked_input(
-        atype, n_local, index, vectors.detach(), mask, names, allowed, lone, ranks, model.rcut, guard
-    )
+    found = checked_input(atype, n_local, index, vectors.detach(), mask, names, allowed, lone, limits, ranks)
     kinds, index, vectors = found
     return AtomGraph(rows_between(kinds, 0, nowned + 1), kinds, index, vectors, index)
 

@@ -3,9 +3,11 @@
 import pytest
 import torch
 import torch._inductor
+from helpers import tiny_model
+from lammps_cases import freeze as freeze_model
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from deepmd_gnn.kernels.cpu import cache, kept
+from deepmd_gnn.kernels.cpu import cache, kept, kept_exports
 from deepmd_gnn.kernels.cpu.kept_exports import exports_once
 from deepmd_gnn.kernels.cpu.kept_programs import programs_once
 
@@ -87,6 +89,33 @@ def test_known_graphs_are_not_exported(notes, exported, tmp_path):
         torch.testing.assert_close(result(tmp_path / "3.pt2"), model(ROWS).detach())
         taken[0].write_text("{")
     assert len(exported) == 3
+
+
+class Looked(Exception):
+    """Where a note of the first program would be."""
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_models_of_one_architecture_have_one_note(monkeypatch, tmp_path):
+    """Another cutoff, other weights, statistics and energies of atoms: data of the same program."""
+
+    def look(*arguments):
+        found = original(*arguments)
+        raise Looked(found[0])
+
+    original = kept_exports._compared
+    monkeypatch.setattr(kept_exports, "_compared", look)
+
+    def note(**options):
+        with pytest.raises(Looked) as looked:
+            freeze_model(tiny_model(**options), tmp_path / "m.pt2")
+        return looked.value.args[0]
+
+    first = note(seed=1)
+    others = {"atomic_energies": {"H": -3.0, "O": -7.0}, "avg_num_neighbors": 5.5, "scale": 1.7}
+    assert note(seed=2, r_max=3.7, **others) == first
+    assert note(seed=1, num_channels=3) != first
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -24,9 +24,8 @@ def checked_input(
     names: torch.Tensor,
     allowed: torch.Tensor,
     has_energy: torch.Tensor,
+    limits: torch.Tensor,
     ranks: int,
-    r_max: float,
-    guard: float,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Make a graph of types and edges that can be used as indices; in a ``.pt2`` others end the evaluation with a sentence.
 
@@ -48,12 +47,11 @@ def checked_input(
         Which types see each other, bool, shape (ntypes, ntypes).
     has_energy : torch.Tensor
         Which types have energy when alone, bool, shape (ntypes,).
+    limits : torch.Tensor
+        Cutoff and :func:`~deepmd_gnn.graph.builders.guard_distance`, Å, float64, shape (2,); data, so that models with another cutoff have
+        the same program.
     ranks : int
         1, or 2 for any larger number.
-    r_max : float
-        Cutoff, Å.
-    guard : float
-        :func:`~deepmd_gnn.graph.builders.guard_distance`, Å.
 
     Returns
     -------
@@ -62,7 +60,7 @@ def checked_input(
     """
     # In Python this runs for the host's one look at a traced graph; there deepmd_gnn.host.inference_graphs checks.
     nowned = int(owned[0]) if ranks > 1 else types.shape[0]
-    graph = graph_of_edges(types.clamp(min=0), nowned, index, vectors, mask, r_max, allowed)
+    graph = graph_of_edges(types.clamp(min=0), nowned, index, vectors, mask, float(limits[0]), allowed)
     return graph.sender_types, graph.edge_index, graph.edge_vec
 
 
@@ -76,9 +74,8 @@ def _(
     names: Any,
     allowed: Any,
     has_energy: Any,
+    limits: Any,
     ranks: int,
-    r_max: float,
-    guard: float,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     edges = index.shape[1] + 1
     return types.new_empty([types.shape[0] + 1]), index.new_empty([2, edges]), vectors.new_empty([edges, 3])
@@ -131,9 +128,9 @@ def input_check() -> Iterator[None]:
     """Link the check into every ``.pt2`` that is frozen inside; it reads the CPU's memory."""
     compiled = compiled_check()
     objects = [compiled.object("input_check"), compiled.object("input_check_shim", TORCH_HEADERS)]
-    tensors = ", ".join(["AtenTensorHandle"] * 8)
+    tensors = ", ".join(["AtenTensorHandle"] * 9)
     declaration = (
-        f"AOTITorchError aoti_torch_cpu_mace_checked_input({tensors}, int64_t, double, double, "
+        f"AOTITorchError aoti_torch_cpu_mace_checked_input({tensors}, int64_t, "
         "AtenTensorHandle*, AtenTensorHandle*, AtenTensorHandle*)"
     )
     of_values = (

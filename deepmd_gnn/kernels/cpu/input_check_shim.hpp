@@ -28,7 +28,7 @@ AtenTensorHandle empty(int64_t ndim, const int64_t* sizes, AtenTensorHandle like
 extern "C" AOTITorchError aoti_torch_cpu_mace_checked_input(
     AtenTensorHandle types, AtenTensorHandle owned, AtenTensorHandle index, AtenTensorHandle vectors,
     AtenTensorHandle mask, AtenTensorHandle names, AtenTensorHandle allowed, AtenTensorHandle has_energy,
-    int64_t ranks, double r_max, double guard, AtenTensorHandle* ret0, AtenTensorHandle* ret1, AtenTensorHandle* ret2) {
+    AtenTensorHandle limits, int64_t ranks, AtenTensorHandle* ret0, AtenTensorHandle* ret1, AtenTensorHandle* ret2) {
   const int64_t natom = size(types, 0), nedge = size(mask, 0);
   const int64_t atoms[1] = {natom + 1}, edges[2] = {2, nedge + 1}, places[2] = {nedge + 1, 3};
   *ret0 = empty(1, atoms, types);
@@ -38,8 +38,9 @@ extern "C" AOTITorchError aoti_torch_cpu_mace_checked_input(
   return mace_check_input(pointer<int64_t>(types), natom, ranks > 1 ? *pointer<int64_t>(owned) : natom,
                           pointer<int64_t>(index), pointer<double>(vectors), pointer<bool>(mask), nedge,
                           pointer<char>(names), size(names, 0), pointer<bool>(allowed), pointer<bool>(has_energy),
-                          size(allowed, 0), ranks == 1 && size(owned, 0) == 1, r_max, guard, pointer<int64_t>(*ret0),
-                          pointer<int64_t>(*ret1), pointer<double>(*ret2));
+                          size(allowed, 0), ranks == 1 && size(owned, 0) == 1, pointer<double>(limits)[0],
+                          pointer<double>(limits)[1], pointer<int64_t>(*ret0), pointer<int64_t>(*ret1),
+                          pointer<double>(*ret2));
 }
 
 extern "C" AOTITorchError aoti_torch_cpu_mace_checked_values(AtenTensorHandle values, AtenTensorHandle rules,
