@@ -204,3 +204,12 @@ def test_couplings_are_shared_by_value_only():
     second = build_native(SMALL, [1, 8]).products[0].symmetric_contractions.contractions[0]
     assert expected.any()
     assert torch.equal(second.U_matrix_2, expected)
+
+
+def test_moments_of_activations_are_computed_once_and_the_same():
+    """As e3nn finds them: the root mean square of the activation over a million normal numbers."""
+    numbers = torch.randn(1_000_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for activation in (torch.nn.functional.silu, torch.tanh, torch.nn.SiLU()):
+        expected = activation(numbers).square().mean() ** -0.5
+        found = [e3nn.math.normalize2mom(activation).cst for _ in range(2)]
+        assert found == pytest.approx([expected.item()] * 2, rel=1e-14)
