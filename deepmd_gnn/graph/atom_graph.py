@@ -11,12 +11,14 @@ FIELDS: dict[str, frozenset[str]] = {
     "plain": frozenset(),
     # Eager and scripted: sums over neighbours are matrix products, see `graph.arrangement.in_chunks`.
     "chunks": frozenset({"node_place", "chunk_nodes", "chunk_widths"}),
-    # Generated kernels in Python, edges grouped by receiver. The kernels of a GPU add the last three themselves.
-    "kernels": frozenset({"order", "begin", "packed", "rows", "sources"}),
+    # Generated kernels in Python, edges grouped by receiver. The kernels themselves add what follows `begin`.
+    "kernels": frozenset({"order", "begin", "packed", "rows", "sources", "densities"}),
     # A graph that is exported, torch code: see `graph.padding.in_slots`.
     "exported": frozenset({"incoming", "outgoing", "chunk_nodes", "chunk_widths"}),
     # A graph that is exported, with generated kernels.
-    "exported kernels": frozenset({"incoming", "outgoing", "order", "begin", "packed", "rows", "sources"}),
+    "exported kernels": frozenset(
+        {"incoming", "outgoing", "order", "begin", "packed", "rows", "sources", "densities"}
+    ),
     # A training step that is compiled: see `graph.arrangement.for_compiled_training`.
     "compiled training": frozenset({"node_place", "chunk_table"}),
     # A training step with generated kernels, eager or compiled; all edges are in `order`, the guard's as well.
@@ -24,7 +26,7 @@ FIELDS: dict[str, frozenset[str]] = {
     "compiled training kernels": frozenset({"order", "begin"}),
 }
 # A mode's kernels may need none of them.
-_MAY_LACK = frozenset({"packed", "rows", "sources"})
+_MAY_LACK = frozenset({"packed", "rows", "sources", "densities"})
 # Of every mode.
 _OF_FRAMES = frozenset({"values", "frames", "far_index", "far_vec", "far_atoms", "present"})
 
@@ -70,6 +72,8 @@ class AtomGraph(NamedTuple):
     """With `packed`: row of each edge in the radial tables, int32, shape (nedge,)."""
     sources: torch.Tensor | None = None
     """With `packed`: sender of each edge, int32, shape (nedge,)."""
+    densities: torch.Tensor | None = None
+    """For kernels that read them of tables: learned numbers of neighbours of the layers that have them, shape (nnode, 1, ·)."""
     values: torch.Tensor | None = None
     """Quantities that a whole frame has (charge, spin), if the network reads them: float64, shape (nframe, nquantity)."""
     frames: torch.Tensor | None = None

@@ -6,7 +6,6 @@ from typing import Any
 import torch
 
 from deepmd_gnn.nn.activations import activate
-from deepmd_gnn.nn.interactions import Interaction
 from deepmd_gnn.nn.linear import Constant, Linear, LinearPath
 from deepmd_gnn.nn.readouts import Readout
 
@@ -132,10 +131,6 @@ class PreparedParts:
     """
 
     def __init__(self, energy_model: Any, kernel: Callable[[Linear], torch.nn.Module]) -> None:
-        self.reads_radial_features = any(
-            not isinstance(interaction, Interaction) or interaction.density
-            for interaction in energy_model.interactions
-        )
         self.readouts = {
             index: PreparedReadout(readout, kernel)
             for index, readout in enumerate(energy_model.readouts)
@@ -148,18 +143,28 @@ class PreparedParts:
         """Linear maps of the readouts."""
         return [readout.first for readout in self.readouts.values()]
 
-    def swaps(self, energy_model: Any) -> list[tuple[Any, str, torch.nn.Module]]:
-        """Parent, name and module of what is replaced in a network with the same weights, whose convolutions find harmonics themselves."""
+    def swaps(
+        self, energy_model: Any, reads_radial: bool, reads_lengths: bool
+    ) -> list[tuple[Any, str, torch.nn.Module]]:
+        """Parent, name and module of what is replaced in a network with the same weights, whose convolutions find harmonics themselves.
+
+        Parameters
+        ----------
+        energy_model : MaceEnergy
+            The network.
+        reads_radial, reads_lengths : bool
+            Whether anything reads the radial features, and the lengths of the edges.
+        """
         device, first = energy_model.scale.device, energy_model.interactions[0]
         elements = PreparedElements(energy_model.ntypes, energy_model.dtype)
         found: list[tuple[Any, str, torch.nn.Module]] = [
             (energy_model, "elements", elements.to(device)),
             (energy_model, "spherical_harmonics", NoHarmonics()),
         ]
-        if not self.reads_radial_features:
+        if not reads_radial:
             found.append((energy_model, "radial_embedding", NoRadialFeatures()))
-            if not (energy_model.repulsive or energy_model.unbounded):
-                found.append((energy_model, "edge_vectors", NoEdgeVectors()))
+        if not (reads_radial or reads_lengths):
+            found.append((energy_model, "edge_vectors", NoEdgeVectors()))
         if self.sent_by_types is not None:
             channels = first.linear_up.channels
             sent = Prepared(self.sent_by_types.unflatten(1, (-1, channels)), channels)

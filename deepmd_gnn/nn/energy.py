@@ -6,7 +6,7 @@ import torch
 
 from deepmd_gnn.config.mace import MaceConfig
 from deepmd_gnn.graph.atom_graph import Arrangement, AtomGraph
-from deepmd_gnn.graph.edge_sums import rows_of_nodes, rows_of_types, sum_at_receivers
+from deepmd_gnn.graph.edge_sums import rows_of_nodes, rows_of_types
 from deepmd_gnn.nn.activations import activate
 from deepmd_gnn.nn.inputs import EdgeVectors, Elements, NodeEmbedding
 from deepmd_gnn.nn.interactions import InteractionBlock
@@ -206,10 +206,7 @@ class MaceEnergy(StagedNetwork):
         energies: list[torch.Tensor] = []
         if self.repulsive:
             numbers = self.atomic_numbers[graph.sender_types].to(torch.int64).unsqueeze(1)
-            repulsion = self.pair_repulsion_fn(
-                lengths, numbers[graph.edge_index[0]], numbers[graph.edge_index[1]]
-            )
-            energies.append(sum_at_receivers(repulsion, graph).squeeze(1))
+            energies.append(self.pair_repulsion_fn(lengths, numbers, graph).squeeze(1))
         return edge_attrs, edge_feats, cutoff, energies
 
     def first_of_nodes(self, embedding: torch.Tensor, kinds: torch.Tensor, graph: AtomGraph) -> torch.Tensor:

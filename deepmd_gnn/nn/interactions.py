@@ -31,6 +31,32 @@ class AverageNormalisation(torch.nn.Module):
         return message / avg_num_neighbors
 
 
+class ReceivedDensity(torch.nn.Module):
+    """Learned number of neighbours. Kernels that have it of tables replace this."""
+
+    def forward(self, outputs: torch.Tensor, cutoff: torch.Tensor | None, graph: AtomGraph) -> torch.Tensor:
+        """Sum over the edges of each receiver.
+
+        Parameters
+        ----------
+        outputs : torch.Tensor
+            Outputs of the density network, shape (nedge, 1).
+        cutoff : torch.Tensor, optional
+            Envelope, shape (nedge, 1).
+        graph : AtomGraph
+            Senders and receivers.
+
+        Returns
+        -------
+        torch.Tensor
+            Shape (nnode, 1, 1).
+        """
+        density = torch.tanh(outputs**2)
+        if cutoff is not None:
+            density = density * cutoff
+        return sum_at_receivers(density, graph).unsqueeze(2)
+
+
 class Interaction(torch.nn.Module):
     """RealAgnostic[Density][Residual] interaction block.
 
@@ -72,6 +98,7 @@ class Interaction(torch.nn.Module):
         # TorchScript wants the attribute in every block; without density it has no parameters.
         self.density_fn = torch.nn.Identity() if density_fn is None else density_fn
         self.average = AverageNormalisation()
+        self.received_density = ReceivedDensity()
 
     def outgoing(self, features: torch.Tensor, one_hot: torch.Tensor) -> torch.Tensor:
         """What nodes send.
@@ -156,7 +183,7 @@ class Interaction(torch.nn.Module):
         message = self.linear(sums, one_hot)
         if not self.density:
             return self.average(message, avg_num_neighbors)
-        return message / (edge_density(self.density_fn(edge_feats), cutoff, graph) + 1)
+        return message / (self.received_density(self.density_fn(edge_feats), cutoff, graph) + 1)
 
 
 class AttentiveInteraction(torch.nn.Module):
@@ -276,6 +303,7 @@ class NonLinearInteraction(torch.nn.Module):
         self.linear_1 = linear_1
         self.linear_2 = linear_2
         self.density_fn = density_fn
+        self.received_density = ReceivedDensity()
         self.gate = gate
         self.alpha = torch.nn.Parameter(alpha.detach().clone())
         self.beta = torch.nn.Parameter(beta.detach().clone())
@@ -334,7 +362,7 @@ class NonLinearInteraction(torch.nn.Module):
             sums = self.conv_tp(up, graph, edge_attrs, weights)
         else:
             sums = self.conv_tp.in_stages(up, graph, stages)
-        density = edge_density(self.density_fn(inputs), cutoff, graph)
+        density = self.received_density(self.density_fn(inputs), cutoff, graph)
         message = self.linear_1(sums, one_hot)
         message = message / (density * self.beta + self.alpha) + self.linear_res(
             rows_of_nodes(up, graph), one_hot
@@ -344,26 +372,3 @@ class NonLinearInteraction(torch.nn.Module):
 
 # Every interaction block: the same methods, see Interaction.
 InteractionBlock = Interaction | AttentiveInteraction | NonLinearInteraction
-
-
-def edge_density(outputs: torch.Tensor, cutoff: torch.Tensor | None, graph: AtomGraph) -> torch.Tensor:
-    """Learned number of neighbours.
-
-    Parameters
-    ----------
-    outputs : torch.Tensor
-        Outputs of the density network, shape (nedge, 1).
-    cutoff : torch.Tensor, optional
-        Envelope, shape (nedge, 1).
-    graph : AtomGraph
-        Senders and receivers.
-
-    Returns
-    -------
-    torch.Tensor
-        Shape (nnode, 1, 1).
-    """
-    density = torch.tanh(outputs**2)
-    if cutoff is not None:
-        density = density * cutoff
-    return sum_at_receivers(density, graph).unsqueeze(2)

@@ -2,6 +2,14 @@
 
 import torch
 
+from deepmd_gnn.graph.atom_graph import AtomGraph
+from deepmd_gnn.graph.edge_sums import sum_at_receivers
+
+# Of the four exponentials of the screening function.
+DECAYS = (3.2, 0.9423, 0.4028, 0.2016)
+# Half of the Coulomb energy of two unit charges at 1 Å, eV.
+HALF_COULOMB = 0.5 * 14.3996
+
 
 class Repulsion(torch.nn.Module):
     """ZBL between all pairs closer than the sum of their covalent radii.
@@ -28,37 +36,45 @@ class Repulsion(torch.nn.Module):
             value = getattr(native, name).detach().clone()
             self.register_buffer(name, value.double() if value.is_floating_point() else value)
 
-    def forward(
-        self,
-        lengths: torch.Tensor,
-        sender_number: torch.Tensor,
-        receiver_number: torch.Tensor,
-    ) -> torch.Tensor:
-        """Evaluate each edge's half of the pair energy.
+    def forward(self, lengths: torch.Tensor, numbers: torch.Tensor, graph: AtomGraph) -> torch.Tensor:
+        """Give each node half of the energies of its pairs.
 
         Parameters
         ----------
         lengths : torch.Tensor
             Å, float64, shape (nedge, 1).
-        sender_number, receiver_number : torch.Tensor
-            Atomic numbers, int64, shape (nedge, 1).
+        numbers : torch.Tensor
+            Atomic numbers of the senders, int64, shape (nsender, 1).
+        graph : AtomGraph
+            Senders and receivers.
 
         Returns
         -------
         torch.Tensor
-            eV, shape (nedge, 1).
+            eV, float64, shape (nnode, 1).
         """
+        sender_number, receiver_number = numbers[graph.edge_index[0]], numbers[graph.edge_index[1]]
+        return sum_at_receivers(self.of_edges(lengths, sender_number, receiver_number), graph)
+
+    def of_edges(
+        self, lengths: torch.Tensor, sender_number: torch.Tensor, receiver_number: torch.Tensor
+    ) -> torch.Tensor:
+        """Half of the energy of each pair, eV, from lengths in Å and atomic numbers; all of shape (nedge, 1)."""
         first, second = sender_number.to(lengths.dtype), receiver_number.to(lengths.dtype)
-        screening = self.a_prefactor * 0.529 / (first.pow(self.a_exp) + second.pow(self.a_exp))
-        scaled = lengths / screening
-        phi = (
-            self.c[0] * torch.exp(-3.2 * scaled)
-            + self.c[1] * torch.exp(-0.9423 * scaled)
-            + self.c[2] * torch.exp(-0.4028 * scaled)
-            + self.c[3] * torch.exp(-0.2016 * scaled)
-        )
-        reach = self.covalent_radii[sender_number] + self.covalent_radii[receiver_number]
-        return 0.5 * 14.3996 * first * second / lengths * phi * self._envelope(lengths / reach)
+        scaled = lengths / self.screening(first, second)
+        phi = torch.zeros_like(scaled)
+        for k, decay in enumerate(DECAYS):
+            phi = phi + self.c[k] * torch.exp(-decay * scaled)
+        envelope = self._envelope(lengths / self.reach(sender_number, receiver_number))
+        return HALF_COULOMB * first * second / lengths * phi * envelope
+
+    def screening(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        """Screening length of pairs of atomic numbers, Å, of their shape."""
+        return self.a_prefactor * 0.529 / (first.pow(self.a_exp) + second.pow(self.a_exp))
+
+    def reach(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        """Distance where the repulsion of pairs of atomic numbers ends, Å, of their shape."""
+        return self.covalent_radii[first] + self.covalent_radii[second]
 
     def _envelope(self, x: torch.Tensor) -> torch.Tensor:
         """Polynomial cutoff."""

@@ -5,14 +5,17 @@ import itertools
 import pytest
 import torch
 import torch._inductor
+from mace.modules.radial import ZBLBasis
 
 from deepmd_gnn.graph.atom_graph import AtomGraph
 from deepmd_gnn.graph.compilation import compilation
 from deepmd_gnn.graph.edge_operators import sum_groups
 from deepmd_gnn.kernels.cpu.edge_forces import OperatorDistribution, edge_forces
 from deepmd_gnn.kernels.cpu.file_operators import file_operators
+from deepmd_gnn.kernels.cpu.repulsion import OperatorRepulsion, pair_repulsion, pair_repulsion_backward
 from deepmd_gnn.nn.linear import _in_two
 from deepmd_gnn.nn.products import product
+from deepmd_gnn.nn.repulsion import Repulsion
 
 ROUNDING = {torch.float64: 1e-13, torch.float32: 1e-5}
 
@@ -84,6 +87,61 @@ def test_compiled_forces(tmp_path):
         for found in (compiled(gradient, vectors, rows, atoms), Forces()(gradient, vectors, rows, atoms)):
             for ours, reference in zip(found, expected, strict=True):
                 torch.testing.assert_close(ours, reference.detach(), rtol=0, atol=ROUNDING[torch.float64])
+
+
+class Close(torch.nn.Module):
+    """The repulsion and its derivative, of given energies' weights."""
+
+    def __init__(self):
+        super().__init__()
+        self.repulsion = OperatorRepulsion(Repulsion(ZBLBasis(p=6)), torch.tensor([1, 8, 29]))
+
+    def forward(self, weights, vectors, index, kind):
+        fixed = (vectors, index, kind, self.repulsion.pairs, self.repulsion.shape)
+        return pair_repulsion(*fixed, weights.shape[0]), pair_repulsion_backward(weights, *fixed)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_compiled_repulsion(tmp_path):
+    """Near and far, before and behind the end of each pair's repulsion, a vector that is not a number; against the torch code and autograd."""
+    edges, nodes = torch.export.Dim("edges", min=0), torch.export.Dim("nodes", min=1)
+    sizes = ({0: nodes}, {0: edges}, {1: edges}, {0: torch.export.Dim("senders", min=1)})
+    exported = torch.export.export(Close(), close_atoms(9), dynamic_shapes=sizes)
+    with file_operators():
+        torch._inductor.aoti_compile_and_package(exported, package_path=str(tmp_path / "r.pt2"))
+    compiled = torch._inductor.aoti_load_package(str(tmp_path / "r.pt2"))
+    for nedge in (0, 1, 40):
+        weights, vectors, index, kind = close_atoms(nedge)
+        graph = AtomGraph(weights, kind, index, vectors.requires_grad_(True), index)
+        lengths = torch.linalg.norm(vectors, dim=1, keepdim=True)
+        numbers = torch.tensor([1, 8, 29])[kind].unsqueeze(1)
+        energy = Repulsion(ZBLBasis(p=6))(lengths, numbers, graph).squeeze(1)
+        (gradient,) = torch.autograd.grad(energy @ weights, vectors)
+        assert nedge < 40 or 0.2 < float((gradient == 0).double().mean()) < 0.8
+        for found in (
+            compiled(weights, vectors.detach(), index, kind),
+            Close()(weights, vectors.detach(), index, kind),
+        ):
+            for ours, expected in zip(found, (energy, gradient), strict=True):
+                torch.testing.assert_close(ours, expected.detach(), rtol=1e-11, atol=1e-11)
+    weights, vectors, index, kind = close_atoms(9)
+    vectors[3, 1] = torch.nan
+    for found in (compiled(weights, vectors, index, kind), Close()(weights, vectors, index, kind)):
+        assert found[0].isnan().sum() == 1
+        assert found[1].isnan().any(dim=1).nonzero().tolist() == [[3]]
+
+
+def close_atoms(nedge):
+    """Weights of nodes, vectors from 0.3 to 4 Å, ends and types; more senders than nodes."""
+    generator = torch.Generator().manual_seed(nedge)
+    directions = torch.nn.functional.normalize(
+        torch.randn(nedge, 3, generator=generator, dtype=torch.float64), dim=1
+    )
+    lengths = 0.3 + 3.7 * torch.rand(nedge, 1, generator=generator, dtype=torch.float64) ** 2
+    index = torch.stack([torch.randint(0, n, (nedge,), generator=generator) for n in (7, 5)])
+    weights = torch.randn(5, generator=generator, dtype=torch.float64)
+    return weights, directions * lengths, index, torch.tensor([0, 1, 2, 2, 1, 0, 1])
 
 
 def edges_of(nedge, natom):

@@ -19,10 +19,11 @@ from deepmd_gnn.graph.arrangement import in_chunks
 from deepmd_gnn.graph.atom_graph import AtomGraph
 from deepmd_gnn.kernels import install as freezing
 from deepmd_gnn.kernels import operators
-from deepmd_gnn.kernels.cpu import generated, kinds
+from deepmd_gnn.kernels.cpu import densities, generated, kinds
 from deepmd_gnn.kernels.cpu.compiler import Compiled, check_compiler, cpu_guard
 from deepmd_gnn.kernels.cpu.contraction_code import contraction_code, monomial_tuples, polynomials
 from deepmd_gnn.kernels.cpu.convolution_code import ConvolutionShape, Path, convolution_shape
+from deepmd_gnn.kernels.cpu.generated_convolution import GeneratedConvolution
 from deepmd_gnn.kernels.cpu.kinds_code import kinds_code
 from deepmd_gnn.kernels.cpu.mixing import linear_matrices
 from deepmd_gnn.kernels.cpu.targets import Machine
@@ -133,8 +134,12 @@ def first_sums(model, lanes, both=False):
 @pytest.mark.parametrize("precision", ["float64", "float32"])
 @pytest.mark.parametrize(
     "options",
-    [{"max_L": 1}, {"distance_transform": "Agnesi"}, {"interaction_first": "RealAgnosticResidualNonLinear"}],
-    ids=["vectors", "a table for each pair", "non-linear"],
+    [
+        {"max_L": 1},
+        {"distance_transform": "Agnesi", "interaction_first": "RealAgnosticDensity", "pair_repulsion": True},
+        {"interaction_first": "RealAgnosticResidualNonLinear"},
+    ],
+    ids=["vectors", "density, a table for each pair", "non-linear"],
 )
 def test_first_layer_by_elements_of_the_neighbors(precision, options, monkeypatch):
     """Of six elements two are there, in another order; some atoms have neighbours of one only, one has none."""
@@ -149,11 +154,24 @@ def test_first_layer_by_elements_of_the_neighbors(precision, options, monkeypatc
     monkeypatch.setattr(kinds, "pays", lambda *_: True)
     convolution = generated.Kernels(model.energy_model).convolutions[0]
     assert isinstance(convolution, kinds.GeneratedKindConvolution)
-    assert convolution.maps == (0 if "interaction_first" in options else 2)
+    assert convolution.maps == (0 if "NonLinear" in options.get("interaction_first", "") else 2)
     with use_kernels(model):
         found = energy_and_gradient(model, graph)
     for what, ours, reference in zip(("energy", "gradient", "features"), found, expected, strict=True):
         assert_close(ours, reference, NATIVE[precision], what)
+
+
+def test_densities_without_an_exact_table_stay_networks(monkeypatch):
+    """And with one nobody reads radial features any more."""
+    options = {"interaction": "RealAgnosticDensityResidual", "interaction_first": "RealAgnosticDensity"}
+    network = tiny_model(**options).energy_model
+    kernels = generated.Kernels(network)
+    assert kernels.densities.columns == {0: 0, 1: 1}
+    assert not kernels.reads_radial(network)
+    table = radial_tables.density_table(network, network.dtype)
+    monkeypatch.setattr(densities, "density_table", lambda *_: table._replace(error=1.0))
+    assert generated.Kernels(network).densities is None
+    assert_match(use_kernels, "float64", **options)
 
 
 def test_first_layer_without_edges(monkeypatch):
@@ -173,7 +191,7 @@ def test_first_layer_without_edges(monkeypatch):
 def test_first_layer_that_knows_more_than_elements():
     """Charge and spin of the frame."""
     convolution = generated.Kernels(tiny_model(**OPTIONS["charged"]).energy_model).convolutions[0]
-    assert isinstance(convolution, generated.GeneratedConvolution)
+    assert isinstance(convolution, GeneratedConvolution)
 
 
 def test_first_layer_where_it_does_not_pay(monkeypatch):

@@ -39,11 +39,15 @@ def test_elements():
 
 
 def test_what_is_read_stays():
-    """With ZBL somebody reads the lengths of edges."""
-    for options, replaced in (({}, True), ({"pair_repulsion": True}, False)):
-        network = tiny_model(**options).energy_model
-        names = [name for _, name, _ in PreparedParts(network, TritonLinear).swaps(network)]
-        assert ("edge_vectors" in names) == replaced
+    """Radial features are made of lengths, and somebody may read these alone."""
+    network = tiny_model().energy_model
+    parts = PreparedParts(network, TritonLinear)
+    for radial, lengths in ((False, False), (False, True), (True, False)):
+        names = [name for _, name, _ in parts.swaps(network, reads_radial=radial, reads_lengths=lengths)]
+        assert ("radial_embedding" in names, "edge_vectors" in names) == (
+            not radial,
+            not (radial or lengths),
+        )
 
 
 class _Counted(TorchDispatchMode):

@@ -57,7 +57,7 @@ def test_repulsion_is_that_of_mace():
     edges = torch.tensor([[0, 1, 2, 0], [1, 1, 0, 2]])
     lengths = torch.tensor([[0.4], [0.7], [0.9], [1.2]], dtype=torch.float64)
     one_hot = torch.eye(3, dtype=torch.float64)
-    ours = Repulsion(native)(lengths, *(numbers[end].unsqueeze(1) for end in edges))
+    ours = Repulsion(native).of_edges(lengths, *(numbers[end].unsqueeze(1) for end in edges))
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)  # noqa: TID251 - restored; native rounds its prefactor to it
     try:

@@ -16,30 +16,35 @@ from deepmd_gnn.kernels.cpu.contraction_code import (
     polynomials,
 )
 from deepmd_gnn.kernels.cpu.convolution_code import ConvolutionShape, convolution_code, convolution_shape
+from deepmd_gnn.kernels.cpu.densities import generated_densities
 from deepmd_gnn.kernels.cpu.edge_forces import OperatorDistribution
+from deepmd_gnn.kernels.cpu.generated_convolution import (
+    GeneratedConvolution,
+    tabulated_convolution,
+    with_room,
+)
 from deepmd_gnn.kernels.cpu.kinds import GeneratedKindConvolution, kind_sums
 from deepmd_gnn.kernels.cpu.kinds_code import kinds_code
 from deepmd_gnn.kernels.cpu.library import Library
 from deepmd_gnn.kernels.cpu.mixing import (
     GeneratedLinear,
     averaging_layers,
+    generated_linears,
     mapped_linears,
     mixes_messages,
-    no_linear,
 )
 from deepmd_gnn.kernels.cpu.mixing_code import mixing_code
+from deepmd_gnn.kernels.cpu.repulsion import operator_repulsion
 from deepmd_gnn.kernels.cpu.targets import target_machine
 from deepmd_gnn.kernels.cpu.vectors import in_vectors
 from deepmd_gnn.kernels.prepared import Nothing, PreparedParts
-from deepmd_gnn.kernels.tables.radial import FEWEST, RadialTable, kinds_of_edges, kinds_of_pairs, radial_table
+from deepmd_gnn.kernels.tables.radial import FEWEST, RadialTable, kinds_of_pairs, radial_table
 from deepmd_gnn.nn.energy import MaceEnergy
-from deepmd_gnn.nn.interactions import AttentiveInteraction
+from deepmd_gnn.nn.interactions import AttentiveInteraction, Interaction
 
 log = logging.getLogger("deepmd.deepmd_gnn")
 # Tables for every pair of many elements would fill the memory.
 LARGEST_TABLES = 512 * 2**20
-# Room in larger ones would be noticed in files and memory.
-LARGEST_WITH_ROOM = 32 * 2**20
 
 
 def not_covered(energy_model: Any) -> str | None:
@@ -72,26 +77,6 @@ def radial_tables(energy_model: Any) -> list[RadialTable] | str:
     return tables
 
 
-def with_room(blocks: torch.Tensor) -> torch.Tensor:
-    """Let tables of models of one shape have one size: how many nodes they need depends on the weights, compiled programs must not.
-
-    Parameters
-    ----------
-    blocks : torch.Tensor
-        Shape (channel blocks, kinds, nodes, paths, 4, lanes).
-
-    Returns
-    -------
-    torch.Tensor
-        With zeros behind the nodes, up to a power of two of these, unless it is large.
-    """
-    nodes = blocks.shape[2]
-    room = max(1 << (nodes - 1).bit_length(), 2 * FEWEST[blocks.dtype])
-    if blocks.nbytes / nodes * room > LARGEST_WITH_ROOM:
-        return blocks
-    return torch.nn.functional.pad(blocks, (0, 0) * 3 + (0, room - nodes))
-
-
 def tables_size(energy_model: Any) -> int:
     """Bytes of the coarsest radial tables of all layers."""
     numbers = sum(
@@ -99,90 +84,6 @@ def tables_size(energy_model: Any) -> int:
         for layer in energy_model.interactions
     )
     return numbers * FEWEST[energy_model.dtype] * 4 * energy_model.dtype.itemsize
-
-
-class GeneratedConvolution(torch.nn.Module):
-    """Radial network and convolution of a layer, and the linear map that follows.
-
-    Parameters
-    ----------
-    table : torch.Tensor
-        Radial weights, shape (channel blocks, kinds, nodes, paths, 4, lanes).
-    linear : GeneratedLinear, optional
-        The map, if a kernel can evaluate it.
-    layer : int
-        Which kernel.
-    shape : tuple[int, int]
-        Components and channels of the convolution.
-    ntypes : int
-        Number of elements.
-    nodes : int
-        Nodes of the table from 0 to the cutoff; those behind are room.
-    r_max : float
-        Cutoff, Å.
-    """
-
-    table: torch.Tensor
-    grid: torch.Tensor
-
-    def __init__(
-        self,
-        table: torch.Tensor,
-        linear: GeneratedLinear | None,
-        layer: int,
-        shape: tuple[int, int],
-        ntypes: int,
-        nodes: int,
-        r_max: float,
-    ) -> None:
-        super().__init__()
-        self.register_buffer("table", table)
-        self.register_buffer("grid", torch.tensor([nodes, r_max], dtype=torch.float64))
-        self.layer, self.ntypes = layer, ntypes
-        self.maps = int(linear is not None)
-        self.linear = linear or no_linear(table.dtype)
-        self.width, self.channels = (linear.width, linear.channels) if linear else shape
-
-    def forward(
-        self, sent: torch.Tensor, graph: AtomGraph, harmonics: torch.Tensor, radial: torch.Tensor
-    ) -> torch.Tensor:
-        """See :class:`~deepmd_gnn.nn.convolution.Convolution`; harmonics and radial weights are found in the kernel."""
-        sender = graph.edge_index[0].contiguous()
-        kind = kinds_of_edges(graph, self.ntypes) if self.table.shape[1] > 1 else sender[:0]
-        assert graph.order is not None
-        assert graph.begin is not None
-        return operators.convolve(
-            graph.edge_vec,
-            sent.contiguous(),
-            self.table,
-            self.grid,
-            sender,
-            kind,
-            graph.order,
-            graph.begin,
-            *self.linear.tensors(),
-            self.layer,
-            self.maps,
-            self.width,
-            self.channels,
-        )
-
-
-def tabulated_convolution(
-    energy_model: Any,
-    table: RadialTable,
-    shape: ConvolutionShape,
-    linear: GeneratedLinear | None,
-    layer: int,
-    lanes: int,
-) -> GeneratedConvolution:
-    """Make the convolution of a layer, with the map that follows, of its radial weights; `lanes` are numbers in a vector of the CPU."""
-    rows = table.values.view(*table.values.shape[:2], len(shape.paths), -1, 4).transpose(3, 4)
-    blocks = with_room(in_vectors(rows, lanes).to(energy_model.dtype))
-    size = (shape.width, energy_model.interactions[layer].linear_up.channels)
-    return GeneratedConvolution(
-        blocks, linear, layer, size, energy_model.ntypes, rows.shape[1], energy_model.r_max
-    )
 
 
 class GeneratedContraction(torch.nn.Module):
@@ -257,6 +158,28 @@ def contraction_tables(module: Any, lanes: int) -> tuple[Polynomials, torch.Tens
     return shape, in_vectors(table[:, list(outputs), list(monomials)], lanes)
 
 
+def generated_contraction(
+    product: Any, layer: int, lanes: int, dtype: torch.dtype
+) -> tuple[str, GeneratedContraction]:
+    """C++ of the product basis of a layer, and the module that calls it; `lanes` are numbers in a vector of the CPU."""
+    polynomial, coefficients = contraction_tables(product.symmetric_contractions, lanes)
+    module = GeneratedContraction(coefficients.to(dtype), layer, len(polynomial.trees))
+    return contraction_code(f"Contraction{layer}", polynomial), module
+
+
+def prepared_parts(energy_model: Any, lanes: int) -> PreparedParts | None:
+    """What is computed once of the weights of a MACE network; None for others. `lanes` are numbers in a vector of the CPU."""
+    if not isinstance(energy_model, MaceEnergy):
+        return None
+    return PreparedParts(energy_model, lambda linear: GeneratedLinear(linear, lanes))
+
+
+def shape_of(convolution: Any) -> ConvolutionShape:
+    """What the code of a :class:`~deepmd_gnn.nn.convolution.Convolution` depends on."""
+    coupling = convolution.coupling.value.double().numpy()
+    return convolution_shape(coupling, convolution.input_dims, convolution.paths)
+
+
 class Kernels:
     """Kernels of a model.
 
@@ -287,23 +210,17 @@ class Kernels:
         linears = mapped_linears(energy_model)
         self.averaging = averaging_layers(energy_model, linears)
         average = 1.0 / float(energy_model.avg_num_neighbors)
-        self.linears: dict[tuple[str, int, str], GeneratedLinear] = {}
-        for (block, layer, name), part in linears.items():
-            factor = (
-                average if (block, name) == ("interactions", "linear") and layer in self.averaging else 1.0
-            )
-            self.linears[block, layer, name] = GeneratedLinear(part, lanes, factor)
+        self.linears = generated_linears(linears, self.averaging, average, lanes)
         self.convolutions: list[GeneratedConvolution | GeneratedKindConvolution] = []
         self.included: list[tuple[str, int, str]] = []
-        self.contractions = []
+        self.contractions: list[GeneratedContraction] = []
         self.tables = [table.description() for table in found]
         for layer, (interaction, table) in enumerate(zip(energy_model.interactions, found, strict=True)):
-            conv = interaction.conv_tp
-            shape = convolution_shape(conv.coupling.value.double().numpy(), conv.input_dims, conv.paths)
+            shape = shape_of(interaction.conv_tp)
             follows = self._following(layer, interaction)
-            factor = average if layer in self.averaging else 1.0
             maps = [linears[place] for place in follows]
-            sums = None if layer else kind_sums(energy_model, table, shape, maps, factor, lanes)
+            factor = average if layer in self.averaging else 1.0
+            sums = kind_sums(energy_model, table, shape, maps, factor, lanes) if layer == 0 else None
             if sums:
                 structs.append(kinds_code("Convolution0", shape.harmonics, steps, machine.registers))
                 blocks = with_room(in_vectors(sums.functions, lanes).to(dtype))
@@ -313,26 +230,30 @@ class Kernels:
                 structs.append(convolution_code(f"Convolution{layer}", shape, steps, machine.registers))
                 linear = self.linears[follows[0]] if follows else None
                 self.convolutions.append(
-                    tabulated_convolution(energy_model, table, shape, linear, layer, lanes)
+                    tabulated_convolution(
+                        energy_model, table, shape, interaction.linear_up.channels, linear, layer, lanes
+                    )
                 )
             self.included += follows[: self.convolutions[-1].maps]
         for layer, product in enumerate(getattr(energy_model, "products", ())):
-            polynomial, coefficients = contraction_tables(product.symmetric_contractions, lanes)
-            structs.append(contraction_code(f"Contraction{layer}", polynomial))
-            self.contractions.append(
-                GeneratedContraction(coefficients.to(dtype), layer, len(polynomial.trees))
-            )
-        self.prepared: PreparedParts | None = None
-        if isinstance(energy_model, MaceEnergy):
-            self.prepared = PreparedParts(energy_model, lambda linear: GeneratedLinear(linear, lanes))
+            code, contraction = generated_contraction(product, layer, lanes, dtype)
+            structs.append(code)
+            self.contractions.append(contraction)
+        self.densities = generated_densities(energy_model, lanes, machine.registers)
+        if self.densities:
+            structs.append(self.densities.code)
+        self.prepared = prepared_parts(energy_model, lanes)
+        self.repulsion = operator_repulsion(energy_model)
+        convolutions = len(self.convolutions) + (self.densities is not None)
         self.library = Library(
-            structs, mixing_code(machine), len(self.convolutions), dtype, machine, len(self.contractions)
+            structs, mixing_code(machine), convolutions, dtype, machine, len(self.contractions)
         )
 
     def _following(self, layer: int, interaction: Any) -> list[tuple[str, int, str]]:
         """Places of the maps that follow a convolution with nothing but factors between them, none, one or two."""
         names = [mixes_messages(interaction)]
-        if layer in self.averaging and not interaction.residual:
+        # A learned density divides what the maps give, and may as well divide it afterwards.
+        if isinstance(interaction, Interaction) and not interaction.residual:
             names.append("skip_tp")
         found: list[tuple[str, int, str]] = []
         for name in names:
@@ -340,6 +261,12 @@ class Kernels:
                 break
             found.append(("interactions", layer, name))
         return found
+
+    def reads_radial(self, energy_model: Any) -> bool:
+        """Whether anything reads radial features: only densities without a table."""
+        return self.densities is None and any(
+            getattr(block, "density", False) for block in energy_model.interactions
+        )
 
     def description(self) -> dict[str, Any]:
         """What a frozen file says about its kernels; plain values."""
@@ -356,8 +283,13 @@ class Kernels:
         swaps: list[tuple[Any, str, torch.nn.Module]] = [
             (energy_model, "distribution", OperatorDistribution())
         ]
+        if self.densities:
+            swaps += self.densities.swaps(energy_model)
+        if self.repulsion:
+            swaps.append((energy_model, "pair_repulsion_fn", self.repulsion))
         if self.prepared:
-            swaps += self.prepared.swaps(energy_model)
+            # Tables end at the cutoff by themselves: nobody reads the step of functions that jump there.
+            swaps += self.prepared.swaps(energy_model, self.reads_radial(energy_model), reads_lengths=False)
         for interaction, conv in zip(energy_model.interactions, self.convolutions, strict=True):
             swaps += [(interaction, "conv_tp", conv), (interaction, "conv_tp_weights", Nothing())]
         for layer in self.averaging:

@@ -209,6 +209,29 @@ def averaging_layers(energy_model: Any, linears: dict[tuple[str, int, str], Line
     ]
 
 
+def generated_linears(
+    linears: dict[tuple[str, int, str], Linear], averaging: list[int], average: float, lanes: int
+) -> dict[tuple[str, int, str], GeneratedLinear]:
+    """Kernels of the maps of a network, by their places; those of the messages of some layers multiply by `average`.
+
+    Parameters
+    ----------
+    linears : dict[tuple[str, int, str], Linear]
+        From :func:`mapped_linears`.
+    averaging : list[int]
+        From :func:`averaging_layers`.
+    average : float
+        One over the average number of neighbours.
+    lanes : int
+        Numbers in a vector of the CPU.
+    """
+    averaged = {("interactions", layer, "linear") for layer in averaging}
+    return {
+        place: GeneratedLinear(part, lanes, average if place in averaged else 1.0)
+        for place, part in linears.items()
+    }
+
+
 def mixes_messages(interaction: torch.nn.Module) -> str:
     """Name of the map that follows the convolution of a block."""
     return "linear_1" if hasattr(interaction, "linear_1") else "linear"

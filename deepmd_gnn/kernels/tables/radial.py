@@ -63,8 +63,45 @@ def kinds_of_edges(graph: AtomGraph, ntypes: int) -> torch.Tensor:
     return graph.sender_types[sender] * ntypes + graph.sender_types[receiver]
 
 
-class Weights:
-    """Radial weights of a layer as a function of the distance, and its derivatives, in float64.
+class OfDistance:
+    """Functions of the distance for each pair of elements, with derivatives, in float64.
+
+    Parameters
+    ----------
+    r_max : float
+        Cutoff, Å.
+    """
+
+    def __init__(self, r_max: float) -> None:
+        self.r_max = r_max
+
+    def __call__(self, distances: torch.Tensor, kind: int) -> torch.Tensor:
+        """Evaluate for distances of one pair of elements, Å, shape (n,) → (n, functions)."""
+        raise NotImplementedError
+
+    def slope(self, distances: torch.Tensor, kind: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Value, and first derivative per Å, both as of :meth:`__call__`: shape (n,) → (n, functions)."""
+        one = torch.ones_like(distances)
+        value, slope = torch.func.jvp(lambda r: self(r, kind), (distances,), (one,))  # type: ignore[misc]
+        return value.detach(), slope.detach()
+
+    def curvature(self, distances: torch.Tensor, kind: int) -> torch.Tensor:
+        """Second derivative per Å², shape (n,) → (n, functions), at the cutoff that from inside: the third one jumps there.
+
+        Differences of the first, because torch 2.11's nested ``jvp`` of a layer normalisation is wrong. A table needs
+        it to a few digits only: its weight is the squared spacing.
+        """
+        inside = distances + 2 * STEP < self.r_max
+        # Five points around the distance, or before it.
+        shifts = torch.zeros_like(distances).masked_fill(~inside, -2.0)
+        at = [self.slope(distances + (shifts + n) * STEP, kind)[1] for n in range(-2, 3)]
+        around = (at[0] - 8 * at[1] + 8 * at[3] - at[4]) / (12 * STEP)
+        before = (3 * at[0] - 16 * at[1] + 36 * at[2] - 48 * at[3] + 25 * at[4]) / (12 * STEP)
+        return torch.where(inside.unsqueeze(1), around, before)
+
+
+class Weights(OfDistance):
+    """Radial weights of a layer as functions of the distance.
 
     Parameters
     ----------
@@ -75,6 +112,7 @@ class Weights:
     """
 
     def __init__(self, energy_model: Any, interaction: Any) -> None:
+        super().__init__(energy_model.r_max)
         self.model = energy_model
         # On the CPU, wherever the network is: a few thousand distances.
         self.embedding = copy.deepcopy(energy_model.radial_embedding).cpu().double()
@@ -82,7 +120,19 @@ class Weights:
         self.atomic_numbers = energy_model.atomic_numbers.cpu()
 
     def __call__(self, distances: torch.Tensor, kind: int) -> torch.Tensor:
-        """Evaluate for distances of one pair of elements, Å, shape (n,) → (n, weights)."""
+        """See :meth:`OfDistance.__call__`."""
+        features, cutoff = self.inputs(distances, kind)
+        weights: torch.Tensor = self.interaction.conv_tp_weights(features)
+        return weights if cutoff is None else weights * cutoff
+
+    def density(self, distances: torch.Tensor, kind: int) -> torch.Tensor:
+        """What an edge of some length, Å, adds to the learned number of neighbours, shape (n,) → (n, 1)."""
+        features, cutoff = self.inputs(distances, kind)
+        density = torch.tanh(self.interaction.density_fn(features) ** 2)
+        return density if cutoff is None else density * cutoff
+
+    def inputs(self, distances: torch.Tensor, kind: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """What the networks of an edge of some length, Å, read, shape (n,) → (n, ·), and the envelope of their outputs, (n, 1), if there is one."""
         ntypes = self.model.ntypes
         pair = torch.tensor([kind // ntypes, kind % ntypes])
         one_hot = torch.nn.functional.one_hot(pair, ntypes).double()
@@ -94,33 +144,30 @@ class Weights:
                 row[kind].expand(len(distances), -1) for row, kind in zip((source, target), pair, strict=True)
             ]
             features = torch.cat([features, *ends], dim=1)
-        weights = self.interaction.conv_tp_weights(features)
-        return weights if cutoff is None else weights * cutoff
-
-    def slope(self, distances: torch.Tensor, kind: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Value, and first derivative per Å, both as of :meth:`__call__`: shape (n,) → (n, weights)."""
-        one = torch.ones_like(distances)
-        value, slope = torch.func.jvp(lambda r: self(r, kind), (distances,), (one,))  # type: ignore[misc]
-        return value.detach(), slope.detach()
-
-    def curvature(self, distances: torch.Tensor, kind: int) -> torch.Tensor:
-        """Second derivative per Å², shape (n,) → (n, weights), at the cutoff that from inside: the third one jumps there.
-
-        Differences of the first, because torch 2.11's nested ``jvp`` of a layer normalisation is wrong. A table needs
-        it to a few digits only: its weight is the squared spacing.
-        """
-        inside = distances + 2 * STEP < self.model.r_max
-        # Five points around the distance, or before it.
-        shifts = torch.zeros_like(distances).masked_fill(~inside, -2.0)
-        at = [self.slope(distances + (shifts + n) * STEP, kind)[1] for n in range(-2, 3)]
-        around = (at[0] - 8 * at[1] + 8 * at[3] - at[4]) / (12 * STEP)
-        before = (3 * at[0] - 16 * at[1] + 36 * at[2] - 48 * at[3] + 25 * at[4]) / (12 * STEP)
-        return torch.where(inside.unsqueeze(1), around, before)
+        return features, cutoff
 
 
-def _tabulated(weights: Weights, r_max: float, nkind: int, nodes: int) -> RadialTable:
-    spacing = r_max / (nodes - 1)
-    grid = torch.linspace(0.0, r_max, nodes, dtype=torch.float64)
+class Densities(OfDistance):
+    """What an edge adds to the learned numbers of neighbours, of all layers that have one.
+
+    Parameters
+    ----------
+    energy_model : MaceEnergy
+        The network.
+    """
+
+    def __init__(self, energy_model: Any) -> None:
+        super().__init__(energy_model.r_max)
+        self.layers = [Weights(energy_model, layer) for layer in energy_model.interactions if layer.density]
+
+    def __call__(self, distances: torch.Tensor, kind: int) -> torch.Tensor:
+        """See :meth:`OfDistance.__call__`."""
+        return torch.cat([layer.density(distances, kind) for layer in self.layers], dim=1)
+
+
+def _tabulated(weights: OfDistance, nkind: int, nodes: int) -> RadialTable:
+    spacing = weights.r_max / (nodes - 1)
+    grid = torch.linspace(0.0, weights.r_max, nodes, dtype=torch.float64)
     safe = grid.clamp(min=SMALLEST)
     # The last bin included: the weights are least smooth at the cutoff.
     bins = torch.arange(nodes - 1)[grid[:-1] > SMALLEST].flip(0)[:: max(1, nodes // PROBES)]
@@ -219,14 +266,27 @@ def radial_table(energy_model: Any, interaction: Any, dtype: torch.dtype) -> Rad
     RadialTable
         The coarsest grid whose error is within the tolerance, or the finest one tried.
     """
-    weights, kinds = Weights(energy_model, interaction), kinds_of_pairs(energy_model, interaction)
+    return finest_needed(Weights(energy_model, interaction), kinds_of_pairs(energy_model, interaction), dtype)
+
+
+def density_table(energy_model: Any, dtype: torch.dtype) -> RadialTable | None:
+    """Tabulate the learned densities of all layers, as :func:`radial_table` does weights; None if the network has none."""
+    layers = [layer for layer in energy_model.interactions if getattr(layer, "density", False)]
+    if not layers:
+        return None
+    kinds = max(kinds_of_pairs(energy_model, layer) for layer in layers)
+    return finest_needed(Densities(energy_model), kinds, dtype)
+
+
+def finest_needed(weights: OfDistance, kinds: int, dtype: torch.dtype) -> RadialTable:
+    """Tabulate functions on the coarsest grid whose error is within the tolerance of a precision, or the finest one tried; `kinds` tables."""
     sizes = [FEWEST[dtype]]
     while sizes[-1] < MOST:
         sizes.append(min(sizes[-1] + sizes[-1] // 8, MOST))
 
     @functools.cache
     def table(place: int) -> RadialTable:
-        return _tabulated(weights, energy_model.r_max, kinds, sizes[place])
+        return _tabulated(weights, kinds, sizes[place])
 
     def fine(place: int) -> bool:
         return place == len(sizes) - 1 or table(place).fine(dtype)

@@ -29,6 +29,7 @@ from deepmd_gnn.kernels.triton.mixing import TritonLinear
 from deepmd_gnn.kernels.triton.source import generated_module, kept_source
 from deepmd_gnn.kernels.triton.splines import SplineTable
 from deepmd_gnn.kernels.triton.support import at_once
+from deepmd_gnn.nn.interactions import Interaction
 
 # Channels of a program of the contraction: one per thread.
 CONTRACTED = 32
@@ -186,6 +187,10 @@ class TritonKernels:
             for layer in self.averaging
             if (linear := self.linears["interactions", layer, "linear"]).ntypes == 0
         }
+        self.reads_radial_features = any(
+            not isinstance(interaction, Interaction) or interaction.density
+            for interaction in energy_model.interactions
+        )
         self.prepared = PreparedParts(energy_model, TritonLinear)
 
     def description(self) -> dict[str, Any]:
@@ -198,7 +203,11 @@ class TritonKernels:
         found: list[tuple[Any, str, torch.nn.Module]] = [
             (energy_model, "arrangement", self.geometry),
             (energy_model, "distribution", TritonDistribution()),
-            *self.prepared.swaps(energy_model),
+            *self.prepared.swaps(
+                energy_model,
+                reads_radial=self.reads_radial_features,
+                reads_lengths=energy_model.repulsive or energy_model.unbounded,
+            ),
         ]
         for layer, interaction in enumerate(energy_model.interactions):
             conv = self.messages.get(layer, self.convolutions[layer])

@@ -1,0 +1,110 @@
+"""Learned numbers of neighbours from tables, of all layers at once: a convolution of one harmonic with what nobody learns, ones."""
+
+from typing import Any, NamedTuple
+
+import torch
+
+from deepmd_gnn.graph.atom_graph import Arrangement, AtomGraph
+from deepmd_gnn.kernels.cpu.convolution_code import ConvolutionShape, Path, convolution_code
+from deepmd_gnn.kernels.cpu.generated_convolution import GeneratedConvolution, tabulated_convolution
+from deepmd_gnn.kernels.tables.radial import density_table
+
+# Of the four harmonics that there are at least, the one that is 1.
+SHAPE = ConvolutionShape(1, 4, 1, [Path(0, 0, {(0, 0): {0: 1.0}})])
+
+
+class DensityArrangement(Arrangement):
+    """Put the densities into a graph before the layers read it.
+
+    Parameters
+    ----------
+    convolution : GeneratedConvolution
+        With a channel for each layer that has a density.
+    """
+
+    def __init__(self, convolution: GeneratedConvolution) -> None:
+        super().__init__()
+        self.convolution = convolution
+
+    def forward(self, graph: AtomGraph) -> AtomGraph:
+        """See :class:`~deepmd_gnn.graph.atom_graph.Arrangement`."""
+        table = self.convolution.table
+        ones = table.new_ones(graph.sender_types.shape[0], 1, self.convolution.channels)
+        return graph._replace(densities=self.convolution(ones, graph, ones, ones))
+
+
+class GivenDensity(torch.nn.Module):
+    """Stands for :class:`~deepmd_gnn.nn.interactions.ReceivedDensity`.
+
+    Parameters
+    ----------
+    column : int
+        Which of the densities of a graph.
+    """
+
+    def __init__(self, column: int) -> None:
+        super().__init__()
+        self.column = column
+
+    def forward(self, outputs: torch.Tensor, cutoff: torch.Tensor | None, graph: AtomGraph) -> torch.Tensor:
+        """Read the density, shape (nnode, 1, 1)."""
+        del outputs, cutoff
+        assert graph.densities is not None
+        return graph.densities[:, :, self.column : self.column + 1]
+
+
+class GeneratedDensities(NamedTuple):
+    """What replaces the densities of a network."""
+
+    arrangement: DensityArrangement
+    code: str
+    """C++ class of the convolution."""
+    columns: dict[int, int]
+    """Column of each layer that has a density."""
+
+    def swaps(self, energy_model: Any) -> list[tuple[Any, str, torch.nn.Module]]:
+        """Parent, name and module of what is replaced."""
+        found: list[tuple[Any, str, torch.nn.Module]] = [(energy_model, "arrangement", self.arrangement)]
+        for layer, column in self.columns.items():
+            found += [
+                (energy_model.interactions[layer], "density_fn", NoDensityNetwork()),
+                (energy_model.interactions[layer], "received_density", GivenDensity(column)),
+            ]
+        return found
+
+
+class NoDensityNetwork(torch.nn.Module):
+    """Stands for a network whose output nobody reads."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Return the input, any shape."""
+        return inputs
+
+
+def generated_densities(energy_model: Any, lanes: int, registers: int) -> GeneratedDensities | None:
+    """Tabulate the densities of a network.
+
+    Parameters
+    ----------
+    energy_model : MaceEnergy or NequipEnergy
+        The network.
+    lanes, registers : int
+        Numbers in a vector of the CPU, and sums that fit into its registers.
+
+    Returns
+    -------
+    GeneratedDensities or None
+        None if it has no densities, or their tables are not exact enough.
+    """
+    table = density_table(energy_model, energy_model.dtype)
+    if table is None or not table.fine(energy_model.dtype):
+        return None
+    layers = [
+        layer for layer, block in enumerate(energy_model.interactions) if getattr(block, "density", False)
+    ]
+    number = len(energy_model.interactions)
+    convolution = tabulated_convolution(energy_model, table, SHAPE, len(layers), None, number, lanes)
+    code = convolution_code(f"Convolution{number}", SHAPE, [], registers)
+    return GeneratedDensities(
+        DensityArrangement(convolution), code, {layer: column for column, layer in enumerate(layers)}
+    )
