@@ -1,5 +1,7 @@
 """The Ziegler–Biersack–Littmark repulsion as MACE has it, without its dependence on torch's default dtype."""
 
+from typing import Final
+
 import torch
 
 from deepmd_gnn.graph.atom_graph import AtomGraph
@@ -25,6 +27,9 @@ class Repulsion(torch.nn.Module):
     """
 
     c: torch.Tensor
+    # TorchScript knows attributes of a module, and no names of a file.
+    decays: Final[tuple[float, float, float, float]]
+    half_coulomb: Final[float]
     p: torch.Tensor
     covalent_radii: torch.Tensor
     a_exp: torch.Tensor
@@ -32,6 +37,7 @@ class Repulsion(torch.nn.Module):
 
     def __init__(self, native: torch.nn.Module) -> None:
         super().__init__()
+        self.decays, self.half_coulomb = DECAYS, HALF_COULOMB  # type: ignore[misc]
         for name in ("c", "p", "covalent_radii", "a_exp", "a_prefactor"):
             value = getattr(native, name).detach().clone()
             self.register_buffer(name, value.double() if value.is_floating_point() else value)
@@ -63,10 +69,10 @@ class Repulsion(torch.nn.Module):
         first, second = sender_number.to(lengths.dtype), receiver_number.to(lengths.dtype)
         scaled = lengths / self.screening(first, second)
         phi = torch.zeros_like(scaled)
-        for k, decay in enumerate(DECAYS):
+        for k, decay in enumerate(self.decays):
             phi = phi + self.c[k] * torch.exp(-decay * scaled)
         envelope = self._envelope(lengths / self.reach(sender_number, receiver_number))
-        return HALF_COULOMB * first * second / lengths * phi * envelope
+        return self.half_coulomb * first * second / lengths * phi * envelope
 
     def screening(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
         """Screening length of pairs of atomic numbers, Å, of their shape."""
