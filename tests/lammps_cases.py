@@ -47,6 +47,10 @@ class ModelFiles:
 
         return once(self.folder / f"{name}{kind}", make)
 
+    def of_the_other_kind(self):
+        """The same models in files of the other kind."""
+        return ModelFiles(self.folder, ".pt2" if self.kind == ".pth" else ".pth")
+
 
 def freeze(model, path, blind=False):
     """What ``dp freeze`` does, without a training run before it; optionally without the feature exchange."""
@@ -293,6 +297,15 @@ CASES = {
         notices=False,
     ),
 }
+TWO = replace(CASES["2 ranks"], notices=False, optimised=False)
+# Of tests of their own.
+FURTHER = {
+    "no atomic results": replace(TWO, atomic=False),
+    "shifted": replace(TWO, dynamics="run 0\ndisplace_atoms all move 1.3 2.9 -0.7 units box\nrun 1", every=1),
+    "both kinds of files": replace(
+        TWO, pair_style="deepmd {model} {other} out_freq 2 out_file deviation.txt"
+    ),
+}
 
 TEMPLATE = """\
 units metal
@@ -337,6 +350,8 @@ def input_script(case, models):
         words = {"model": models[name], "types": types, **OVERLAY}
         if "{second}" in case.pair_style:
             words.update({word: models[name] for word, name in DEVIATING.items()})
+        if "{other}" in case.pair_style:
+            words["other"] = models.of_the_other_kind()[name]
         return template.format(
             boundary=" ".join(case.boundary),
             setup=case.setup,
@@ -362,14 +377,24 @@ class Result:
     run: Run
 
 
-def simulate(case, models, folder):
-    """Run a case in a folder."""
+def prepare(case, models, folder):
+    """The input of a case, and beside it the atoms in its folder."""
     coord, kinds, cell = SYSTEMS[case.system]()
     folder.mkdir(parents=True)
     write_data(folder / "data.lmp", coord, kinds, cell, ntypes=int(max(kinds.max(), 1)) + 1)
-    run = run_lammps(folder, input_script(case, models), case.ranks, optimised=case.optimised).check()
+    return input_script(case, models)
+
+
+def collect(case, run):
+    """What a finished run left."""
     blind = read_frames(run, "blind.txt", rerun=True)[-1] if case.notices else None
     return Result(read_frames(run), blind, run)
+
+
+def simulate(case, models, folder):
+    """Run a case in a folder."""
+    script = prepare(case, models, folder)
+    return collect(case, run_lammps(folder, script, case.ranks, optimised=case.optimised).check())
 
 
 MAP = "atom_modify map yes"

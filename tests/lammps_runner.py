@@ -69,7 +69,8 @@ def lammps_environment():
     kept += tuple(name for name in variables if name.startswith("MPIR_"))  # see conftest.py
     environment = {name: variables[name] for name in kept if name in variables}
     threads = ("OMP_NUM_THREADS", "DP_INTRA_OP_PARALLELISM_THREADS", "DP_INTER_OP_PARALLELISM_THREADS")
-    return {**environment, **dict.fromkeys(threads, "1")}, program
+    # Files for two threads have two in each rank, and a thread that spins keeps a core from another rank.
+    return {**environment, **dict.fromkeys(threads, "1"), "OMP_WAIT_POLICY": "passive"}, program
 
 
 # TorchScript asks this before every evaluation; to rewrite a graph takes it a hundred times longer than a small frame.

@@ -1,19 +1,16 @@
 """LAMMPS on any number of ranks gives the numbers of one rank and of Python."""
 
-import hashlib
 import itertools
-import pickle
 import re
-import shutil
 import subprocess
 import sys
-from dataclasses import replace
 
 import numpy as np
 import pytest
 from lammps_cases import (
     CASES,
     DEVIATING,
+    FURTHER,
     HOST_REFUSES,
     MODELS,
     NULL,
@@ -22,8 +19,8 @@ from lammps_cases import (
     on_one_rank,
     simulate,
 )
+from lammps_launches import Simulations
 from lammps_runner import assert_same, deviations, lammps_environment, python_frame, run_lammps
-from shared_files import once
 from tolerances import NOTICEABLE, PRINTED, RANKS
 
 pytestmark = pytest.mark.lammps
@@ -37,22 +34,31 @@ RUNS = [
 ]
 
 
+# Cases that tests ask for whose parameters do not name them.
+ASKED = {
+    "test_a_rank_is_really_without_ghosts": CASES["rank without atoms or ghosts"],
+    "test_null_atoms_get_nothing": CASES["NULL atoms cross boundaries"],
+    "test_without_atomic_results": FURTHER["no atomic results"],
+    "test_atomic_virial_does_not_depend_on_the_origin": FURTHER["shifted"],
+    "test_mixing_kinds_of_files": FURTHER["both kinds of files"],
+}
+
+
+def cases_of(item):
+    """Cases that a test will ask for, with the kinds of their files."""
+    values = item.callspec.params if hasattr(item, "callspec") else {}
+    if item.originalname == "test_ranks":
+        case = CASES[values["name"]]
+        return [(case, values["kind"]), (on_one_rank(case, values["kind"]), values["kind"])]
+    return [(ASKED[item.originalname], values["kind"])] if item.originalname in ASKED else []
+
+
 @pytest.fixture(scope="session")
-def simulated(shared_folder, model_files):
-    """Run a case, or return what it gave the last time, in whichever process."""
-
-    def run(case, kind):
-        case = adapted(case, kind)
-        name = hashlib.sha256(repr((case, kind)).encode()).hexdigest()[:16]
-        folder = shared_folder / "lammps" / name
-
-        def make(unfinished):
-            shutil.rmtree(folder, ignore_errors=True)  # of a test that failed
-            unfinished.write_bytes(pickle.dumps(simulate(case, model_files(kind), folder)))
-
-        return pickle.loads(once(folder.with_suffix(".pickle"), make).read_bytes())
-
-    return run
+def simulated(request, shared_folder, model_files):
+    """Run a case, together with those that other tests of this session will ask for."""
+    ours = [item for item in request.session.items if item.path.samefile(__file__)]
+    wanted = [case for item in ours for case in cases_of(item)]
+    return Simulations(wanted, shared_folder / "lammps", model_files)
 
 
 def tolerance(case):
@@ -112,16 +118,15 @@ def test_null_atoms_get_nothing(kind, simulated):
 def test_without_atomic_results(kind, simulated):
     """A run that asks for no per-atom results has the same energies and forces."""
     case = CASES["2 ranks"]
-    plain = replace(case, atomic=False, notices=False)
-    found = deviations(simulated(plain, kind).frames, simulated(case, kind).frames)
+    plain = simulated(FURTHER["no atomic results"], kind).frames
+    found = deviations(plain, simulated(case, kind).frames)
     assert max(found[name] for name in ("energy", "force", "virial")) <= tolerance(case)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_atomic_virial_does_not_depend_on_the_origin(kind, simulated, record_property):
     """Shifting all atoms, over boundaries of cell and ranks, leaves every atom's virial as it was."""
-    shift = "displace_atoms all move 1.3 2.9 -0.7 units box"
-    case = replace(CASES["2 ranks"], dynamics=f"run 0\n{shift}\nrun 1", every=1, notices=False)
+    case = FURTHER["shifted"]
     before, after = simulated(case, kind).frames
     assert (before.owner != after.owner).any()
     record_property("shifted", assert_same(after, before, tolerance(case), "after a rigid shift"))
@@ -298,13 +303,10 @@ def test_pressure_of_hybrid_styles_on_one_rank(simulated, model_files):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("first", SUFFIXES)
-def test_mixing_kinds_of_files(first, model_files, tmp_path):
+@pytest.mark.parametrize("kind", SUFFIXES)  # of the first file
+def test_mixing_kinds_of_files(kind, simulated):
     """The same model in two kinds of file does not deviate from itself."""
-    pair = [model_files(kind)["two_layers"] for kind in sorted(SUFFIXES, key=lambda kind: kind != first)]
-    style = f"deepmd {pair[0]} {pair[1]} out_freq 2 out_file deviation.txt"
-    case = replace(CASES["2 ranks"], pair_style=style, notices=False)
-    result = simulate(case, model_files(first), tmp_path / "run")
+    result = simulated(FURTHER["both kinds of files"], kind)
     table = np.loadtxt(result.run.folder / "deviation.txt")
     assert len(table) == 5
     assert np.abs(table[:, 1:]).max() < 1e-8
