@@ -1,4 +1,7 @@
-"""Ask the server of server.py for a process, or start it here; no imports but the standard library's."""
+"""Ask the server of server.py for a process, or start it here; no imports but the standard library's.
+
+The answer is the number of the process, and when it has ended its exit code; or :data:`OWN_START` alone.
+"""
 
 import json
 import os
@@ -8,6 +11,7 @@ import struct
 import sys
 
 OWN_START = -1000
+PASSED_ON = (signal.SIGINT, signal.SIGTERM)
 # It must not have imported more than torch.
 ALONE = ["-m", "deepmd_gnn.files.opening"]
 
@@ -23,9 +27,17 @@ def other_files():
     return False
 
 
+def pass_on(process):
+    """What is sent to this one is sent to the process; the end of this one, by whatever signal, is its end."""
+    for number in PASSED_ON:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, lambda number, frame: os.kill(process, number))
+
+
 def ask(place, executable, name, arguments):
     """Exit code of the process."""
     request = {
+        "ignored": [number for number in PASSED_ON if signal.getsignal(number) == signal.SIG_IGN],
         "name": name,
         "arguments": arguments,
         "executable": executable,
@@ -38,6 +50,10 @@ def ask(place, executable, name, arguments):
         socket.send_fds(connection, [struct.pack("!i", len(text))], [0, 1, 2])
         connection.sendall(text)
         answer = connection.recv(4)
+        process = struct.unpack("!i", answer)[0] if len(answer) == 4 else 0
+        if process > 0:
+            pass_on(process)
+            answer = connection.recv(4)
     return struct.unpack("!i", answer)[0] if len(answer) == 4 else 1
 
 
@@ -50,7 +66,8 @@ def main(place, real, executable, name, *arguments):
         program = [] if name == "python" else [os.path.join(os.path.dirname(real), name)]
         os.execv(real, [real, *program, *arguments])
     if status < 0:
-        signal.signal(-status, signal.SIG_DFL)
+        if status != -signal.SIGKILL:
+            signal.signal(-status, signal.SIG_DFL)
         os.kill(os.getpid(), -status)
     sys.exit(status)
 

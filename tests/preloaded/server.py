@@ -20,6 +20,7 @@ import traceback
 
 # Read while modules are imported: a process with others must import them itself.
 READ_AT_IMPORT = ("OMP_", "MKL_", "KMP_", "DP_", "DEEPMD", "TORCH", "PYTHON", "CUDA", "LD_", "CXX", "ATEN_")
+READ_WHEN_USED = "DEEPMD_GNN_"
 # What programs of the tests begin with.
 IMPORTS = (
     "ase.io",
@@ -42,6 +43,7 @@ def settings(environment, changed):
         name: value
         for name, value in environment.items()
         if name.startswith(READ_AT_IMPORT)
+        and not name.startswith(READ_WHEN_USED)
         and changed.get(name) != value
         and not (name.endswith("_THREADS") and value == "1")
     }
@@ -107,12 +109,18 @@ def serve(connection, given, changed):
         for place, file in enumerate(files):
             os.dup2(file, place)
             os.close(file)
+        # As in a process that the client's parent had started, whatever the server's did.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number in request["ignored"]:
+            signal.signal(number, signal.SIG_IGN)
         os.chdir(request["folder"])
         os.environ.clear()
         os.environ.update({**request["environment"], **changed})
         sys.executable = request["executable"]
         return request
     process = os.pidfd_open(child)
+    connection.sendall(struct.pack("!i", child))
     # A client that is ended takes its process with it.
     if process not in select.select([process, connection], [], [])[0]:
         os.kill(child, signal.SIGKILL)

@@ -18,7 +18,7 @@ from training_data import composition_frames, write_system
 
 from deepmd_gnn.host import freezing, frozen_check
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("preloaded")]
 
 STEPS = 80
 KEYS = ("energy", "force", "virial", "atom_energy", "atom_virial")

@@ -27,6 +27,7 @@ from deepmd_gnn.files.whole_file import whole_file
 from deepmd_gnn.native.conversion import save_checkpoint
 from deepmd_gnn.tools.structures import Structure
 
+pytestmark = pytest.mark.usefixtures("preloaded")
 UNUSUAL = "my mödel, 50 % 模型"
 
 
