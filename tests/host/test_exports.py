@@ -100,6 +100,7 @@ finally:
 
 @pytest.mark.slow
 @pytest.mark.lammps
+@pytest.mark.usefixtures("preloaded")
 def test_a_process_with_mpi_is_refused_and_not_ended():
     refuse_started_mpi()
     done = subprocess.run(

@@ -12,7 +12,7 @@ from deepmd_run import base_input, run_dp
 from tolerances import RANKS
 from training_data import E0, composition_frames, write_system
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("preloaded")]
 WORKER = Path(__file__).parents[1] / "ddp_worker.py"
 STAGES = (0, 1, 2, 3)
 GIVEN = {"avg_num_neighbors": 8.0, "scale": 1.3, "atomic_energies": E0}

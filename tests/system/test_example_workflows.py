@@ -196,6 +196,7 @@ def active_learning(folder, options):
 
 @pytest.mark.slow
 @pytest.mark.lammps
+@pytest.mark.usefixtures("preloaded")
 def test_active_learning(tmp_path, capsys):
     """Two rounds of two models: labels are the reference's, and what was selected is trained on."""
     commands = active_learning(tmp_path, "--rounds 2 --models 2")
@@ -223,6 +224,7 @@ def test_active_learning(tmp_path, capsys):
 
 @pytest.mark.slow
 @pytest.mark.lammps
+@pytest.mark.usefixtures("preloaded")
 def test_active_learning_by_the_last_layer(tmp_path, capsys):
     """One model, whose frozen file knows how sure it is: what it selects is within the bounds by `deepmd_gnn.uncertainty`."""
     commands = active_learning(tmp_path, "--rounds 1 --select llpr")

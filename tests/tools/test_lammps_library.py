@@ -47,6 +47,7 @@ np.savez("python.npz", energy=atoms.get_potential_energy(), forces=atoms.get_for
 
 @pytest.mark.slow
 @pytest.mark.lammps
+@pytest.mark.usefixtures("preloaded")
 def test_lammps_in_python(water):
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM], cwd=water, capture_output=True, text=True, timeout=300
