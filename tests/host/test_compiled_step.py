@@ -97,7 +97,7 @@ def test_options_of_the_user_come_last(given, monkeypatch):
     monkeypatch.setattr(
         torch, "compile", lambda graph, **kwargs: seen.update(kwargs["options"], graph=graph) or graph
     )
-    model = tiny_model().train()
+    model = tiny_model(max_L=0, max_ell=1, correlation=1).train()
     step = compiled(model, given)
     step(*frames(1, 5, 0))
     assert {key: seen[key] for key in DEFAULTS | given} == DEFAULTS | given
