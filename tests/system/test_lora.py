@@ -40,10 +40,19 @@ def tensors(path):
     [("--pt", {}), ("--pt-expt", {}), ("--pt-expt", {"enable_compile": True})],
     ids=["pt", "pt_expt", "compiled"],
 )
-def test_fine_tuning(backend, settings, folder, tmp_path):
+def test_fine_tuning(backend, settings, folder, tmp_path, monkeypatch):
     """Only adapted weights change; whoever reads the checkpoint has them whole; a restart goes on with the adapters."""
+    # The compiled step up to the C++ code of its kernels, which takes most of a minute: see test_exportable_workflow.py.
+    compiler, graphs = torch.compile, []
+
+    def without_code(graph, *, backend, dynamic, options):
+        graphs.append(graph)
+        return compiler(graph, backend="aot_eager", dynamic=dynamic)
+
+    monkeypatch.setattr(torch, "compile", without_code)
     config = training(folder, 2, **settings)
     run_dp(tmp_path, "train", config, "--finetune", str(folder / "start.pt"), backend=backend)
+    assert bool(graphs) == bool(settings)
     before, after = tensors(folder / "start.pt"), tensors(tmp_path / "model.ckpt.pt")
     adapted = [name for name in after if name.startswith(f"{KEY}adapters.right")]
     assert adapted
