@@ -1,4 +1,5 @@
 import faulthandler
+import functools
 import gc
 import hashlib
 import os
@@ -108,24 +109,37 @@ def _add_module(digest, module):
 @pytest.fixture(autouse=True, scope="session")
 def _tables_once(kept):
     """Look for the coarsest table of a layer once: seconds for every layer that a test has kernels or tables for."""
-    from deepmd_gnn.kernels.cpu import generated
+    from deepmd_gnn.kernels.cpu import densities, generated
 
-    search = generated.radial_table
+    of_layer, of_densities = generated.radial_table, densities.density_table
 
-    def radial_table(energy_model, interaction, dtype):
-        digest = hashlib.sha256(repr([energy_model.r_max, energy_model.ntypes, dtype]).encode())
+    def table(energy_model, interactions, key, search):
+        digest = hashlib.sha256(repr([energy_model.r_max, energy_model.ntypes, *key]).encode())
         digest.update(energy_model.atomic_numbers.cpu().numpy().tobytes())
-        for part in (energy_model.radial_embedding, interaction):
+        for part in (energy_model.radial_embedding, *interactions):
             _add_module(digest, part)
-
-        def make(path):
-            torch.save(search(energy_model, interaction, dtype)._asdict(), path)
-
-        path = once(kept / "tables" / f"{digest.hexdigest()[:32]}.pt", make)
+        path = once(
+            kept / "tables" / f"{digest.hexdigest()[:32]}.pt",
+            lambda path: torch.save(search()._asdict(), path),
+        )
         return generated.RadialTable(**torch.load(path, weights_only=True))
+
+    def radial_table(energy_model, interaction, dtype, bend=generated.BEND):
+        return table(
+            energy_model,
+            [interaction],
+            (dtype, bend),
+            lambda: of_layer(energy_model, interaction, dtype, bend),
+        )
+
+    def density_table(energy_model, dtype):
+        layers = [layer for layer in energy_model.interactions if getattr(layer, "density", False)]
+        search = functools.partial(of_densities, energy_model, dtype)
+        return table(energy_model, layers, (dtype, "densities"), search) if layers else None
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(generated, "radial_table", radial_table)
+        patch.setattr(densities, "density_table", density_table)
         yield
 
 

@@ -68,7 +68,8 @@ def convolve(
     table : torch.Tensor
         Radial weights, shape (channel blocks, kinds, nodes, paths, 4, lanes).
     grid : torch.Tensor
-        How many of the nodes lie between 0 and the cutoff, and the cutoff in Å, float64, shape (2,).
+        How many of the nodes lie between 0 and the cutoff, the cutoff in Å, and the bend of the nodes' places per Å
+        (:class:`~deepmd_gnn.kernels.tables.radial.RadialTable`), float64, shape (3,).
     sender, kind : torch.Tensor
         Row of the sender and of the table of each edge, int64, shape (nedge,); `kind` is empty if there is one table. Where a layer sums over
         kinds of senders (:mod:`~deepmd_gnn.kernels.cpu.kinds`), it has these, shape (nsender,).

@@ -31,7 +31,7 @@ from deepmd_gnn.kernels.install import described
 from deepmd_gnn.kernels.tables import radial as radial_tables
 from deepmd_gnn.kernels.tables.lookup import Tables
 from deepmd_gnn.kernels.tables.probe import difference
-from deepmd_gnn.kernels.tables.radial import TOLERANCE, Weights, hermite, radial_table
+from deepmd_gnn.kernels.tables.radial import BEND, TOLERANCE, Grid, Weights, hermite, radial_table
 
 OPTIONS = architectures("kernels")
 MACHINES = {
@@ -397,7 +397,7 @@ def test_table_states_its_error(dtype):
     table = radial_table(model, model.interactions[1], dtype)
     assert 0 < table.error <= TOLERANCE[dtype][0]
     assert 0 < table.derivative_error <= TOLERANCE[dtype][1]
-    assert (table.values[:, -1].abs() < 1e-12).all()  # nothing at the cutoff
+    assert (table.values[:, -1].abs() < 1e-11).all()  # nothing at the cutoff
 
 
 @pytest.mark.parametrize(
@@ -415,14 +415,39 @@ def test_table_up_to_the_cutoff(option):
     model = tiny_model(**OPTIONS[option]).energy_model
     layer = model.interactions[-1]
     table = generated.radial_table(model, layer, torch.float64)  # of other tests, see conftest.py
-    nodes = table.values.shape[1]
-    spacing = model.r_max / (nodes - 1)
-    exact = Weights(model, layer)
-    value, slope = exact.slope(torch.tensor([model.r_max - 0.6 * spacing], dtype=torch.float64), 0)
+    grid, spacing = Grid(model.r_max, table.bend), 1.0 / (table.values.shape[1] - 1)
+    exact, place = Weights(model, layer), torch.tensor([1.0 - 0.6 * spacing], dtype=torch.float64)
+    value, slope = exact.slope(grid.distance(place), 0)
     found, found_slope = hermite(table.values[0, [-2]], table.values[0, [-1]], 0.4)
     largest, steepest = (float(x.abs().max()) for x in exact.slope(torch.linspace(1, 4, 50).double(), 0))
     assert float((found - value).abs().max()) <= TOLERANCE[torch.float64][0] * largest
-    assert float((found_slope / spacing - slope).abs().max()) <= TOLERANCE[torch.float64][1] * steepest
+    found_slope = found_slope / (spacing * grid.slope(place))
+    assert float((found_slope - slope).abs().max()) <= TOLERANCE[torch.float64][1] * steepest
+
+
+def test_distances_of_nodes():
+    """Both ends, the derivatives by differences; equidistant without a bend."""
+    places = torch.linspace(0.05, 0.95, 7, dtype=torch.float64)
+    for grid in (Grid(5.0, 0.0), Grid(5.0, BEND / 5.0)):
+        ends = grid.distance(torch.tensor([0.0, 1.0], dtype=torch.float64))
+        assert ends.tolist() == pytest.approx([0.0, 5.0])
+        before, after = places - 1e-5, places + 1e-5
+        torch.testing.assert_close(
+            (grid.distance(after) - grid.distance(before)) / 2e-5, grid.slope(places), rtol=1e-9, atol=0
+        )
+        torch.testing.assert_close(
+            (grid.slope(after) - grid.slope(before)) / 2e-5, grid.curvature(places), rtol=1e-8, atol=1e-8
+        )
+    assert (Grid(5.0, 0.0).distance(places) == 5.0 * places).all()
+
+
+def test_as_many_nodes_are_more_exact_where_they_are_denser_at_small_distances():
+    options = {"r_max": 6.0, "max_ell": 1, "num_radial_basis": 8, "distance_transform": "Agnesi"}
+    model = tiny_model(**options).energy_model
+    weights = Weights(model, model.interactions[1])
+    bent, equidistant = (radial_tables._tabulated(weights, 1, 96, bend / 6.0) for bend in (BEND, 0.0))
+    assert bent.error < 0.3 * equidistant.error
+    assert bent.derivative_error < 0.3 * equidistant.derivative_error
 
 
 def test_polynomial_code_has_every_monomial_once():

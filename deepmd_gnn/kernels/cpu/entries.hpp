@@ -26,7 +26,7 @@ ENTRY int mace_convolve(long layer, const double* vectors, const T* sent, const 
                         T* out) {
   if (!cpu_is_suitable()) return 2;
   const mace::Input in{vectors, sent, table, sender, kind, order, begin, nnode, nsender, channels, nkind, ntable,
-                       static_cast<long>(grid[0]), grid[1]};
+                       static_cast<long>(grid[0]), grid[1], grid[2]};
   try {
     auto call = [&](auto* which) {
       using L = std::remove_pointer_t<decltype(which)>;
@@ -48,7 +48,7 @@ ENTRY int mace_convolve_backward(long layer, const double* vectors, const T* sen
                                  double* d_vectors, T* d_sent) {
   if (!cpu_is_suitable()) return 2;
   const mace::Input in{vectors, sent, table, sender, kind, order, begin, nnode, nsender, channels, nkind, ntable,
-                       static_cast<long>(grid[0]), grid[1]};
+                       static_cast<long>(grid[0]), grid[1], grid[2]};
   try {
     auto call = [&](auto* which) {
       using L = std::remove_pointer_t<decltype(which)>;

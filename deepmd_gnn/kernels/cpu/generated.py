@@ -20,6 +20,7 @@ from deepmd_gnn.kernels.cpu.densities import generated_densities
 from deepmd_gnn.kernels.cpu.edge_forces import OperatorDistribution
 from deepmd_gnn.kernels.cpu.generated_convolution import (
     GeneratedConvolution,
+    grid_of,
     tabulated_convolution,
     with_room,
 )
@@ -38,7 +39,7 @@ from deepmd_gnn.kernels.cpu.repulsion import operator_repulsion
 from deepmd_gnn.kernels.cpu.targets import target_machine
 from deepmd_gnn.kernels.cpu.vectors import in_vectors
 from deepmd_gnn.kernels.prepared import Nothing, PreparedParts
-from deepmd_gnn.kernels.tables.radial import FEWEST, RadialTable, kinds_of_pairs, radial_table
+from deepmd_gnn.kernels.tables.radial import BEND, FEWEST, RadialTable, kinds_of_pairs, radial_table
 from deepmd_gnn.nn.energy import MaceEnergy
 from deepmd_gnn.nn.interactions import AttentiveInteraction, Interaction
 
@@ -63,11 +64,11 @@ def not_covered(energy_model: Any) -> str | None:
     return None
 
 
-def radial_tables(energy_model: Any) -> list[RadialTable] | str:
-    """Tabulate the radial weights of all layers, or say why that is not exact enough."""
+def radial_tables(energy_model: Any, bend: float = BEND) -> list[RadialTable] | str:
+    """Tabulate the radial weights of all layers, or say why that is not exact enough; `bend` in units of 1 / cutoff."""
     tables = []
     for layer, interaction in enumerate(energy_model.interactions, start=1):
-        table = radial_table(energy_model, interaction, energy_model.dtype)
+        table = radial_table(energy_model, interaction, energy_model.dtype, bend)
         if not table.fine(energy_model.dtype):
             return (
                 f"with {table.values.shape[1]} distances the radial weights of layer {layer} still have a relative error "
@@ -224,8 +225,8 @@ class Kernels:
             if sums:
                 structs.append(kinds_code("Convolution0", shape.harmonics, steps, machine.registers))
                 blocks = with_room(in_vectors(sums.functions, lanes).to(dtype))
-                nodes = sums.functions.shape[1]
-                self.convolutions.append(GeneratedKindConvolution(blocks, sums, nodes, energy_model.r_max))
+                grid = grid_of(table, energy_model.r_max)
+                self.convolutions.append(GeneratedKindConvolution(blocks, sums, grid))
             else:
                 structs.append(convolution_code(f"Convolution{layer}", shape, steps, machine.registers))
                 linear = self.linears[follows[0]] if follows else None

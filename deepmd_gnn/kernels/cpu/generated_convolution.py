@@ -35,6 +35,11 @@ def with_room(blocks: torch.Tensor) -> torch.Tensor:
     return torch.nn.functional.pad(blocks, (0, 0) * 3 + (0, room - nodes))
 
 
+def grid_of(table: RadialTable, r_max: float) -> torch.Tensor:
+    """Where the nodes of a table are, as the kernels take it: their number, without those that are room, cutoff in Å and bend; shape (3,)."""
+    return torch.tensor([table.values.shape[1], r_max, table.bend], dtype=torch.float64)
+
+
 class GeneratedConvolution(torch.nn.Module):
     """Radial network and convolution of a layer, and the linear map that follows.
 
@@ -50,10 +55,8 @@ class GeneratedConvolution(torch.nn.Module):
         Components and channels of the convolution.
     ntypes : int
         Number of elements.
-    nodes : int
-        Nodes of the table from 0 to the cutoff; those behind are room.
-    r_max : float
-        Cutoff, Å.
+    grid : torch.Tensor
+        See :func:`grid_of`.
     """
 
     table: torch.Tensor
@@ -66,12 +69,11 @@ class GeneratedConvolution(torch.nn.Module):
         layer: int,
         shape: tuple[int, int],
         ntypes: int,
-        nodes: int,
-        r_max: float,
+        grid: torch.Tensor,
     ) -> None:
         super().__init__()
         self.register_buffer("table", table)
-        self.register_buffer("grid", torch.tensor([nodes, r_max], dtype=torch.float64))
+        self.register_buffer("grid", grid)
         self.layer, self.ntypes = layer, ntypes
         self.maps = int(linear is not None)
         self.linear = linear or no_linear(table.dtype)
@@ -135,5 +137,5 @@ def tabulated_convolution(
     blocks = with_room(in_vectors(rows, lanes).to(energy_model.dtype))
     size = (shape.width, channels)
     return GeneratedConvolution(
-        blocks, linear, layer, size, energy_model.ntypes, rows.shape[1], energy_model.r_max
+        blocks, linear, layer, size, energy_model.ntypes, grid_of(table, energy_model.r_max)
     )

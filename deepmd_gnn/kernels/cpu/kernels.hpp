@@ -30,14 +30,14 @@ struct Input {
   const int64_t* begin;    // (nnode + 1,)
   long nnode, nsender, channels, nkind, ntable;
   long nodes;    // of the table's ntable, those from 0 to the cutoff; the others are room
-  double r_max;
+  double r_max, bend;  // cutoff; by how much nodes are denser near 0, see tables/radial.py
 };
 
 // Quintic Hermite polynomials on a grid of unit spacing: weights of slope and curvature at the first node, of the
 // difference of the values, and of slope and curvature at the second node. With the difference in the table, neither
 // value nor derivative is a difference of large numbers.
 template <bool DERIVATIVE>
-static inline void hermite(D t, double inverse, D* w) {
+static inline void hermite(D t, D inverse, D* w) {
   const D t2 = t * t, t3 = t2 * t, t4 = t3 * t, t5 = t4 * t;
   w[0] = t - 6.0 * t3 + 8.0 * t4 - 3.0 * t5;
   w[1] = .5 * t2 - 1.5 * t3 + 1.5 * t4 - .5 * t5;
@@ -99,7 +99,7 @@ template <class L, bool DERIVATIVE>
 static void prepare(const Input& in, Edges<Edge<L::NHARM, DERIVATIVE>>& edges) {
   typedef Edge<L::NHARM, DERIVATIVE> E;
   constexpr int WEIGHTS = DERIVATIVE ? 10 : 5;
-  const double inverse = (in.nodes - 1) / in.r_max;
+  const double scale = (in.nodes - 1) / in.r_max * (1.0 + in.bend * in.r_max);
   const long count = edges.count;
   for (long begin = 0; begin < count; begin += DLANES) {
     const long n = count - begin < DLANES ? count - begin : DLANES;
@@ -110,7 +110,8 @@ static void prepare(const Input& in, Edges<Edge<L::NHARM, DERIVATIVE>>& edges) {
     }
     D length = x[0] * x[0] + x[1] * x[1] + x[2] * x[2];
     for (int i = 0; i < DLANES; ++i) length[i] = std::sqrt(length[i]);
-    D between = length * inverse, w[WEIGHTS];
+    const D nearness = 1.0 / (1.0 + in.bend * length), per_length = scale * nearness * nearness;
+    D between = scale * length * nearness, w[WEIGHTS];
     long bins[DLANES];
     for (int i = 0; i < DLANES; ++i) {
       const double place = between[i];
@@ -118,7 +119,7 @@ static void prepare(const Input& in, Edges<Edge<L::NHARM, DERIVATIVE>>& edges) {
       if (bins[i] > in.nodes - 2) bins[i] = in.nodes - 2;
       between[i] = place - bins[i];
     }
-    hermite<DERIVATIVE>(between, inverse, w);
+    hermite<DERIVATIVE>(between, per_length, w);
     const D reciprocal = 1.0 / length;
     for (int k = 0; k < 3; ++k) x[k] *= reciprocal;
     D y[L::NHARM], g[DERIVATIVE ? L::NHARM : 1][3];

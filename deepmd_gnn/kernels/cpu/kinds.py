@@ -171,10 +171,8 @@ class GeneratedKindConvolution(torch.nn.Module):
         Functions of the distance, shape (blocks of functions, kinds, nodes, 1, 4, lanes).
     sums : KindSums
         Matrices and paths.
-    nodes : int
-        Nodes of the table from 0 to the cutoff; those behind are room.
-    r_max : float
-        Cutoff, Å.
+    grid : torch.Tensor
+        See :func:`~deepmd_gnn.kernels.cpu.generated_convolution.grid_of`.
     """
 
     table: torch.Tensor
@@ -185,7 +183,7 @@ class GeneratedKindConvolution(torch.nn.Module):
     backward_matrices: torch.Tensor
     backward_paths: torch.Tensor
 
-    def __init__(self, table: torch.Tensor, sums: KindSums, nodes: int, r_max: float) -> None:
+    def __init__(self, table: torch.Tensor, sums: KindSums, grid: torch.Tensor) -> None:
         super().__init__()
         lanes = table.shape[-1]
         matrices = sums.matrices.to(table.dtype)
@@ -193,7 +191,7 @@ class GeneratedKindConvolution(torch.nn.Module):
         matrices = matrices.view(receivers, ntypes * npath, nfunction, self.channels)
         turned = [(target, source, dim) for source, target, dim in sums.paths]
         self.register_buffer("table", table)
-        self.register_buffer("grid", torch.tensor([nodes, r_max], dtype=torch.float64))
+        self.register_buffer("grid", grid)
         # Tells the operator how many functions there are.
         self.register_buffer("ones", torch.ones(1, 1, nfunction, dtype=table.dtype))
         self.register_buffer("matrices", in_vectors(matrices, lanes))

@@ -41,7 +41,7 @@ class TabulatedConvolution(torch.nn.Module):
         self.kinds, self.nodes = table.values.shape[:2]
         rows = table.values.flatten(0, 1).transpose(1, 2)
         self.register_buffer("table", rows.contiguous().to(dtype))
-        self.ntypes, self.r_max = ntypes, r_max
+        self.ntypes, self.r_max, self.bend = ntypes, r_max, table.bend
 
     def forward(
         self, sent: torch.Tensor, graph: AtomGraph, harmonics: torch.Tensor, radial: torch.Tensor
@@ -51,7 +51,7 @@ class TabulatedConvolution(torch.nn.Module):
         kind = kinds_of_edges(graph, self.ntypes) if several else torch.zeros_like(graph.edge_index[0])
         distance = graph.edge_vec.square().sum(dim=1).sqrt()
         weights = _Lookup.apply(
-            distance, kind * self.nodes, self.table, self.nodes, self.r_max, sent.shape[2]
+            distance, kind * self.nodes, self.table, self.nodes, self.r_max, self.bend, sent.shape[2]
         )  # type: ignore[no-untyped-call]
         conv = self.convolution
         if graph.mode != "exported":
@@ -78,11 +78,12 @@ class _Lookup(torch.autograd.Function):
         table: torch.Tensor,
         nodes: int,
         r_max: float,
+        bend: float,
         channels: int,
     ) -> tuple[torch.Tensor, ...]:
         ctx.save_for_backward(distance, first, table)
-        ctx.nodes, ctx.r_max, ctx.channels = nodes, r_max, channels
-        t, row, _ = _place(distance, first, nodes, r_max)
+        ctx.nodes, ctx.r_max, ctx.bend, ctx.channels = nodes, r_max, bend, channels
+        t, row, _ = _place(distance, first, nodes, r_max, bend)
         factors = [torch.ones_like(t), *value_factors(t)]
         # Beyond the cutoff the factors vanish, not the result: the compiled graph would keep both.
         within = ~(distance >= r_max)
@@ -100,25 +101,26 @@ class _Lookup(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         distance, first, table = ctx.saved_tensors
-        t, row, inverse = _place(distance, first, ctx.nodes, ctx.r_max)
+        t, row, per_angstrom = _place(distance, first, ctx.nodes, ctx.r_max, ctx.bend)
         factors = slope_factors(t)
         slope = torch.zeros_like(distance)
         for path, gradient in zip(torch.split(table, ctx.channels, dim=2), gradients, strict=True):
             # Sums first: the compiled graph would keep what is summed if it read more tensors than these.
             for factor, column in zip(factors, _columns(path, row)[1:], strict=True):
                 slope = slope + factor * (gradient * column).sum(dim=1).to(distance.dtype)
-        return torch.where(distance >= ctx.r_max, 0.0, slope * inverse), *[None] * 5
+        return torch.where(distance >= ctx.r_max, 0.0, slope * per_angstrom), *[None] * 6
 
 
 def _place(
-    distance: torch.Tensor, first: torch.Tensor, nodes: int, r_max: float
-) -> tuple[torch.Tensor, torch.Tensor, float]:
-    """Place between two nodes, row of the first of them, and nodes per Å."""
-    inverse = (nodes - 1) / r_max
-    place = distance * inverse
+    distance: torch.Tensor, first: torch.Tensor, nodes: int, r_max: float, bend: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Place between two nodes, row of the first of them, and nodes per Å there."""
+    scale = (nodes - 1) / r_max * (1.0 + bend * r_max)
+    nearness = 1.0 / (1.0 + bend * distance)
+    place = scale * distance * nearness
     # A distance that is not a number has some row, and weights that are not numbers.
     bins = place.to(torch.int64).clamp(0, nodes - 2)
-    return place - bins, first + bins, inverse
+    return place - bins, first + bins, scale * nearness**2
 
 
 def _columns(table: torch.Tensor, row: torch.Tensor) -> list[torch.Tensor]:

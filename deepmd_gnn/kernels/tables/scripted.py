@@ -38,7 +38,7 @@ def tabulate(model: Any) -> None:
 
 def _tabulated(model: Any, network: StagedNetwork) -> str | None:
     """Fill in the tables, or say why they must not be used."""
-    tables = not_covered(network) or radial_tables(network)
+    tables = not_covered(network) or radial_tables(network, bend=0.0)
     if isinstance(tables, str):
         return tables
     device = model.out_bias.device
