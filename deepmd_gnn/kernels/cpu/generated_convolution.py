@@ -9,10 +9,12 @@ from deepmd_gnn.kernels import operators
 from deepmd_gnn.kernels.cpu.convolution_code import ConvolutionShape
 from deepmd_gnn.kernels.cpu.mixing import GeneratedLinear, no_linear
 from deepmd_gnn.kernels.cpu.vectors import in_vectors
-from deepmd_gnn.kernels.tables.radial import FEWEST, RadialTable, kinds_of_edges
+from deepmd_gnn.kernels.tables.radial import RadialTable, kinds_of_edges
 
 # Room in larger tables would be noticed in files and memory.
 LARGEST_WITH_ROOM = 32 * 2**20
+# Nodes that there is room for at least.
+ROOM = {torch.float32: 256, torch.float64: 1024}
 
 
 def with_room(blocks: torch.Tensor) -> torch.Tensor:
@@ -29,7 +31,7 @@ def with_room(blocks: torch.Tensor) -> torch.Tensor:
         With zeros behind the nodes, up to a power of two of these, unless it is large.
     """
     nodes = blocks.shape[2]
-    room = max(1 << (nodes - 1).bit_length(), 2 * FEWEST[blocks.dtype])
+    room = max(1 << (nodes - 1).bit_length(), ROOM[blocks.dtype])
     if blocks.nbytes / nodes * room > LARGEST_WITH_ROOM:
         return blocks
     return torch.nn.functional.pad(blocks, (0, 0) * 3 + (0, room - nodes))
