@@ -124,13 +124,9 @@ def _tables_once(kept):
         )
         return generated.RadialTable(**torch.load(path, weights_only=True))
 
-    def radial_table(energy_model, interaction, dtype, bend=generated.BEND):
-        return table(
-            energy_model,
-            [interaction],
-            (dtype, bend),
-            lambda: of_layer(energy_model, interaction, dtype, bend),
-        )
+    def radial_table(energy_model, interaction, dtype):
+        search = functools.partial(of_layer, energy_model, interaction, dtype)
+        return table(energy_model, [interaction], (dtype,), search)
 
     def density_table(energy_model, dtype):
         layers = [layer for layer in energy_model.interactions if getattr(layer, "density", False)]

@@ -25,9 +25,9 @@ class RadialReader(torch.nn.Module):
         self.table = Constant(torch.zeros(0))
         """Shape (kinds, nodes, 4, weights)."""
         self.polynomials = Constant(torch.zeros(0))
-        """Factors of what is read from the table, and their slopes per Å, by powers of the place between two nodes; float64."""
-        self.per_angstrom = Constant(torch.zeros(()))
-        """Nodes per Å, float64."""
+        """Factors of what is read from the table, and their slopes, by powers of the place between two nodes; float64."""
+        self.grid = Constant(torch.zeros(2))
+        """Nodes per Å at 0, and bend per Å (:mod:`~deepmd_gnn.kernels.tables.radial`), float64."""
 
     def chunks(self, graph: AtomGraph) -> list[tuple[int, int]]:
         """Receivers of each chunk of a graph in chunks, and edges of each of them."""
@@ -37,16 +37,18 @@ class RadialReader(torch.nn.Module):
         return list(zip(chunk_nodes, chunk_widths))  # noqa: B905 - TorchScript
 
     def places(self, graph: AtomGraph, begin: int, end: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """First row of the table for some edges, and powers of the place between two nodes; shapes (n,) and (n, 6)."""
+        """First row of the table for some edges, and powers of the place between two nodes, then nodes per Å there; shapes (n,) and (n, 7)."""
         distance = torch.linalg.norm(graph.edge_vec.detach()[begin:end], dim=1)
         kinds, nodes = self.table.value.shape[0], self.table.value.shape[1]
-        at = distance * self.per_angstrom.value
+        nearness = 1.0 / (1.0 + self.grid.value[1] * distance)
+        at = self.grid.value[0] * distance * nearness
         # A distance that is not a number has some row, and weights that are not numbers.
         bins = at.to(torch.int64).clamp(0, nodes - 2)
         t = at - bins
         t2 = t * t
         t3 = t2 * t
-        powers = torch.stack([torch.ones_like(t), t, t2, t3, t2 * t2, t2 * t3], dim=1)
+        per_angstrom = self.grid.value[0] * nearness * nearness
+        powers = torch.stack([torch.ones_like(t), t, t2, t3, t2 * t2, t2 * t3, per_angstrom], dim=1)
         # Beyond the cutoff, where the guard and the padding are, too, all weights vanish.
         powers = powers.masked_fill_((at >= nodes - 1).unsqueeze(1), 0.0)
         if kinds > 1:
@@ -60,11 +62,11 @@ class RadialReader(torch.nn.Module):
 
     def weights(self, first: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
         """Radial weights at :meth:`places`, shape (n, weights)."""
-        return self.read(first, matmul(place, self.polynomials.value[:, :6]))
+        return self.read(first, matmul(place[:, :6], self.polynomials.value[:, :6]))
 
     def slopes(self, first: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
         """Derivatives of :meth:`weights` per Å."""
-        return self.read(first, matmul(place, self.polynomials.value[:, 6:]))
+        return self.read(first, matmul(place[:, :6], self.polynomials.value[:, 6:]) * place[:, 6:])
 
     def read(self, first: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
         """Add up rows of the table, shapes (n,) and (n, 6) → (n, weights)."""

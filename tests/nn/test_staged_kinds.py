@@ -11,7 +11,8 @@ from deepmd_gnn.nn.staged_kinds import KindSums
 from deepmd_gnn.nn.stages import TabulatedSums, new_stages, sent_by_kinds
 
 # Four paths, scalars times harmonics of degree 0 and 1; six functions of the distance up to 4 Å.
-DEGREES, HARMONICS, CHANNELS, FUNCTIONS, NODES, R_MAX = [(0, 1), (1, 4), (1, 4), (0, 1)], 4, 3, 6, 9, 4.0
+DEGREES, HARMONICS, CHANNELS, FUNCTIONS = [(0, 1), (1, 4), (1, 4), (0, 1)], 4, 3, 6
+NODES, R_MAX, BENT = 9, 4.0, 0.3
 MOST = 1e-2 * NATIVE["float64"]
 
 
@@ -22,9 +23,8 @@ def random(*shape):
 def read(reader, table):
     """Give a reader a table."""
     reader.table.value = table
-    per_angstrom = (NODES - 1) / R_MAX
-    reader.polynomials.value = polynomials(per_angstrom)
-    reader.per_angstrom.value = torch.tensor(per_angstrom, dtype=torch.float64)
+    reader.polynomials.value = polynomials()
+    reader.grid.value = torch.tensor([(NODES - 1) * (1.0 / R_MAX + BENT), BENT], dtype=torch.float64)
 
 
 def both():

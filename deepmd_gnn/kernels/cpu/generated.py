@@ -39,7 +39,7 @@ from deepmd_gnn.kernels.cpu.repulsion import operator_repulsion
 from deepmd_gnn.kernels.cpu.targets import target_machine
 from deepmd_gnn.kernels.cpu.vectors import in_vectors
 from deepmd_gnn.kernels.prepared import Nothing, PreparedParts
-from deepmd_gnn.kernels.tables.radial import BEND, FEWEST, RadialTable, kinds_of_pairs, radial_table
+from deepmd_gnn.kernels.tables.radial import FEWEST, RadialTable, kinds_of_pairs, radial_table
 from deepmd_gnn.nn.energy import MaceEnergy
 from deepmd_gnn.nn.interactions import AttentiveInteraction, Interaction
 
@@ -64,11 +64,11 @@ def not_covered(energy_model: Any) -> str | None:
     return None
 
 
-def radial_tables(energy_model: Any, bend: float = BEND) -> list[RadialTable] | str:
-    """Tabulate the radial weights of all layers, or say why that is not exact enough; `bend` in units of 1 / cutoff."""
+def radial_tables(energy_model: Any) -> list[RadialTable] | str:
+    """Tabulate the radial weights of all layers, or say why that is not exact enough."""
     tables = []
     for layer, interaction in enumerate(energy_model.interactions, start=1):
-        table = radial_table(energy_model, interaction, energy_model.dtype, bend)
+        table = radial_table(energy_model, interaction, energy_model.dtype)
         if not table.fine(energy_model.dtype):
             return (
                 f"with {table.values.shape[1]} distances the radial weights of layer {layer} still have a relative error "

@@ -285,7 +285,7 @@ def hermite(before: torch.Tensor, after: torch.Tensor, t: float) -> tuple[torch.
     return value, changes @ before.new_tensor(slope_factors(t))
 
 
-def radial_table(energy_model: Any, interaction: Any, dtype: torch.dtype, bend: float = BEND) -> RadialTable:
+def radial_table(energy_model: Any, interaction: Any, dtype: torch.dtype) -> RadialTable:
     """Tabulate the radial weights of a layer, with as many nodes as the precision asks for.
 
     Parameters
@@ -296,8 +296,6 @@ def radial_table(energy_model: Any, interaction: Any, dtype: torch.dtype, bend: 
         One of its layers.
     dtype : torch.dtype
         Precision of the network; sets the tolerance of the table.
-    bend : float
-        Of the grid, in units of 1 / cutoff.
 
     Returns
     -------
@@ -305,7 +303,7 @@ def radial_table(energy_model: Any, interaction: Any, dtype: torch.dtype, bend: 
         The coarsest grid whose error is within the tolerance, or the finest one tried.
     """
     kinds = kinds_of_pairs(energy_model, interaction)
-    return finest_needed(Weights(energy_model, interaction), kinds, dtype, bend)
+    return finest_needed(Weights(energy_model, interaction), kinds, dtype)
 
 
 def density_table(energy_model: Any, dtype: torch.dtype) -> RadialTable | None:
@@ -314,10 +312,10 @@ def density_table(energy_model: Any, dtype: torch.dtype) -> RadialTable | None:
     if not layers:
         return None
     kinds = max(kinds_of_pairs(energy_model, layer) for layer in layers)
-    return finest_needed(Densities(energy_model), kinds, dtype, BEND)
+    return finest_needed(Densities(energy_model), kinds, dtype)
 
 
-def finest_needed(weights: OfDistance, kinds: int, dtype: torch.dtype, bend: float) -> RadialTable:
+def finest_needed(weights: OfDistance, kinds: int, dtype: torch.dtype) -> RadialTable:
     """Tabulate functions of some kinds of pairs on the coarsest grid whose error is within the tolerance of a precision, or the finest one tried."""
     sizes = [FEWEST[dtype]]
     while sizes[-1] < MOST:
@@ -325,7 +323,7 @@ def finest_needed(weights: OfDistance, kinds: int, dtype: torch.dtype, bend: flo
 
     @functools.cache
     def table(place: int) -> RadialTable:
-        return _tabulated(weights, kinds, sizes[place], bend / weights.r_max)
+        return _tabulated(weights, kinds, sizes[place], BEND / weights.r_max)
 
     def fine(place: int) -> bool:
         return place == len(sizes) - 1 or table(place).fine(dtype)

@@ -38,7 +38,7 @@ def tabulate(model: Any) -> None:
 
 def _tabulated(model: Any, network: StagedNetwork) -> str | None:
     """Fill in the tables, or say why they must not be used."""
-    tables = not_covered(network) or radial_tables(network, bend=0.0)
+    tables = not_covered(network) or radial_tables(network)
     if isinstance(tables, str):
         return tables
     device = model.out_bias.device
@@ -71,36 +71,33 @@ def fill(network: Any, tables: list[RadialTable]) -> None:
     tables : list[RadialTable]
         Of all layers.
     """
-    per_angstrom = [(table.values.shape[1] - 1) / network.r_max for table in tables]
+    grids = [
+        ((table.values.shape[1] - 1) * (1.0 / network.r_max + table.bend), table.bend) for table in tables
+    ]
     for layer, table in enumerate(tables):
         part = network.get_submodule(f"interactions.{layer}.conv_tp.tabulated")
         kinds, nodes, _, _ = table.values.shape
         weights = table.values.view(kinds, nodes, len(part.order), -1, 4)[:, :, part.order].flatten(2, 3)
-        _fill_reader(part, weights, per_angstrom[layer], part.mixing.value)
+        _fill_reader(part, weights, grids[layer], part.mixing.value)
         # Where all senders of an element send the same.
         if layer == 0 and kinds == 1 and part.height == len(part.order):
             of_kinds = network.get_submodule("interactions.0.conv_tp.of_kinds")
             mixing = combinations(weights, part.mixing.value.dtype)
             functions = torch.einsum("nwk,fw->nfk", weights[0], mixing).unsqueeze(0)
-            _fill_reader(of_kinds, functions, per_angstrom[layer], part.mixing.value)
+            _fill_reader(of_kinds, functions, grids[layer], part.mixing.value)
             of_kinds.weights_of_functions.value = mixing.to(part.mixing.value)
     network.has_tables = True
 
 
-def _fill_reader(reader: Any, values: torch.Tensor, per_angstrom: float, like: torch.Tensor) -> None:
-    """Give a :class:`~deepmd_gnn.nn.radial_reader.RadialReader` a table, shape (kinds, nodes, weights, 4)."""
+def _fill_reader(reader: Any, values: torch.Tensor, grid: tuple[float, float], like: torch.Tensor) -> None:
+    """Give a :class:`~deepmd_gnn.nn.radial_reader.RadialReader` a table, shape (kinds, nodes, weights, 4), and its grid."""
     reader.table.value = values.transpose(2, 3).to(like.device, like.dtype).contiguous()
-    reader.polynomials.value = polynomials(per_angstrom).to(like.device)
-    reader.per_angstrom.value = torch.tensor(per_angstrom, dtype=torch.float64, device=like.device)
+    reader.polynomials.value = polynomials().to(like.device)
+    reader.grid.value = torch.tensor(grid, dtype=torch.float64, device=like.device)
 
 
-def polynomials(per_angstrom: float) -> torch.Tensor:
+def polynomials() -> torch.Tensor:
     """Coefficients of the factors of interpolation and of their slopes, by powers of the place between two nodes.
-
-    Parameters
-    ----------
-    per_angstrom : float
-        Nodes per Å.
 
     Returns
     -------
@@ -113,6 +110,4 @@ def polynomials(per_angstrom: float) -> torch.Tensor:
     values = torch.stack([torch.ones_like(places), *value_factors(places)], dim=1)
     slopes = torch.stack([torch.zeros_like(places), *slope_factors(places)], dim=1)
     coefficients = torch.linalg.solve(powers, torch.cat([values, slopes], dim=1))
-    coefficients = (2.0 * coefficients).round() / 2.0
-    coefficients[:, 6:] *= per_angstrom
-    return coefficients
+    return (2.0 * coefficients).round() / 2.0
