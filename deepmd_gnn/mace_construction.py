@@ -10,7 +10,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FunctionType, ModuleType, SimpleNamespace
+from types import BuiltinFunctionType, FunctionType, ModuleType, SimpleNamespace
 from typing import Any
 
 import e3nn
@@ -163,10 +163,10 @@ def _moment_once(function: Callable[..., torch.Tensor]) -> Callable[..., torch.T
     kept = functools.lru_cache(maxsize=64)(function)
 
     def moment(f: Any, *arguments: Any, **options: Any) -> torch.Tensor:
-        # A module may change; functions do not.
-        if isinstance(f, torch.nn.Module):
-            return function(f, *arguments, **options)
-        return kept(f, *arguments, **options).clone()
+        # A module may change, and so may what a method belongs to; functions do not.
+        if isinstance(f, FunctionType | BuiltinFunctionType):
+            return kept(f, *arguments, **options).clone()
+        return function(f, *arguments, **options)
 
     return moment
 

@@ -7,7 +7,7 @@ import torch
 
 @torch.library.custom_op("deepmd_gnn::mace_product", mutates_args=())
 def product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """Multiply two matrices; a ``.pt2`` has its own function for it, see :mod:`~deepmd_gnn.kernels.cpu.product`.
+    """Multiply two matrices; a ``.pt2`` has its own function for it, see :mod:`~deepmd_gnn.kernels.cpu.file_operators`.
 
     Parameters
     ----------

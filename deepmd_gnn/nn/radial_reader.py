@@ -40,17 +40,19 @@ class RadialReader(torch.nn.Module):
         """First row of the table for some edges, and powers of the place between two nodes, then nodes per Å there; shapes (n,) and (n, 7)."""
         distance = torch.linalg.norm(graph.edge_vec.detach()[begin:end], dim=1)
         kinds, nodes = self.table.value.shape[0], self.table.value.shape[1]
-        nearness = 1.0 / (1.0 + self.grid.value[1] * distance)
-        at = self.grid.value[0] * distance * nearness
+        scale, bend = self.grid.value[0], self.grid.value[1]
+        nearness = 1.0 / (1.0 + bend * distance)
+        at = scale * distance * nearness
         # A distance that is not a number has some row, and weights that are not numbers.
         bins = at.to(torch.int64).clamp(0, nodes - 2)
         t = at - bins
         t2 = t * t
         t3 = t2 * t
-        per_angstrom = self.grid.value[0] * nearness * nearness
+        per_angstrom = scale * nearness * nearness
         powers = torch.stack([torch.ones_like(t), t, t2, t3, t2 * t2, t2 * t3, per_angstrom], dim=1)
         # Beyond the cutoff, where the guard and the padding are, too, all weights vanish.
-        powers = powers.masked_fill_((at >= nodes - 1).unsqueeze(1), 0.0)
+        cutoff = (nodes - 1) / (scale - bend * (nodes - 1))
+        powers = powers.masked_fill_((distance >= cutoff).unsqueeze(1), 0.0)
         if kinds > 1:
             sender, receiver = graph.edge_index[0, begin:end], graph.edge_index[1, begin:end]
             ntypes = 1

@@ -169,10 +169,37 @@ def test_densities_without_an_exact_table_stay_networks(monkeypatch):
     kernels = generated.Kernels(network)
     assert kernels.densities.columns == {0: 0, 1: 1}
     assert not kernels.reads_radial(network)
+    assert_match(use_kernels, "float64", **options)
     table = radial_tables.density_table(network, network.dtype)
     monkeypatch.setattr(densities, "density_table", lambda *_: table._replace(error=1.0))
     assert generated.Kernels(network).densities is None
     assert_match(use_kernels, "float64", **options)
+
+
+def test_error_of_densities_is_that_of_each_layer():
+    """A layer may multiply its density, however small, by a large number."""
+    options = {"interaction": "RealAgnosticDensityResidual", "interaction_first": "RealAgnosticDensity"}
+    network = tiny_model(**options).energy_model
+
+    def error(*layers):
+        functions = radial_tables.Densities(network)
+        functions.layers = [functions.layers[layer] for layer in layers]
+        return radial_tables._tabulated(functions, 1, 24, 0.2).error
+
+    worst = max((0, 1), key=error)
+    with torch.no_grad():
+        for weight in network.interactions[worst].density_fn.parameters():
+            weight.mul_(1e-3)
+    assert error(worst) > 1.01 * error(1 - worst)
+    assert error(0, 1) == pytest.approx(error(worst), rel=1e-6)
+
+
+def test_networks_of_data_without_pairs_have_kernels():
+    """The average number of neighbours is 0 then; a density does not read it."""
+    options = {"interaction": "RealAgnosticDensityResidual", "interaction_first": "RealAgnosticDensity"}
+    network = tiny_model(**options).energy_model
+    network.avg_num_neighbors.fill_(0.0)
+    assert generated.Kernels(network).averaging == []
 
 
 def test_first_layer_without_edges(monkeypatch):

@@ -1,5 +1,6 @@
 """Learned numbers of neighbours from tables, of all layers at once: a convolution of one harmonic with what nobody learns, ones."""
 
+import logging
 from typing import Any, NamedTuple
 
 import torch
@@ -9,6 +10,7 @@ from deepmd_gnn.kernels.cpu.convolution_code import ConvolutionShape, Path, conv
 from deepmd_gnn.kernels.cpu.generated_convolution import GeneratedConvolution, tabulated_convolution
 from deepmd_gnn.kernels.tables.radial import density_table
 
+log = logging.getLogger("deepmd.deepmd_gnn")
 # Of the four harmonics that there are at least, the one that is 1.
 SHAPE = ConvolutionShape(1, 4, 1, [Path(0, 0, {(0, 0): {0: 1.0}})])
 
@@ -97,8 +99,17 @@ def generated_densities(energy_model: Any, lanes: int, registers: int) -> Genera
         None if it has no densities, or their tables are not exact enough.
     """
     table = density_table(energy_model, energy_model.dtype)
-    if table is None or not table.fine(energy_model.dtype):
+    if table is None:
         return None
+    said = "%d distances, largest relative error %.1e, of their derivative %.1e"
+    values = table.values.shape[1], table.error, table.derivative_error
+    if not table.fine(energy_model.dtype):
+        log.warning(
+            f"mace model: learned densities are evaluated by their networks, a table is not exact enough: {said}",
+            *values,
+        )
+        return None
+    log.info(f"mace model: learned densities tabulated at {said}", *values)
     layers = [
         layer for layer, block in enumerate(energy_model.interactions) if getattr(block, "density", False)
     ]

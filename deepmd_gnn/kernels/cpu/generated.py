@@ -210,7 +210,7 @@ class Kernels:
         structs: list[str] = []
         linears = mapped_linears(energy_model)
         self.averaging = averaging_layers(energy_model, linears)
-        average = 1.0 / float(energy_model.avg_num_neighbors)
+        average = float(1.0 / energy_model.avg_num_neighbors)  # data without a pair have 0
         self.linears = generated_linears(linears, self.averaging, average, lanes)
         self.convolutions: list[GeneratedConvolution | GeneratedKindConvolution] = []
         self.included: list[tuple[str, int, str]] = []

@@ -81,8 +81,16 @@ class OfDistance:
         Cutoff, Å.
     """
 
+    each = False
+    """Whether errors are relative to the largest value of each function, not of all together."""
+
     def __init__(self, r_max: float) -> None:
         self.r_max = r_max
+
+    def largest(self, values: torch.Tensor) -> torch.Tensor:
+        """What errors are relative to, from values of all functions, shape (n, functions) → () or (functions,)."""
+        found = values.abs()
+        return found.amax(dim=0).clamp(min=torch.finfo(values.dtype).tiny) if self.each else found.max()
 
     def __call__(self, distances: torch.Tensor, kind: int) -> torch.Tensor:
         """Evaluate for distances of one pair of elements, Å, shape (n,) → (n, functions)."""
@@ -188,6 +196,9 @@ class Densities(OfDistance):
         The network.
     """
 
+    # A layer may multiply a small density by a large number.
+    each = True
+
     def __init__(self, energy_model: Any) -> None:
         super().__init__(energy_model.r_max)
         self.layers = [Weights(energy_model, layer) for layer in energy_model.interactions if layer.density]
@@ -220,10 +231,10 @@ def _tabulated(weights: OfDistance, nkind: int, nodes: int, bend: float) -> Radi
             between = places[bins] + t * spacing
             exact, exact_slope = weights.slope(grid.distance(between), kind)
             approximate, approximate_slope = hermite(table[bins], table[bins + 1], t)
-            error = max(error, float((approximate - exact).abs().max() / value.abs().max()))
+            error = max(error, float(((approximate - exact).abs() / weights.largest(value)).max()))
             approximate_slope = approximate_slope / (spacing * grid.slope(between).unsqueeze(1))
-            deviation = (approximate_slope - exact_slope).abs().max()
-            derivative_error = max(derivative_error, float(deviation / slope.abs().max()))
+            deviation = (approximate_slope - exact_slope).abs()
+            derivative_error = max(derivative_error, float((deviation / weights.largest(slope)).max()))
     return RadialTable(torch.stack(tables), error, derivative_error, bend)
 
 

@@ -175,7 +175,7 @@ class TritonKernels:
         linears = mapped_linears(energy_model)
         # Where messages are divided by the average number of neighbours, the map before it does that, too.
         self.averaging = averaging_layers(energy_model, linears)
-        average = 1.0 / float(energy_model.avg_num_neighbors)
+        average = float(1.0 / energy_model.avg_num_neighbors)  # data without a pair have 0
         messages = {("interactions", layer, "linear") for layer in self.averaging}
         self.linears = {
             place: TritonLinear(linear, average if place in messages else 1.0)
