@@ -86,7 +86,7 @@ def test_frozen(folder, tmp_path):
     coord, cell, kinds = rng.random((1, 18)) * 4.5, np.eye(3).reshape(1, 9) * 4.5, [0, 1, 0, 1, 1, 0]
     results = [DeepPot(str(tmp_path / name)).eval(coord, cell, kinds) for name in ("x.pth", "model.ckpt.pt")]
     for frozen_value, value in zip(*results, strict=True):
-        np.testing.assert_allclose(frozen_value, value, rtol=0, atol=1e-12)
+        np.testing.assert_allclose(frozen_value, value, rtol=0, atol=1e-11)  # the file reads radial tables
     start = DeepPot(str(folder / "start.pt")).eval(coord, cell, kinds)
     assert abs(start[1] - results[0][1]).max() > 1e-6
     config = training(folder, 1)
