@@ -129,7 +129,7 @@ def _tables_once(kept):
         return table(energy_model, [interaction], (dtype,), search)
 
     def density_table(energy_model, dtype):
-        layers = [layer for layer in energy_model.interactions if getattr(layer, "density", False)]
+        layers = [energy_model.interactions[layer] for layer in densities.density_layers(energy_model)]
         search = functools.partial(of_densities, energy_model, dtype)
         return table(energy_model, layers, (dtype, "densities"), search) if layers else None
 

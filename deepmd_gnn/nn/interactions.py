@@ -51,10 +51,15 @@ class ReceivedDensity(torch.nn.Module):
         torch.Tensor
             Shape (nnode, 1, 1).
         """
-        density = torch.tanh(outputs**2)
-        if cutoff is not None:
-            density = density * cutoff
-        return sum_at_receivers(density, graph).unsqueeze(2)
+        return sum_at_receivers(edge_density(outputs, cutoff), graph).unsqueeze(2)
+
+
+def edge_density(outputs: torch.Tensor, cutoff: torch.Tensor | None) -> torch.Tensor:
+    """What edges add to a learned number of neighbours, from outputs of its network and an envelope; all of shape (nedge, 1)."""
+    density = torch.tanh(outputs**2)
+    if cutoff is not None:
+        density = density * cutoff
+    return density
 
 
 class Interaction(torch.nn.Module):

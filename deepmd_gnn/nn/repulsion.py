@@ -71,8 +71,8 @@ class Repulsion(torch.nn.Module):
         phi = torch.zeros_like(scaled)
         for k, decay in enumerate(self.decays):
             phi = phi + self.c[k] * torch.exp(-decay * scaled)
-        envelope = self._envelope(lengths / self.reach(sender_number, receiver_number))
-        return self.half_coulomb * first * second / lengths * phi * envelope
+        x = lengths / self.reach(sender_number, receiver_number)
+        return self.half_coulomb * first * second / lengths * phi * envelope(x, self.p.to(x.dtype))
 
     def screening(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
         """Screening length of pairs of atomic numbers, Å, of their shape."""
@@ -82,13 +82,13 @@ class Repulsion(torch.nn.Module):
         """Distance where the repulsion of pairs of atomic numbers ends, Å, of their shape."""
         return self.covalent_radii[first] + self.covalent_radii[second]
 
-    def _envelope(self, x: torch.Tensor) -> torch.Tensor:
-        """Polynomial cutoff."""
-        p = self.p.to(x.dtype)
-        falling = (
-            1.0
-            - (p + 1.0) * (p + 2.0) / 2.0 * x.pow(p)
-            + p * (p + 2.0) * x.pow(p + 1.0)
-            - p * (p + 1.0) / 2.0 * x.pow(p + 2.0)
-        )
-        return falling * (x < 1.0)
+
+def envelope(x: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
+    """Polynomial cutoff of exponent p, which is 1 at x = 0 and 0 from 1 on; any shape."""
+    falling = (
+        1.0
+        - (p + 1.0) * (p + 2.0) / 2.0 * x.pow(p)
+        + p * (p + 2.0) * x.pow(p + 1.0)
+        - p * (p + 1.0) / 2.0 * x.pow(p + 2.0)
+    )
+    return falling * (x < 1.0)

@@ -22,7 +22,7 @@ from deepmd_gnn.kernels import operators
 from deepmd_gnn.kernels.cpu import densities, generated, kinds
 from deepmd_gnn.kernels.cpu.compiler import Compiled, check_compiler, cpu_guard
 from deepmd_gnn.kernels.cpu.contraction_code import contraction_code, monomial_tuples, polynomials
-from deepmd_gnn.kernels.cpu.convolution_code import ConvolutionShape, Path, convolution_shape
+from deepmd_gnn.kernels.cpu.convolution_code import ConvolutionShape, Path, shape_of
 from deepmd_gnn.kernels.cpu.generated_convolution import GeneratedConvolution
 from deepmd_gnn.kernels.cpu.kinds_code import kinds_code
 from deepmd_gnn.kernels.cpu.mixing import linear_matrices
@@ -124,9 +124,7 @@ def first_sums(model, lanes, both=False):
     """The first layer as sums over kinds of senders, with the map that follows, or both of them, or None."""
     network = model.energy_model
     first = network.interactions[0]
-    shape = convolution_shape(
-        first.conv_tp.coupling.value.double().numpy(), first.conv_tp.input_dims, first.conv_tp.paths
-    )
+    shape = shape_of(first.conv_tp)
     maps = [first.linear, first.skip_tp] if both else [first.linear]
     return kinds.kind_sums(network, radial_table(network, first, network.dtype), shape, maps, 0.5, lanes)
 

@@ -10,7 +10,7 @@ follow once per atom. The derivative does the same backwards: :math:`D_{p,m_1 m_
 once per atom, then per edge the derivatives with respect to h, R and Y. Every statement works on a vector of channels.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -74,6 +74,12 @@ def convolution_shape(
         column += dim_in * dim_out
         target += dim_out
     return ConvolutionShape(int(begins[-1]), coupling.shape[0], target, found)
+
+
+def shape_of(convolution: Any) -> ConvolutionShape:
+    """What the code of a :class:`~deepmd_gnn.nn.convolution.Convolution` depends on."""
+    coupling = convolution.coupling.value.double().cpu().numpy()
+    return convolution_shape(coupling, convolution.input_dims, convolution.paths)
 
 
 def harmonics_code(steps: list[Array]) -> str:

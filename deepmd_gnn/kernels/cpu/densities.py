@@ -8,7 +8,8 @@ import torch
 from deepmd_gnn.graph.atom_graph import Arrangement, AtomGraph
 from deepmd_gnn.kernels.cpu.convolution_code import ConvolutionShape, Path, convolution_code
 from deepmd_gnn.kernels.cpu.generated_convolution import GeneratedConvolution, tabulated_convolution
-from deepmd_gnn.kernels.tables.radial import density_table
+from deepmd_gnn.kernels.prepared import Nothing
+from deepmd_gnn.kernels.tables.radial import density_layers, density_table
 
 log = logging.getLogger("deepmd.deepmd_gnn")
 # Of the four harmonics that there are at least, the one that is 1.
@@ -69,18 +70,10 @@ class GeneratedDensities(NamedTuple):
         found: list[tuple[Any, str, torch.nn.Module]] = [(energy_model, "arrangement", self.arrangement)]
         for layer, column in self.columns.items():
             found += [
-                (energy_model.interactions[layer], "density_fn", NoDensityNetwork()),
+                (energy_model.interactions[layer], "density_fn", Nothing()),
                 (energy_model.interactions[layer], "received_density", GivenDensity(column)),
             ]
         return found
-
-
-class NoDensityNetwork(torch.nn.Module):
-    """Stands for a network whose output nobody reads."""
-
-    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Return the input, any shape."""
-        return inputs
 
 
 def generated_densities(energy_model: Any, lanes: int, registers: int) -> GeneratedDensities | None:
@@ -110,9 +103,7 @@ def generated_densities(energy_model: Any, lanes: int, registers: int) -> Genera
         )
         return None
     log.info(f"mace model: learned densities tabulated at {said}", *values)
-    layers = [
-        layer for layer, block in enumerate(energy_model.interactions) if getattr(block, "density", False)
-    ]
+    layers = density_layers(energy_model)
     number = len(energy_model.interactions)
     convolution = tabulated_convolution(energy_model, table, SHAPE, len(layers), None, number, lanes)
     code = convolution_code(f"Convolution{number}", SHAPE, [], registers)

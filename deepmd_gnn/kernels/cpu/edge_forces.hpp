@@ -1,16 +1,7 @@
 // Forces and virials of atoms from the gradient of the edges, as a C function that AOTInductor's code calls; see edge_forces.py.
 #include <cstdint>
-#include <cstring>
 
 namespace {
-
-AtenTensorHandle rows_of_atoms(int64_t natom, int64_t width) {
-  const int64_t sizes[2] = {natom, width}, strides[2] = {width, 1};
-  AtenTensorHandle result = nullptr;
-  aoti_torch_empty_strided(2, sizes, strides, aoti_torch_dtype_float64(), aoti_torch_device_type_cpu(), 0, &result);
-  if (result && natom) std::memset(pointer<double>(result), 0, natom * width * sizeof(double));
-  return result;
-}
 
 // One edge after the other, so that sums have one order. Row 0, the guard's, is left out.
 void distribute(const double* gradient, const double* vectors, const int64_t* neighbor, const int64_t* center,
@@ -33,8 +24,8 @@ void distribute(const double* gradient, const double* vectors, const int64_t* ne
 extern "C" AOTITorchError aoti_torch_cpu_edge_forces(AtenTensorHandle gradient, AtenTensorHandle vectors,
                                                      AtenTensorHandle edge_atoms, int64_t natom,
                                                      AtenTensorHandle* ret0, AtenTensorHandle* ret1) {
-  *ret0 = rows_of_atoms(natom, 3);
-  *ret1 = rows_of_atoms(natom, 9);
+  *ret0 = zeros(natom, 3);
+  *ret1 = zeros(natom, 9);
   if (!*ret0 || !*ret1) return 3;  // out of memory
   int64_t nedge = 0;
   aoti_torch_get_size(gradient, 0, &nedge);

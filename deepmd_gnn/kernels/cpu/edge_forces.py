@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from deepmd_gnn.graph.atom_graph import AtomGraph
-from deepmd_gnn.graph.derivatives import Distribution, atomic_derivatives
+from deepmd_gnn.graph.derivatives import Distribution, atomic_derivatives, pair_derivatives
 
 
 @torch.library.custom_op("deepmd_gnn::edge_forces", mutates_args=())
@@ -28,11 +28,8 @@ def edge_forces(
     force, virial : torch.Tensor
         eV/Å and eV, float64, shapes (natom, 3) and (natom, 9).
     """
-    neighbor, center = edge_atoms[0], edge_atoms[1]
-    force = gradient.new_zeros(natom + 1, 3).index_add(0, center, gradient).index_add(0, neighbor, -gradient)
-    virial = -(gradient.unsqueeze(2) * vectors.unsqueeze(1)).view(-1, 9)
-    # Copies: an operator must not return views of one another.
-    return force[1:].clone(), gradient.new_zeros(natom + 1, 9).index_add(0, neighbor, virial)[1:].clone()
+    force, virial = pair_derivatives(gradient, vectors, edge_atoms, natom)
+    return force.clone(), virial.clone()  # contiguous, and no views
 
 
 @edge_forces.register_fake

@@ -15,7 +15,7 @@ from deepmd_gnn.kernels.cpu.contraction_code import (
     monomial_tuples,
     polynomials,
 )
-from deepmd_gnn.kernels.cpu.convolution_code import ConvolutionShape, convolution_code, convolution_shape
+from deepmd_gnn.kernels.cpu.convolution_code import convolution_code, shape_of
 from deepmd_gnn.kernels.cpu.densities import generated_densities
 from deepmd_gnn.kernels.cpu.edge_forces import OperatorDistribution
 from deepmd_gnn.kernels.cpu.generated_convolution import (
@@ -30,7 +30,7 @@ from deepmd_gnn.kernels.cpu.library import Library
 from deepmd_gnn.kernels.cpu.mixing import (
     GeneratedLinear,
     averaging_layers,
-    generated_linears,
+    map_factors,
     mapped_linears,
     mixes_messages,
 )
@@ -39,7 +39,7 @@ from deepmd_gnn.kernels.cpu.repulsion import operator_repulsion
 from deepmd_gnn.kernels.cpu.targets import target_machine
 from deepmd_gnn.kernels.cpu.vectors import in_vectors
 from deepmd_gnn.kernels.prepared import Nothing, PreparedParts
-from deepmd_gnn.kernels.tables.radial import FEWEST, RadialTable, kinds_of_pairs, radial_table
+from deepmd_gnn.kernels.tables.radial import FEWEST, RadialTable, density_layers, kinds_of_pairs, radial_table
 from deepmd_gnn.nn.energy import MaceEnergy
 from deepmd_gnn.nn.interactions import AttentiveInteraction, Interaction
 
@@ -175,12 +175,6 @@ def prepared_parts(energy_model: Any, lanes: int) -> PreparedParts | None:
     return PreparedParts(energy_model, lambda linear: GeneratedLinear(linear, lanes))
 
 
-def shape_of(convolution: Any) -> ConvolutionShape:
-    """What the code of a :class:`~deepmd_gnn.nn.convolution.Convolution` depends on."""
-    coupling = convolution.coupling.value.double().numpy()
-    return convolution_shape(coupling, convolution.input_dims, convolution.paths)
-
-
 class Kernels:
     """Kernels of a model.
 
@@ -210,8 +204,10 @@ class Kernels:
         structs: list[str] = []
         linears = mapped_linears(energy_model)
         self.averaging = averaging_layers(energy_model, linears)
-        average = float(1.0 / energy_model.avg_num_neighbors)  # data without a pair have 0
-        self.linears = generated_linears(linears, self.averaging, average, lanes)
+        factors = map_factors(energy_model, linears, self.averaging)
+        self.linears = {
+            place: GeneratedLinear(part, lanes, factors[place]) for place, part in linears.items()
+        }
         self.convolutions: list[GeneratedConvolution | GeneratedKindConvolution] = []
         self.included: list[tuple[str, int, str]] = []
         self.contractions: list[GeneratedContraction] = []
@@ -220,7 +216,7 @@ class Kernels:
             shape = shape_of(interaction.conv_tp)
             follows = self._following(layer, interaction)
             maps = [linears[place] for place in follows]
-            factor = average if layer in self.averaging else 1.0
+            factor = factors[follows[0]] if follows else 1.0
             sums = kind_sums(energy_model, table, shape, maps, factor, lanes) if layer == 0 else None
             if sums:
                 structs.append(kinds_code("Convolution0", shape.harmonics, steps, machine.registers))
@@ -265,9 +261,7 @@ class Kernels:
 
     def reads_radial(self, energy_model: Any) -> bool:
         """Whether anything reads radial features: only densities without a table."""
-        return self.densities is None and any(
-            getattr(block, "density", False) for block in energy_model.interactions
-        )
+        return self.densities is None and bool(density_layers(energy_model))
 
     def description(self) -> dict[str, Any]:
         """What a frozen file says about its kernels; plain values."""

@@ -209,27 +209,13 @@ def averaging_layers(energy_model: Any, linears: dict[tuple[str, int, str], Line
     ]
 
 
-def generated_linears(
-    linears: dict[tuple[str, int, str], Linear], averaging: list[int], average: float, lanes: int
-) -> dict[tuple[str, int, str], GeneratedLinear]:
-    """Kernels of the maps of a network, by their places; those of the messages of some layers multiply by `average`.
-
-    Parameters
-    ----------
-    linears : dict[tuple[str, int, str], Linear]
-        From :func:`mapped_linears`.
-    averaging : list[int]
-        From :func:`averaging_layers`.
-    average : float
-        One over the average number of neighbours.
-    lanes : int
-        Numbers in a vector of the CPU.
-    """
+def map_factors(
+    energy_model: Any, linears: dict[tuple[str, int, str], Linear], averaging: list[int]
+) -> dict[tuple[str, int, str], float]:
+    """What the maps of :func:`mapped_linears` multiply by: those of the layers of :func:`averaging_layers` divide by the neighbours."""
+    average = float(1.0 / energy_model.avg_num_neighbors)  # data without a pair have 0
     averaged = {("interactions", layer, "linear") for layer in averaging}
-    return {
-        place: GeneratedLinear(part, lanes, average if place in averaged else 1.0)
-        for place, part in linears.items()
-    }
+    return {place: average if place in averaged else 1.0 for place in linears}
 
 
 def mixes_messages(interaction: torch.nn.Module) -> str:

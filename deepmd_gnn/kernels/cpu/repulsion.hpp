@@ -1,7 +1,6 @@
 // Repulsion of close atoms (ZBL) as C functions that AOTInductor's code calls; see repulsion.py.
 #include <cmath>
 #include <cstdint>
-#include <cstring>
 
 namespace {
 
@@ -56,15 +55,6 @@ struct CloseAtoms {
     return pair[2] / r * ((falls - phi / r) * envelope(x) + phi * descent);
   }
 };
-
-AtenTensorHandle zeros(int64_t rows, int64_t width) {
-  const int64_t sizes[2] = {rows, width}, strides[2] = {width, 1};
-  AtenTensorHandle result = nullptr;
-  aoti_torch_empty_strided(width > 1 ? 2 : 1, sizes, strides, aoti_torch_dtype_float64(), aoti_torch_device_type_cpu(), 0,
-                           &result);
-  if (result && rows) std::memset(pointer<double>(result), 0, rows * width * sizeof(double));
-  return result;
-}
 
 }  // namespace
 

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from deepmd_gnn.graph.atom_graph import AtomGraph
-from deepmd_gnn.nn.repulsion import DECAYS, HALF_COULOMB, Repulsion
+from deepmd_gnn.nn.repulsion import DECAYS, HALF_COULOMB, Repulsion, envelope
 
 
 @torch.library.custom_op("deepmd_gnn::pair_repulsion", mutates_args=())
@@ -78,16 +78,9 @@ def _of_edges(
     terms = shape[:4] * torch.exp(-shape[4:8] * (r / screening).unsqueeze(1))
     phi, falls = terms.sum(dim=1), -(terms * shape[4:8]).sum(dim=1) / screening
     p, x = shape[8], r / reach
-    envelope = (
-        1.0
-        - (p + 1.0) * (p + 2.0) / 2.0 * x**p
-        + p * (p + 2.0) * x ** (p + 1.0)
-        - p * (p + 1.0) / 2.0 * x ** (p + 2.0)
-    )
-    descent = -p * (p + 1.0) * (p + 2.0) / 2.0 * x ** (p - 1.0) * (1.0 - x) ** 2 / reach
-    slope = (falls - phi / r) * envelope + phi * descent
-    beyond = x >= 1.0
-    return tuple((strength / r * part).masked_fill(beyond, 0.0) for part in (phi * envelope, slope))  # type: ignore[return-value]
+    within = envelope(x, p)
+    descent = -p * (p + 1.0) * (p + 2.0) / 2.0 * x ** (p - 1.0) * (1.0 - x) ** 2 / reach * (x < 1.0)
+    return strength / r * phi * within, strength / r * ((falls - phi / r) * within + phi * descent)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:  # noqa: ARG001

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 
 from deepmd_gnn.graph.atom_graph import AtomGraph
-from deepmd_gnn.nn.interactions import NonLinearInteraction
+from deepmd_gnn.nn.interactions import NonLinearInteraction, edge_density
 
 # Below this distance (Å) the first bins extrapolate: derivatives of sin(x) / x lose digits there.
 SMALLEST = 1e-2
@@ -70,6 +70,13 @@ def kinds_of_edges(graph: AtomGraph, ntypes: int) -> torch.Tensor:
     """Table of each edge if every pair of elements has one, int64, shape (nedge,)."""
     sender, receiver = graph.edge_index[0], graph.edge_index[1]
     return graph.sender_types[sender] * ntypes + graph.sender_types[receiver]
+
+
+def density_layers(energy_model: Any) -> list[int]:
+    """Layers with a learned number of neighbours; those of some networks know nothing of it."""
+    return [
+        layer for layer, block in enumerate(energy_model.interactions) if getattr(block, "density", False)
+    ]
 
 
 class OfDistance:
@@ -168,8 +175,7 @@ class Weights(OfDistance):
     def density(self, distances: torch.Tensor, kind: int) -> torch.Tensor:
         """What an edge of some length, Å, adds to the learned number of neighbours, shape (n,) → (n, 1)."""
         features, cutoff = self.inputs(distances, kind)
-        density = torch.tanh(self.interaction.density_fn(features) ** 2)
-        return density if cutoff is None else density * cutoff
+        return edge_density(self.interaction.density_fn(features), cutoff)
 
     def inputs(self, distances: torch.Tensor, kind: int) -> tuple[torch.Tensor, torch.Tensor | None]:
         """What the networks of an edge of some length, Å, read, shape (n,) → (n, ·), and the envelope of their outputs, (n, 1), if there is one."""
@@ -201,7 +207,8 @@ class Densities(OfDistance):
 
     def __init__(self, energy_model: Any) -> None:
         super().__init__(energy_model.r_max)
-        self.layers = [Weights(energy_model, layer) for layer in energy_model.interactions if layer.density]
+        layers = density_layers(energy_model)
+        self.layers = [Weights(energy_model, energy_model.interactions[layer]) for layer in layers]
 
     def __call__(self, distances: torch.Tensor, kind: int) -> torch.Tensor:
         """See :meth:`OfDistance.__call__`."""
@@ -314,19 +321,19 @@ def radial_table(energy_model: Any, interaction: Any, dtype: torch.dtype) -> Rad
         The coarsest grid whose error is within the tolerance, or the finest one tried.
     """
     kinds = kinds_of_pairs(energy_model, interaction)
-    return finest_needed(Weights(energy_model, interaction), kinds, dtype)
+    return coarsest_table(Weights(energy_model, interaction), kinds, dtype)
 
 
 def density_table(energy_model: Any, dtype: torch.dtype) -> RadialTable | None:
     """Tabulate the learned densities of all layers, as :func:`radial_table` does weights; None if the network has none."""
-    layers = [layer for layer in energy_model.interactions if getattr(layer, "density", False)]
+    layers = density_layers(energy_model)
     if not layers:
         return None
-    kinds = max(kinds_of_pairs(energy_model, layer) for layer in layers)
-    return finest_needed(Densities(energy_model), kinds, dtype)
+    kinds = max(kinds_of_pairs(energy_model, energy_model.interactions[layer]) for layer in layers)
+    return coarsest_table(Densities(energy_model), kinds, dtype)
 
 
-def finest_needed(weights: OfDistance, kinds: int, dtype: torch.dtype) -> RadialTable:
+def coarsest_table(weights: OfDistance, kinds: int, dtype: torch.dtype) -> RadialTable:
     """Tabulate functions of some kinds of pairs on the coarsest grid whose error is within the tolerance of a precision, or the finest one tried."""
     sizes = [FEWEST[dtype]]
     while sizes[-1] < MOST:

@@ -9,9 +9,9 @@ import torch
 
 from deepmd_gnn.graph.atom_graph import AtomGraph
 from deepmd_gnn.kernels.cpu.contraction_code import Polynomials
-from deepmd_gnn.kernels.cpu.convolution_code import ConvolutionShape, convolution_shape
+from deepmd_gnn.kernels.cpu.convolution_code import ConvolutionShape, shape_of
 from deepmd_gnn.kernels.cpu.generated import contraction_tables, swapped_in
-from deepmd_gnn.kernels.cpu.mixing import averaging_layers, mapped_linears
+from deepmd_gnn.kernels.cpu.mixing import averaging_layers, map_factors, mapped_linears
 from deepmd_gnn.kernels.prepared import Nothing, PreparedParts
 from deepmd_gnn.kernels.triton import operators
 from deepmd_gnn.kernels.triton.blocks import TritonMessages
@@ -158,7 +158,7 @@ class TritonKernels:
             energy_model.interactions, energy_model.products, tables, strict=True
         ):
             conv, channels = interaction.conv_tp, interaction.linear_up.channels
-            shape = convolution_shape(conv.coupling.value.double().cpu().numpy(), conv.input_dims, conv.paths)
+            shape = shape_of(conv)
             rows = table.coefficients.expand(kinds, -1, -1).flatten(0, 1)
             rows = rows.view(rows.shape[0], len(shape.paths), channels).to(energy_model.dtype).contiguous()
             geometry = {"steps": steps, "r_max": energy_model.r_max, "nodes": tables[0].nodes}
@@ -175,12 +175,8 @@ class TritonKernels:
         linears = mapped_linears(energy_model)
         # Where messages are divided by the average number of neighbours, the map before it does that, too.
         self.averaging = averaging_layers(energy_model, linears)
-        average = float(1.0 / energy_model.avg_num_neighbors)  # data without a pair have 0
-        messages = {("interactions", layer, "linear") for layer in self.averaging}
-        self.linears = {
-            place: TritonLinear(linear, average if place in messages else 1.0)
-            for place, linear in linears.items()
-        }
+        factors = map_factors(energy_model, linears, self.averaging)
+        self.linears = {place: TritonLinear(linear, factors[place]) for place, linear in linears.items()}
         # Then nothing is between the convolution and the map, and they are one operator; all of MACE's are the same for all elements.
         self.messages = {
             layer: TritonMessages(self.convolutions[layer], linear)

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from deepmd_gnn.graph.atom_graph import AtomGraph
-from deepmd_gnn.kernels.cpu.convolution_code import convolution_shape
+from deepmd_gnn.kernels.cpu.convolution_code import shape_of
 from deepmd_gnn.kernels.cpu.generated import contraction_polynomials
 from deepmd_gnn.kernels.triton import training_contraction, training_convolution
 from deepmd_gnn.kernels.triton.modules import CONTRACTED, data_of_module, monomials_of, power_of_two, terms_of
@@ -32,7 +32,7 @@ def convolution_source(conv: Any, channels: int, dtype: str) -> str:
     str
         Name of the generated module.
     """
-    shape = convolution_shape(conv.coupling.value.double().cpu().numpy(), conv.input_dims, conv.paths)
+    shape = shape_of(conv)
     kernels = ConvolutionTraining(shape, channels, min(CONTRACTED, power_of_two(channels)), dtype)
     data = data_of_module(
         WIDTH=shape.width,
